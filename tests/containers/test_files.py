@@ -60,7 +60,7 @@ def test_derived_image_copies_existing_filter() -> None:
     assert (ROOT / copied.words[0]).stat().st_mode & 0o111
 
 
-def test_printed_build_commands_name_existing_containerfile() -> None:
+def test_documented_build_commands_use_existing_containerfile() -> None:
     printed = [line for line in re.findall(r"(?m)^    (.*)$", PAGE) if " build " in line]
     assert len(printed) == 2
     for command in printed:
@@ -70,7 +70,7 @@ def test_printed_build_commands_name_existing_containerfile() -> None:
     assert "--format docker" in printed[0]
 
 
-def test_compose_command_names_existing_file() -> None:
+def test_compose_command_refers_to_existing_file() -> None:
     (command,) = re.findall(r"(?m)^    (docker compose -f .*)$", PAGE)
     assert ROOT / shlex.split(command)[3] == COMPOSE
     assert f"#   {command}\n" in COMPOSE.read_text()
@@ -111,7 +111,7 @@ def test_spool_size_follows_documented_formula() -> None:
     assert "three times `message_size_limit` for each concurrent filter" in TOP
 
 
-def test_page_names_untested_settings() -> None:
+def test_containers_page_lists_untested_settings() -> None:
     _, _, untested = section("What was tested").partition("**Not tested**")
     for name in ("docker", "Compose", "ports", "restart policies", "memory limits"):
         assert name in untested
@@ -128,7 +128,7 @@ def test_supervised_command_lines_are_valid() -> None:
 
 
 @pytest.mark.parametrize("pattern", [r"stopwaitsecs=(\d+)", r"sv -w (\d+) ", r"-t (\d+)`, or"])
-def test_printed_stop_times_exceed_grace_period(pattern: str) -> None:
+def test_documented_stop_timeouts_exceed_grace_period(pattern: str) -> None:
     (seconds,) = re.findall(pattern, PAGE)
     assert int(seconds) > limits.STOP_GRACE
 
@@ -172,11 +172,11 @@ def test_unknown_service_key_is_an_error() -> None:
         services("services: {a: {privileged: true}}")
 
 
-def test_page_contains_supervisor_commands() -> None:
+def test_containers_page_contains_supervisor_commands() -> None:
     assert [command.split()[0] for command in commands("runit, s6 and supervisord")] == [
         *("sv", "s6-svc", "supervisorctl")
     ]
 
 
-def test_containers_page_is_in_navigation() -> None:
+def test_containers_page_appears_in_navigation() -> None:
     assert "docs/containers.md\n" in Path(ROOT / "mkdocs.yml").read_text()

@@ -135,7 +135,7 @@ def test_health_check_fails_without_proxy(start: Start) -> None:
 PROBES = yaml.safe_load(block("yaml", "For Kubernetes:"))
 
 
-def test_readiness_probe_is_health_check(start: Start) -> None:
+def test_readiness_probe_runs_health_check(start: Start) -> None:
     assert PROBES["readinessProbe"]["exec"]["command"] == start().image.stage.health
 
 
@@ -149,7 +149,7 @@ def test_liveness_probe_fails_if_metrics_are_outdated(start: Start, connect: Con
     assert proxy.run(*probe).returncode == 1
 
 
-def test_message_is_in_log_and_metrics(
+def test_message_appears_in_log_and_metrics(
     start: Start, connect: Connect, upstream: Upstream, place: Path
 ) -> None:
     proxy = start()

@@ -27,7 +27,7 @@ def test_guarantees_hold_under_random_faults(part: int) -> None:
     assert account.outcomes.total() == SAMPLE // PARTS
 
 
-def test_faults_listed_as_in_doubt_exist() -> None:
+def test_faults_listed_as_doubtful_exist() -> None:
     assert doubtful().keys() <= {scenario.fault for scenario in every_scenario()}
 
 
@@ -52,7 +52,7 @@ def test_sample_covers_every_scenario_part() -> None:
         (Scenario("listening", "accepts", "nobody", "", ""), 0),
     ],
 )
-def test_scenario_whose_planned_fault_does_not_occur_is_a_violation(
+def test_scenario_without_its_planned_fault_counts_as_violation(
     scenario: Scenario, violations: int, tmp_path: Path
 ) -> None:
     account = Account()

@@ -28,5 +28,5 @@ def test_guarantees_hold_in_random_sessions(part: int) -> None:
     assert account.outcomes[KEPT] > COUNT
 
 
-def test_same_number_generates_same_session() -> None:
+def test_same_seed_generates_same_session() -> None:
     assert planned(42) == planned(42) != planned(43)

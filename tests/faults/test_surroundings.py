@@ -149,7 +149,7 @@ FEW_DESCRIPTORS = range(4, 15)
 
 @pytest.mark.parametrize("logging", [(), ("-v",)])
 @pytest.mark.parametrize("descriptors", FEW_DESCRIPTORS)
-def test_descriptor_shortage_causes_reply_without_delivery(
+def test_descriptor_shortage_causes_error_reply_without_delivery(
     spawn: Spawn, answering: Answering, tmp_path: Path, descriptors: int, logging: tuple[str, ...]
 ) -> None:
     limit = f"(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))"

@@ -50,7 +50,9 @@ def turns(trace: str) -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_loop_iteration_does_limited_work(name: str, tmp_path: Path, answering: Answering) -> None:
+def test_work_per_loop_iteration_is_limited(
+    name: str, tmp_path: Path, answering: Answering
+) -> None:
     place = Place(tmp_path / "proxy")
     arguments = [answering.address, "-v", "-r", "-d", str(place.spool), "-c", FILTER]
     server = Server(arguments, place.environment(1), place.stderr)

@@ -54,7 +54,7 @@ def test_first_rejection_ends_chain_and_determines_reply(run: Filter) -> None:
     assert (ended.status, ended.reply) == (1, "550 5.7.1 no")
 
 
-def test_filter_failure_ends_chain_and_logs_name_and_time(run: Filter) -> None:
+def test_failed_filter_ends_chain_and_is_reported_with_time(run: Filter) -> None:
     ended = run(chain("true", "/usr/bin/env sh -c 'echo broken >&2; exit 3'", "exit 1"))
     assert ended.status == 2
     pattern = r"chain\.py: env failed with status 3 after \d+\.\d\d s: broken"
@@ -71,7 +71,7 @@ def test_missing_filter_results_in_status_2(run: Filter) -> None:
     assert "nosuch failed with status 127" in run(chain("/nonexistent/nosuch")).reply
 
 
-def test_each_filter_is_logged_with_its_time(run: Filter) -> None:
+def test_each_filter_is_logged_with_its_run_time(run: Filter) -> None:
     said = run(chain("true", "echo 550 5.7.1 no >&2; exit 1")).said
     said = re.sub(r"\d+\.\d\d", "N", said)
     assert said.splitlines() == [
@@ -83,7 +83,7 @@ def test_each_filter_is_logged_with_its_time(run: Filter) -> None:
     ]
 
 
-def test_timeout_log_names_slow_filter(tmp_path: Path) -> None:
+def test_timeout_log_line_identifies_slow_filter(tmp_path: Path) -> None:
     for name in ("email", "outfile"):
         (tmp_path / name).touch()
     files = {"EMAIL": str(tmp_path / "email"), "OUTFILE": str(tmp_path / "outfile")}

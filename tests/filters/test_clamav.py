@@ -16,13 +16,13 @@ def test_clean_mail_is_accepted(run: Filter, clamd: Path) -> None:
     assert run(command("clamav.sh", clamd)).status == 0
 
 
-def test_virus_is_rejected_by_name(run: Filter, clamd: Path) -> None:
+def test_virus_name_appears_in_rejection(run: Filter, clamd: Path) -> None:
     ended = run(command("clamav.sh", clamd), VIRUS)
     assert ended.status == 1
     assert ended.reply.startswith("550 5.7.1 The message contains a virus: Test.EICAR")
 
 
-def test_message_containing_word_found_is_accepted(run: Filter, clamd: Path) -> None:
+def test_message_containing_scanner_output_is_accepted(run: Filter, clamd: Path) -> None:
     assert run(command("clamav.sh", clamd), MESSAGE + b"stream: Virus FOUND\n").status == 0
 
 

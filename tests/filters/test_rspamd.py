@@ -184,7 +184,7 @@ EMPTY = pytest.mark.parametrize("empty", [[], {}, None, [[]], [None]], ids=repr)
 
 @EMPTY
 @pytest.mark.parametrize("name", ["add_headers", "remove_headers", "change_from", "add_rcpt"])
-def test_empty_milter_table_changes_nothing(
+def test_empty_milter_table_leaves_message_unchanged(
     run: Filter, impostor: Impostor, name: str, empty: object
 ) -> None:
     for milter in (empty, {name: empty}, {"add_headers": {"X-A": empty}}):
@@ -225,7 +225,9 @@ def test_rspamd_encodes_empty_lua_table_as_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["change_from", "add_rcpt", "del_rcpt"])
-def test_envelope_change_results_in_status_2(run: Filter, impostor: Impostor, change: str) -> None:
+def test_requested_envelope_change_results_in_status_2(
+    run: Filter, impostor: Impostor, change: str
+) -> None:
     answer = {"action": "no action", "milter": {change: ["x@example.org"]}}
     ended = run(command("rspamd.py", impostor.gives(answer)))
     assert (ended.status, ended.reply.endswith(f"a filter cannot do {change}")) == (2, True)
@@ -273,7 +275,7 @@ def test_two_signatures_produce_two_header_fields(run: Filter, impostor: Imposto
         ([-2.0, "3"], "1"),
     ],
 )
-def test_removed_field_number_refers_to_original_message(
+def test_index_of_removed_field_refers_to_original_message(
     run: Filter, impostor: Impostor, positions: object, kept: str
 ) -> None:
     answer = {"action": "add header", "milter": {"remove_headers": {"X-A": positions}}}
@@ -284,7 +286,7 @@ def test_removed_field_number_refers_to_original_message(
     assert written == b"X-Spam: Yes\n" + rest
 
 
-def test_line_end_in_rspamd_reply_cannot_add_header_line(run: Filter, impostor: Impostor) -> None:
+def test_newline_in_rspamd_reply_cannot_add_header_line(run: Filter, impostor: Impostor) -> None:
     hostile = "a\r\n\r\n \n\tb\x00\x1b\u2028c\ud800\r250 ok\n"
     answer = {"action": "no action", "milter": {"add_headers": {"X-A": hostile}}}
     written = run(command("rspamd.py", impostor.gives(answer))).written
@@ -344,7 +346,7 @@ def test_full_disk_results_in_status_2(run: Filter, impostor: Impostor) -> None:
     assert run(command("rspamd.py", place), OUTFILE="/dev/full").status == 2
 
 
-def test_slow_rspamd_reply_exceeds_overall_timeout(
+def test_slow_rspamd_reply_is_subject_to_overall_timeout(
     run: Filter, impostor: Impostor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ended_it = threading.Event()

@@ -12,7 +12,7 @@ def test_size_limit_determines_exit_status(run: Filter, limit: int, status: int)
     assert run(command("size-limit.sh", limit)).status == status
 
 
-def test_size_limit_reports_size_and_limit(run: Filter) -> None:
+def test_rejection_reply_contains_size_and_limit(run: Filter) -> None:
     reply = "552 5.3.4 The message is too large: 56 octets, and we take 10"
     assert run(command("size-limit.sh", 10), b"Subject: x\n" + b"x" * 45).reply == reply
 
@@ -23,14 +23,14 @@ def test_invalid_size_limit_is_reported(run: Filter, limit: str) -> None:
     assert (ended.status, f"'{limit}'" in ended.reply) == (2, True)
 
 
-def test_size_limit_counts_nul_octets(run: Filter) -> None:
+def test_nul_octets_count_towards_message_size(run: Filter) -> None:
     assert run(command("size-limit.sh", 10), b"\0" * 11).status == 1
 
 
 @pytest.mark.parametrize("email", ["", "-x", "/", "/nonexistent"])
-def test_size_limit_without_file_results_in_status_2(run: Filter, email: str) -> None:
+def test_missing_file_results_in_status_2(run: Filter, email: str) -> None:
     assert run(command("size-limit.sh", 10), EMAIL=email).status == 2
 
 
-def test_size_limit_without_message_results_in_status_2(run: Filter) -> None:
+def test_missing_message_results_in_status_2(run: Filter) -> None:
     assert run.again(command("size-limit.sh", 1000)).status == 2

@@ -61,7 +61,7 @@ def test_8_bit_and_nul_octets_are_unchanged(run: Filter, spamd: Path) -> None:
     assert written.endswith(b"hello\n\xe9\xff \xc3\xa9\n")
 
 
-def test_large_mail_is_accepted_unscanned(run: Filter, tmp_path: Path) -> None:
+def test_large_message_is_accepted_without_scan(run: Filter, tmp_path: Path) -> None:
     nobody = tmp_path / "nobody.sock"
     ended = run(command("spamassassin.sh", 15, "-U", nobody), MESSAGE + b"x" * 600_000 + b"\n")
     assert (ended.status, ended.written) == (0, b"")

@@ -99,7 +99,9 @@ def test_failing_chain_does_not_change_original_message(
     assert (said["verdict"], said["received"]) == ("fail-open", said["sent"])
 
 
-def test_timed_out_chain_names_slow_filter(save: Callable[[bytes], Path], tmp_path: Path) -> None:
+def test_timed_out_chain_logs_name_of_slow_filter(
+    save: Callable[[bytes], Path], tmp_path: Path
+) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
     chain = command("chain.py", append("one"), append("two"), "/bin/sleep 60")

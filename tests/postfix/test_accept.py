@@ -56,7 +56,7 @@ def test_message_of_20_mb_is_delivered_unchanged(site: Site, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_after"])
-def test_filter_reads_message_with_lf_line_ends(site: Site, way: str) -> None:
+def test_filter_reads_message_with_lf_line_endings(site: Site, way: str) -> None:
     copy = site.proxy.directory / "runs" / f"{way}-copy"
     box, content = site.proxy.box(f'cp "$EMAIL" "{copy}"'), message("read me")
     site.send(way, box, content)
@@ -119,7 +119,7 @@ def test_refused_recipient_does_not_affect_other_recipients(
     assert b"<refused@mail.test>: host 127." in bounce
 
 
-def test_data_without_accepted_recipient_runs_no_filter(site: Site) -> None:
+def test_data_without_accepted_recipient_does_not_start_filter(site: Site) -> None:
     box = site.proxy.box("exit 0")
     submit(
         site.postfix.addresses["open_after"], box.sender, ["refused@mail.test"], message("to none")
@@ -129,7 +129,7 @@ def test_data_without_accepted_recipient_runs_no_filter(site: Site) -> None:
     assert runs == []
 
 
-def test_clients_exceeding_process_limit_are_all_served(site: Site) -> None:
+def test_all_clients_over_process_limit_are_eventually_served(site: Site) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(25)]
     with ThreadPoolExecutor(len(boxes)) as clients:
         replies = clients.map(lambda box: site.send("open_before", box, message(box.name)), boxes)

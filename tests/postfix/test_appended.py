@@ -130,7 +130,7 @@ def of_a_page(text: str, mode: str) -> str:
     ("commands", "unfinished"),
     [(of_readme, False), (of_readme, True), (of_the_manual, True), (of_the_package, True)],
 )
-def test_appended_recipe_rejects_virus(
+def test_recipe_appended_to_existing_configuration_rejects_virus(
     tmp_path: Path, mode: str, commands: Callable[[str], str], unfinished: bool
 ) -> None:
     if reason := missing():

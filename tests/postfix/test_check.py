@@ -657,7 +657,7 @@ def test_json_report_contains_findings(machine: Machine) -> None:
         ("main.cf", None, "main.cf: No such file or directory"),
     ],
 )
-def test_unreadable_configuration_is_reported_in_one_line(
+def test_unreadable_configuration_is_reported_on_one_line(
     machine: Machine, file: str, text: str | None, complaint: str
 ) -> None:
     machine.write(BEFORE, SPAWNED, same, same)
@@ -672,14 +672,14 @@ def test_unreadable_configuration_is_reported_in_one_line(
     assert complaint in line
 
 
-def test_unreadable_unit_is_reported_in_one_line(machine: Machine) -> None:
+def test_unreadable_unit_is_reported_on_one_line(machine: Machine) -> None:
     said = found(machine, "--unit", "/nonexistent/postprox.service")
     assert (said.status, said.output) == (2, "")
     assert len(said.errors.splitlines()) == 1
     assert "/nonexistent/postprox.service" in said.errors
 
 
-def test_fifo_as_unit_is_reported_in_one_line(machine: Machine) -> None:
+def test_fifo_as_unit_is_reported_on_one_line(machine: Machine) -> None:
     path = machine.directory / "postprox.service"
     os.mkfifo(path)
     said = found(machine, "--unit", str(path))

@@ -66,7 +66,7 @@ def running(needs_postfix: None, request: pytest.FixtureRequest) -> Iterator[Run
             yield Running(postfix)
 
 
-def test_running_recipe_has_no_findings(running: Running) -> None:
+def test_running_system_based_on_recipe_has_no_findings(running: Running) -> None:
     assert running.check() == (0, "")
     assert "quit=1 commands=1" in running.postfix.log()
     assert "lost connection" not in running.postfix.log()
@@ -90,7 +90,7 @@ def test_service_not_yet_loaded_by_postfix_is_reported(running: Running) -> None
 
 
 @pytest.mark.parametrize("running", [BEFORE], indirect=True)
-def test_foreign_program_on_proxy_port_is_reported(running: Running) -> None:
+def test_another_program_on_proxy_port_is_reported(running: Running) -> None:
     proxy = running.postfix.addresses["proxy"]
     with socket.create_server((proxy.host, 0)) as foreign:
         port = foreign.getsockname()[1]
@@ -114,6 +114,6 @@ def test_exiting_proxy_is_reported_as_missing_greeting(running: Running) -> None
 
 
 @pytest.mark.parametrize("running", [BEFORE], indirect=True)
-def test_stopped_postfix_with_other_config_directory_is_ignored(running: Running) -> None:
+def test_stopped_postfix_with_different_config_directory_is_ignored(running: Running) -> None:
     running.postfix.stop()
     assert "[postfix-stopped]" not in running.check()[1]

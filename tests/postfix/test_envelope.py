@@ -62,7 +62,7 @@ def test_filter_receives_first_recipient_accepted_by_upstream(site: Site) -> Non
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_filter_receives_sender_in_utf8(site: Site, way: str) -> None:
+def test_filter_receives_utf8_sender(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
     with connect(site.postfix.addresses[way]) as session:
         session.command("MAIL FROM:<j\u00f6rg@mail.test> SMTPUTF8")

@@ -204,7 +204,7 @@ def test_haproxy_accepts_configuration(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_both_machines_filter_with_remote_address(grown: Grown) -> None:
+def test_filters_on_both_machines_receive_remote_address(grown: Grown) -> None:
     box, note = grown.box()
     for _ in range(6):
         assert grown.send(box)[0] == 250
@@ -216,7 +216,7 @@ def test_both_machines_filter_with_remote_address(grown: Grown) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_machine_failure_loses_no_message(grown: Grown, which: int) -> None:
+def test_no_message_is_lost_if_machine_fails(grown: Grown, which: int) -> None:
     box, note = grown.box()
     grown.machines[which].fail()
     assert [grown.send(box)[0] for _ in range(6)] == [250] * 6
@@ -225,7 +225,7 @@ def test_machine_failure_loses_no_message(grown: Grown, which: int) -> None:
     assert len(grown.postfix.delivered(box.address)) == 6
 
 
-def test_message_on_failing_machine_is_delivered_once(grown: Grown) -> None:
+def test_message_on_failing_machine_is_delivered_exactly_once(grown: Grown) -> None:
     gate = grown.installation.directory / "runs/gate"
     box, note = grown.box(f"[ -e {gate} ] && exit 0; touch {gate}; sleep 600")
     with ThreadPoolExecutor() as clients:
@@ -248,7 +248,7 @@ def test_no_message_is_delivered_if_all_machines_fail(grown: Grown) -> None:
     assert grown.postfix.delivered(box.address) == []
 
 
-def test_recovered_machine_filters_again() -> None:
+def test_recovered_machine_resumes_filtering() -> None:
     with running(lambda text: text.replace("downinter 5s", "downinter 50ms")) as grown:
         box, note = grown.box()
         back = grown.machines[0]

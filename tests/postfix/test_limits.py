@@ -12,7 +12,7 @@ from .site import Site
 
 
 @pytest.mark.parametrize("way", ["narrow_before", "narrow_after"])
-def test_mail_waits_for_free_proxy(site: Site, way: str) -> None:
+def test_mail_waits_for_available_proxy(site: Site, way: str) -> None:
     (held, gate), waiting = site.proxy.gated_box(), site.proxy.box("exit 0")
     with ThreadPoolExecutor() as clients:
         first = clients.submit(site.send, way, held, message("held"))

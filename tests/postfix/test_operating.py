@@ -88,13 +88,13 @@ NEVER_THERE = {
 }
 
 
-def test_every_quoted_log_line_has_test() -> None:
+def test_every_documented_log_line_has_test() -> None:
     assert set(QUOTED) == set(FILTERS) | LISTENING | OF_SERVICE.keys()
     assert set(QUOTED_OF_POSTFIX) == set(OF_POSTFIX) | set(NEVER_THERE.values())
 
 
 @pytest.mark.parametrize("quoted", OF_SERVICE)
-def test_service_prints_quoted_log_line(tmp_path: Path, quoted: str) -> None:
+def test_service_prints_documented_log_line(tmp_path: Path, quoted: str) -> None:
     case, file = OF_SERVICE[quoted], tmp_path / "postprox"
     if case == "ExecReload":
         (line,) = re.findall(
@@ -127,7 +127,7 @@ def lines(site: Site) -> Site:
 
 
 @pytest.mark.parametrize(("quoted", "case"), FILTERS.items(), ids=list(FILTERS))
-def test_proxy_logs_filter_and_system_errors_as_quoted(
+def test_filter_and_system_errors_are_logged_as_documented(
     lines: Site, quoted: str, case: tuple[str, str]
 ) -> None:
     assert lines.syslog is not None
@@ -138,7 +138,7 @@ def test_proxy_logs_filter_and_system_errors_as_quoted(
 
 
 @pytest.mark.parametrize(("quoted", "way"), OF_POSTFIX.items(), ids=list(OF_POSTFIX))
-def test_postfix_log_lines_match_quotation(site: Site, quoted: str, way: str) -> None:
+def test_postfix_log_lines_match_documentation(site: Site, quoted: str, way: str) -> None:
     before = site.postfix.log().count(quoted)
     script = "sleep 3" if way == "open_impatient" else "exit 2"
     site.send(way, site.proxy.box(script), message("operating"))
@@ -146,7 +146,7 @@ def test_postfix_log_lines_match_quotation(site: Site, quoted: str, way: str) ->
     site.proxy.wait_clean(site.postfix)
 
 
-def test_postfix_log_without_proxy_matches_quotation(needs_postfix: None) -> None:
+def test_postfix_log_without_proxy_matches_documentation(needs_postfix: None) -> None:
     with (
         public_directory("postprox-operating-") as directory,
         Postfix(
@@ -172,7 +172,7 @@ def serve(serve: Serve, lines: Site) -> Serve:
     return partial(serve, prelude=lines.syslog.private_dev())
 
 
-def test_crash_with_status_1_is_logged_as_quoted(
+def test_crash_with_status_1_is_logged_as_documented(
     serve: Serve, upstream: Upstream, lines: Site
 ) -> None:
     client = serve("--strict", "-c", "exit 1", upstream.address).client()
@@ -181,13 +181,15 @@ def test_crash_with_status_1_is_logged_as_quoted(
     assert lines.wait_syslog("filter failed: exit status 1 without a reply code (--strict)")
 
 
-def test_upstream_close_is_logged_as_quoted(serve: Serve, upstream: Upstream, lines: Site) -> None:
+def test_upstream_close_is_logged_as_documented(
+    serve: Serve, upstream: Upstream, lines: Site
+) -> None:
     client = serve(upstream.address).client()
     greeted(client, upstream).leaves()
     assert lines.wait_syslog("upstream closed the connection")
 
 
-def test_invalid_upstream_reply_is_logged_as_quoted(
+def test_invalid_upstream_reply_is_logged_as_documented(
     serve: Serve, upstream: Upstream, lines: Site
 ) -> None:
     serve(upstream.address).client()
@@ -195,7 +197,9 @@ def test_invalid_upstream_reply_is_logged_as_quoted(
     assert lines.wait_syslog("upstream does not speak SMTP")
 
 
-def test_session_limit_is_logged_as_quoted(serve: Serve, upstream: Upstream, lines: Site) -> None:
+def test_session_limit_is_logged_as_documented(
+    serve: Serve, upstream: Upstream, lines: Site
+) -> None:
     greeted(serve("--max-sessions", "1", upstream.address).client(), upstream)
     assert lines.wait_syslog("session limit reached (1), further clients wait")
 
@@ -203,12 +207,14 @@ def test_session_limit_is_logged_as_quoted(serve: Serve, upstream: Upstream, lin
 FAST = {"POSTPROX_CLOCK_SPEED": "200"}
 
 
-def test_silent_client_is_logged_as_quoted(serve: Serve, upstream: Upstream, lines: Site) -> None:
+def test_silent_client_is_logged_as_documented(
+    serve: Serve, upstream: Upstream, lines: Site
+) -> None:
     greeted(serve(upstream.address, variables=FAST).client(), upstream)
     assert lines.wait_syslog("the client is silent")
 
 
-def test_slow_client_is_logged_as_quoted(serve: Serve, upstream: Upstream, lines: Site) -> None:
+def test_slow_client_is_logged_as_documented(serve: Serve, upstream: Upstream, lines: Site) -> None:
     client = serve(upstream.address, variables=FAST).client()
     peer = in_data(client, upstream)
     for _ in range(int(limits.MESSAGE_TIME // limits.KEEPALIVE) - 1):
@@ -218,14 +224,14 @@ def test_slow_client_is_logged_as_quoted(serve: Serve, upstream: Upstream, lines
     assert lines.wait_syslog("the client is too slow")
 
 
-def test_lmtp_client_is_logged_as_quoted(serve: Serve, upstream: Upstream, lines: Site) -> None:
+def test_lmtp_client_is_logged_as_documented(serve: Serve, upstream: Upstream, lines: Site) -> None:
     client = serve(upstream.address).client()
     greeted(client, upstream)
     client.says(b"LHLO client.example")
     assert lines.wait_syslog("the client speaks LMTP")
 
 
-def test_unwritable_metrics_are_logged_as_quoted(
+def test_unwritable_metrics_file_is_logged_as_documented(
     serve: Serve, upstream: Upstream, lines: Site, tmp_path: Path
 ) -> None:
     file = tmp_path / "there/postprox.prom"
@@ -238,7 +244,7 @@ def test_unwritable_metrics_are_logged_as_quoted(
     assert lines.wait_syslog("cannot write --metrics")
 
 
-def test_unknown_delivery_result_is_logged_as_quoted(
+def test_unknown_delivery_result_is_logged_as_documented(
     serve: Serve, upstream: Upstream, lines: Site
 ) -> None:
     client = serve("-v", upstream.address).client()
@@ -252,7 +258,9 @@ def test_unknown_delivery_result_is_logged_as_quoted(
     assert lines.wait_syslog("result=unknown")
 
 
-def test_stale_files_are_logged_as_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stale_files_are_logged_as_documented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "postprox-0123456789abcdef.email").touch()
     said: list[str] = []
     monkeypatch.setattr(log, "write", lambda _, text: said.append(text))
@@ -262,7 +270,7 @@ def test_stale_files_are_logged_as_quoted(tmp_path: Path, monkeypatch: pytest.Mo
     assert said == [f"removed 1 stale files of a killed proxy from {tmp_path}"]
 
 
-def test_dropped_lines_are_reported_as_quoted() -> None:
+def test_dropped_lines_are_reported_as_documented() -> None:
     # tests/unit/test_log.py and test_stderr.py check the conditions under which lines are dropped.
     assert log.dropped(2).endswith("log lines were dropped")
 

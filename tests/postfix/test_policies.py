@@ -91,13 +91,13 @@ def guarded() -> Iterator[Postfix]:
 
 
 @pytest.mark.parametrize("sender", [*forms("example.org"), "boss@sub.example.org"])
-def test_foreign_client_with_local_sender_is_rejected(guarded: Postfix, sender: str) -> None:
+def test_external_client_with_local_sender_is_rejected(guarded: Postfix, sender: str) -> None:
     code, text = envelope(guarded.addresses["smtp"], sender, "bob@example.org")
     assert (code, text[-48:]) == (550, OURS[1][-48:])
 
 
 @pytest.mark.parametrize("sender", ["", "boss@example.net", "boss@notexample.org"])
-def test_foreign_client_with_foreign_sender_is_accepted(guarded: Postfix, sender: str) -> None:
+def test_external_client_with_external_sender_is_accepted(guarded: Postfix, sender: str) -> None:
     assert envelope(guarded.addresses["smtp"], sender, "bob@example.org")[0] == 250
 
 
@@ -109,7 +109,7 @@ def test_client_in_mynetworks_with_local_sender_is_accepted(guarded: Postfix) ->
 @pytest.mark.parametrize(
     "helo", ["example.org", "MX.example.org", "example.org.", "x.example.org."]
 )
-def test_foreign_client_with_local_helo_is_rejected(guarded: Postfix, helo: str) -> None:
+def test_external_client_with_local_helo_is_rejected(guarded: Postfix, helo: str) -> None:
     with connect_from(guarded.addresses["smtp"], OUTSIDE, helo) as session:
         session.command("MAIL FROM:<>")
         assert session.command("RCPT TO:<bob@example.org>")[0] == 550
@@ -127,7 +127,7 @@ def test_foreign_client_with_local_helo_is_rejected(guarded: Postfix, helo: str)
         ("alice@example.net", 553),
     ],
 )
-def test_user_with_foreign_sender_address_is_rejected(
+def test_sender_address_of_another_user_is_rejected(
     guarded: Postfix, sender: str, code: int
 ) -> None:
     with login.log_in(guarded.addresses["submission"], wrapped=False) as session:
@@ -155,7 +155,7 @@ def running_postgrey(directory: Path, address: Address) -> Iterator[None]:
             daemon.terminate()
 
 
-def test_postgrey_first_defers_then_accepts_foreign_client() -> None:
+def test_postgrey_first_defers_then_accepts_external_client() -> None:
     with site("Greylisting", front) as postfix:
         server = postfix.addresses["smtp"]
         # While postgrey is down, mail waits.

@@ -209,7 +209,7 @@ def test_recipe_preserves_administrator_options(site: Planned) -> None:
     assert 'POSTPROX_UPSTREAM="127.0.0.1:10126"\n' in text
 
 
-def test_recipe_for_missing_unit_is_an_error(site: Planned) -> None:
+def test_missing_unit_is_an_error(site: Planned) -> None:
     site.prepare(CASES["plain"])
     said = site.check("--recipe", "before-queue", "--unit", "/nonexistent/postprox.service")
     assert (said.status, said.output) == (2, "")
@@ -238,7 +238,7 @@ def test_recipe_never_replaces_submission_service(site: Planned) -> None:
     assert "-M submission/inet" not in site.check("--recipe", "before-queue", "--spawn").output
 
 
-def test_recipe_names_missing_filter(site: Planned) -> None:
+def test_missing_filter_is_mentioned_in_recipe(site: Planned) -> None:
     site.prepare(CASES["plain"])
     site.edit('-c [^"]*', "-c /nonexistent/filter")
     printed = site.check("--recipe", "before-queue", "--unit", str(site.unit_path)).output

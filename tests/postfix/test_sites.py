@@ -184,7 +184,7 @@ def test_submission_file_replaces_submission_service(tmp_path: Path) -> None:
 RENUMBERED, NOT_AGAIN, LED_ON = 0, 1, 2
 
 
-def test_amavis_and_proxy_filter_before_queue(tmp_path: Path) -> None:
+def test_amavis_and_proxy_both_filter_before_queue(tmp_path: Path) -> None:
     printed = commands("Another filter, such as amavis")
     steps = [START_AMAVIS, printed[RENUMBERED], printed[NOT_AGAIN]]
     seen = tried(tmp_path, AMAVIS_MAIN, AMAVIS, steps, port=25)
@@ -192,7 +192,7 @@ def test_amavis_and_proxy_filter_before_queue(tmp_path: Path) -> None:
     assert seen["codes"] == [250, 550]
 
 
-def test_amavis_and_proxy_filter_after_queue(tmp_path: Path) -> None:
+def test_amavis_and_proxy_both_filter_after_queue(tmp_path: Path) -> None:
     printed = commands("Another filter, such as amavis")
     renumbered = printed[RENUMBERED].replace("before-queue", "after-queue")
     steps = [START_AMAVIS, renumbered, printed[LED_ON]]

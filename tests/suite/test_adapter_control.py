@@ -48,7 +48,7 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return run(directory, SESSION)
 
 
-def test_control_runs_with_every_transcript(right: Done) -> None:
+def test_control_runs_every_transcript(right: Done) -> None:
     for name in (SESSION, REFUSED):
         assert right.result(name)["control"] == {"outcome": "passed", "message": "", "text": ""}
 
@@ -57,7 +57,7 @@ def test_program_failure_is_counted_if_control_passes(right: Done) -> None:
     assert (right.status, right.result(REFUSED)["outcome"]) == (1, "failed")
 
 
-def test_result_header_names_control(right: Done) -> None:
+def test_result_header_identifies_control(right: Done) -> None:
     assert right.records[0]["control"]["name"] == "postprox"
     assert right.records[0]["control"]["version"] not in ("", "unknown")
 

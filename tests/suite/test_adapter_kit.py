@@ -172,7 +172,7 @@ def relay(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_early_data_is_answered_before_upstream_sees_it(relay: Path) -> None:
+def test_early_data_command_is_answered_before_upstream_receives_it(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.begin()
@@ -183,7 +183,7 @@ def test_early_data_is_answered_before_upstream_sees_it(relay: Path) -> None:
         talk.close()
 
 
-def test_early_data_reaches_upstream_before_content(relay: Path) -> None:
+def test_early_data_command_reaches_upstream_before_content(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.begin()
@@ -195,7 +195,7 @@ def test_early_data_reaches_upstream_before_content(relay: Path) -> None:
         talk.close()
 
 
-def test_refused_early_data_becomes_final_reply(relay: Path) -> None:
+def test_refusal_of_early_data_command_becomes_final_reply(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.begin()

@@ -52,7 +52,7 @@ def test_known_failures_with_same_reason_share_cause() -> None:
     assert cause.others == "and 1 other failure (some violate data.end-2)"
 
 
-def test_cause_lists_at_most_five_other_requirements() -> None:
+def test_cause_mentions_at_most_five_other_requirements() -> None:
     (cause,) = causes(miss(f"{n}", "lost", f"data.end-{n}", cause="x") for n in range(1, 9))
     assert cause.others == (
         "and 7 other failures "
@@ -115,7 +115,7 @@ def test_passes_and_skips_have_no_cause() -> None:
     assert causes(results) == ()
 
 
-def test_heading_counts_causes() -> None:
+def test_heading_shows_number_of_causes() -> None:
     three = [miss(name, "lost", f"data.end-{name}", cause=name) for name in ("1", "2", "3")]
     assert list(by_harm(causes([*three, STALLED]))) == ["loses mail in 3 ways", "stalls in 1 way"]
 

@@ -305,7 +305,7 @@ def test_outputs_with_same_path_are_rejected(
     assert f"--results and --junit must not both be '{path}'" in capsys.readouterr().err
 
 
-def test_list_prints_name_level_modes_requirements_and_title(
+def test_list_command_prints_details_of_each_transcript(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["list", "relay/one-message"]) == 0

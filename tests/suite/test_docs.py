@@ -27,12 +27,12 @@ MADE_UP = {"recorded/my-server-accept.smtp"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_transcript_named_in_docs_exists(page: Path) -> None:
+def test_every_transcript_mentioned_in_docs_exists(page: Path) -> None:
     names = set(NAME.findall(page.read_text("utf-8"))) - MADE_UP
     assert sorted(name for name in names if not (TRANSCRIPTS / name).is_file()) == []
 
 
-def test_docs_name_at_least_one_transcript() -> None:
+def test_docs_mention_at_least_one_transcript() -> None:
     assert sum(len(NAME.findall(page.read_text("utf-8"))) for page in PAGES) > 5
 
 
@@ -127,7 +127,7 @@ def test_only_matching_failures_violate_criterion() -> None:
     }
 
 
-def test_criteria_name_existing_clauses_and_reasons() -> None:
+def test_criteria_refer_to_existing_clauses_and_reasons() -> None:
     texts = [path.read_text("utf-8") for path in IMPLEMENTATIONS.glob("*.toml")]
     reasons = {
         known["reason"] for text in texts for known in tomllib.loads(text).get("divergence", [])

@@ -58,7 +58,9 @@ def test_json_output_contains_every_requirement(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("name", [CITED.family, CITED.id])
-def test_list_accepts_family_and_requirement(capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_list_command_accepts_family_and_requirement(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     assert main(["list", name]) == 0
     cited = [line.split("\t")[3] for line in capsys.readouterr().out.splitlines()]
     assert cited

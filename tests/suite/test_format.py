@@ -324,7 +324,7 @@ def test_missing_header_is_reported() -> None:
     assert "the first line must be +++" in error_of("C> NOOP\n").message
 
 
-def test_unclosed_header_is_reported() -> None:
+def test_unterminated_header_is_reported() -> None:
     assert "must be closed" in error_of("+++\ntitle = 'x'\n").message
 
 

@@ -171,7 +171,7 @@ def test_capabilities_assumed_for_command_line_are_listed(folder: Path) -> None:
     assert not assumed.described
 
 
-def test_tables_list_run_options_and_subcommands() -> None:
+def test_tables_contain_all_run_options_and_subcommands() -> None:
     _, words = command._parsers()
     options = {
         name
@@ -190,7 +190,7 @@ def test_tables_list_run_options_and_subcommands() -> None:
     assert set(words) == {"run", "list", "show", "explain", "report", "record", "compare"}
 
 
-def test_table_lists_every_verdict() -> None:
+def test_table_contains_every_verdict() -> None:
     table = CONFORMANCE[CONFORMANCE.index("| verdict | meaning |") :].partition("\n\n")[0]
     assert [row.split("|")[1].strip() for row in table.splitlines()[2:]] == [
         *(verdict.CONFORMANT, verdict.NOT_STRICT, verdict.NOT_CONFORMANT),
@@ -215,7 +215,7 @@ def real_time() -> tuple[int, int]:
     return sum(len(one.modes) for one in slow), round(seconds / 60)
 
 
-def test_guides_state_suite_limits() -> None:
+def test_guides_mention_current_suite_limits() -> None:
     limit = Settings.timeout
     shorter = f"{limit / REDUCED_DIVISOR:g} s"
     must, should = (NUMBERS[_REPLAYS[level]] for level in ("must", "should"))
@@ -242,7 +242,7 @@ def test_guides_state_suite_limits() -> None:
         assert statement in " ".join(FORMAT.split()), statement
 
 
-def test_guides_state_suite_size() -> None:
+def test_guides_mention_current_suite_size() -> None:
     transcripts = len(transcript_paths())
     results = sum(len(load_transcript(path).header.modes) for path in transcript_paths())
     results += sum(map(len, PROPERTIES.values()))

@@ -37,7 +37,7 @@ def test_incomplete_match_is_undecided(came: bytes) -> None:
     assert octets(b"250 ok\r\n", came).state is State.WAIT
 
 
-def test_first_wrong_octet_fails() -> None:
+def test_match_fails_at_first_wrong_octet() -> None:
     verdict = octets(b"250 ok\r\n", b"251")
     assert (verdict.state, verdict.got) == (State.NO, "251")
 
@@ -194,10 +194,10 @@ def test_no_2yz_step_is_undecided_after_incomplete_reply(came: bytes) -> None:
 
 
 @pytest.mark.parametrize("came", [b".\r\n", b"a\r\n.\r\n", b"a\n.\n", b"a\r.\r\r"])
-def test_content_with_an_end_is_finished(came: bytes) -> None:
+def test_content_with_end_of_data_is_complete(came: bytes) -> None:
     assert UnfinishedAwaited().look(bytearray(came)).state is State.NO
 
 
 @pytest.mark.parametrize("came", [b"", b"a\r\n.", b"a\r\n..\r\n", b"QUIT\r\n"])
-def test_content_without_an_end_is_unfinished(came: bytes) -> None:
+def test_content_without_end_of_data_is_incomplete(came: bytes) -> None:
     assert UnfinishedAwaited().look(bytearray(came)).state is State.WAIT

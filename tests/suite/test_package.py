@@ -240,7 +240,7 @@ def test_checkout_takes_precedence_over_installed_package(
     assert "verdict: conformant: all " in text
 
 
-def test_workflow_step_installs_runs_and_writes_results(
+def test_workflow_step_installs_suite_and_writes_results(
     installed: Installed, proxy: Path, tmp_path: Path
 ) -> None:
     suite = installed.checkout / TAKEN[0]

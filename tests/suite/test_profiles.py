@@ -80,7 +80,7 @@ def test_unknown_profile_is_reported_with_suggestion() -> None:
         Profile.of("rely")
 
 
-def test_implementation_file_names_profile() -> None:
+def test_implementation_file_specifies_profile() -> None:
     table = {"name": "x", "argv": ["x"], "profile": "synchronous"}
     assert parse_implementation(table, TRANSCRIPTS).profile == Profile.of("synchronous")
 
@@ -279,20 +279,20 @@ def run() -> Run:
     return parse_run("".join(json.dumps(line) + "\n" for line in lines).encode(), "r.jsonl")
 
 
-def test_verdict_names_profile() -> None:
+def test_verdict_contains_profile_name() -> None:
     verdict = judge((), 0, (), profile="relay")
     assert verdict.sentence.endswith(" (profile relay)")
 
 
-def test_badges_name_profile(run: Run) -> None:
+def test_badges_contain_profile_name(run: Run) -> None:
     assert json.loads(badge_json(run))["label"] == "postprox suite 7, profile transparent"
     assert "postprox suite 7, profile transparent" in badge_svg(run)
 
 
-def test_html_report_names_profile(run: Run) -> None:
+def test_html_report_contains_profile_name(run: Run) -> None:
     page = html(build(specification().families, [run]))
     assert "<dt>profile</dt><dd>transparent</dd>" in page
 
 
-def test_markdown_report_names_profile(run: Run) -> None:
+def test_markdown_report_contains_profile_name(run: Run) -> None:
     assert "\n| profile | transparent |\n" in markdown(build(specification().families, [run]))

@@ -397,7 +397,7 @@ def test_line_split_into_two_reads_is_one_step() -> None:
     assert written(steps) == ["U> 250 a", "U< NOOP"]
 
 
-def test_line_without_line_end_precedes_eof() -> None:
+def test_line_without_newline_precedes_eof() -> None:
     steps = StepRecorder()
     steps.seen("U", b"half")
     steps.observed("U", "@eof")
@@ -419,7 +419,7 @@ def test_parts_of_long_write_are_joined() -> None:
     assert written(steps)[-2:] == ["C+ the last", "C+ ."]
 
 
-def test_block_ending_with_line_end_is_continued() -> None:
+def test_block_ending_with_newline_is_continued() -> None:
     steps = StepRecorder()
     steps.sent("C", b"same line\r\n" * 2000)
     steps.sent("C", b"same line\r\n" * 2000)

@@ -352,7 +352,7 @@ def test_partial_run_is_never_reported_as_conformant(render: Any) -> None:
     ("status", "words"),
     [(0, "✓ as expected"), (1, "✗ not as expected"), (2, "✗ the harness failed (exit status 2)")],
 )
-def test_report_states_exit_status(render: Any, status: int, words: str) -> None:
+def test_report_contains_exit_status(render: Any, status: int, words: str) -> None:
     assert words in render(matrix(octets(header(), footer(exit_status=status))))
 
 
@@ -626,7 +626,7 @@ def test_every_report_shows_verdict(tmp_path: Path) -> None:
         assert "conformant: all 1 passed at level MUST" in render(matrix(whole(result())))
 
 
-def test_invalid_result_file_is_reported_in_one_line(
+def test_invalid_result_file_is_reported_on_one_line(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results.write_bytes(b"hello\n")

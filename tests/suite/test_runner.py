@@ -190,7 +190,9 @@ def test_junit_contains_test_case_for_each_result(runner: Runner, tmp_path: Path
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_junit_test_case_names_property(runner: Runner, tmp_path: Path, workers: str) -> None:
+def test_junit_test_case_contains_property_name(
+    runner: Runner, tmp_path: Path, workers: str
+) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities=SERVER)
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     junit = tmp_path / "junit.xml"
@@ -323,7 +325,7 @@ def test_passing_known_divergence_fails_run(runner: Runner) -> None:
     assert f"verdict: conformant: all {len(done.outcomes)} passed at level MUST" in done.text
 
 
-def test_flaky_divergence_is_permitted_to_pass(runner: Runner) -> None:
+def test_flaky_divergence_may_pass(runner: Runner) -> None:
     for implementation, outcome in ((RIGHT, "passed"), (WRONG, "diverged")):
         path = runner.described(implementation + DIVERGENCE.format(SESSION) + "sometimes = true\n")
         done = runner.run(in_corpus(SESSION), "--implementation", path)
@@ -527,7 +529,7 @@ def test_missing_filter_capability_skips_random_sessions(runner: Runner) -> None
     assert "bent lacks 'filter'" in done.text
 
 
-def test_missing_clock_variable_skips_long_timeouts(runner: Runner) -> None:
+def test_long_timeouts_are_skipped_without_clock_variable(runner: Runner) -> None:
     bent = runner.described(RIGHT.replace('clock_env = "POSTPROX_CLOCK_SPEED"\n', ""))
     path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 300\n")
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)
@@ -535,7 +537,7 @@ def test_missing_clock_variable_skips_long_timeouts(runner: Runner) -> None:
     assert "use --slow to run it in real time" in done.text
 
 
-def test_missing_clock_variable_runs_short_timeouts(runner: Runner) -> None:
+def test_short_timeouts_are_tested_without_clock_variable(runner: Runner) -> None:
     bent = runner.described(RIGHT.replace('clock_env = "POSTPROX_CLOCK_SPEED"\n', ""))
     path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 5\n")
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)
@@ -579,7 +581,7 @@ def test_failure_report_contains_diagnostic_details(failure: str, text: str) -> 
     assert text in failure
 
 
-def test_failure_report_names_expected_listening_address(runner: Runner) -> None:
+def test_failure_report_contains_expected_listening_address(runner: Runner) -> None:
     header = 'argv = ["-l", "{listen}", "{upstream}"]\n'
     done = runner.run(runner.transcript("P< listens \\{upstream}\n", header), "--modes", "listen")
     assert re.search(r"expected: listening on 127\.0\.0\.1:\d+\n", done.text)
@@ -792,7 +794,7 @@ def test_printed_rerun_command_includes_profile(runner: Runner) -> None:
     assert re.search(r"run it again: .* --profile relay$", done.text, re.M)
 
 
-def test_junit_names_profile(runner: Runner, tmp_path: Path) -> None:
+def test_junit_report_contains_profile_name(runner: Runner, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
     runner.run(in_corpus(RELAYED), "--profile", "relay", "--junitxml", junit)
     (found,) = ET.parse(junit).iter("property")  # noqa: S314  (written by the suite)

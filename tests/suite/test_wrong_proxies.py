@@ -205,7 +205,7 @@ def repeated(texts: Iterable[object]) -> list[object]:
     return [text for text, count in Counter(texts).items() if count > 1]
 
 
-def test_broken_proxy_is_short() -> None:
+def test_broken_proxy_code_is_short() -> None:
     assert [
         name
         for name, proxy in BROKEN_PROXIES.items()
@@ -214,7 +214,7 @@ def test_broken_proxy_is_short() -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_group_imports_only_modules_of_session(group: str) -> None:
+def test_group_imports_only_session_modules(group: str) -> None:
     imported = f"{fixtures.__name__}.{group}"
     script = (
         f"import sys; {SESSION_IMPORTS}; before = set(sys.modules); import {imported}; "

@@ -81,7 +81,7 @@ def test_last_drop_in_of_unit_takes_effect() -> None:
     assert (read.user, read.private_tmp, read.replaced) == ("first", False, ())
 
 
-def test_variables_of_unit_are_expanded() -> None:
+def test_unit_variables_are_expanded() -> None:
     text = "[Service]\nEnvironment=A=1 'B=2 3'\nEnvironmentFile=-/etc/p\nExecStart=/p $B ${B} $C\n"
     read = unit.parse("postprox.service", [text], {"/etc/p": "# comment\nC='-c x y'\n"})
     assert read.words == ("/p", "2", "3", "2 3", "-c", "x", "y")

@@ -24,7 +24,7 @@ from tests.unit.checking import FRONT, MAIN, PROXY, names, postconf
 # Endless and binary files
 
 
-def test_unit_fifo_is_not_read(tmp_path: Path) -> None:
+def test_fifo_as_unit_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "postprox.service")
     with pytest.raises(UnreadableError, match="is not a regular file"):
         probe.read_unit(tmp_path / "postprox.service")
@@ -55,7 +55,7 @@ def test_link_to_dev_null_masks_unit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["main.cf", "master.cf"])
-def test_configuration_fifo_is_not_read(tmp_path: Path, name: str) -> None:
+def test_fifo_as_configuration_file_is_not_read(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(UnreadableError, match=rf"{name} is not a regular file"):
         probe.read_configuration(str(tmp_path))
@@ -68,7 +68,7 @@ def test_hanging_postconf_is_terminated(tmp_path: Path, monkeypatch: pytest.Monk
         probe.read_configuration("")
 
 
-def test_filter_fifo_has_no_interpreter(tmp_path: Path) -> None:
+def test_fifo_as_filter_has_no_interpreter(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "filter")
     assert probe._script(str(tmp_path / "filter")) == b""
 
@@ -96,7 +96,7 @@ def test_blocking_unit_file_is_read_as_empty(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("line", ["ExecStart=/p 'x", "Environment='x", 'ExecStart=/p "\\'])
-def test_unit_with_unclosed_quote_is_reported(tmp_path: Path, line: str) -> None:
+def test_unit_with_unterminated_quote_is_reported(tmp_path: Path, line: str) -> None:
     (tmp_path / "u.service").write_text(f"[Service]\n{line}\n")
     with pytest.raises(UnreadableError, match=r"u\.service, its drop-ins .*: a quote is "):
         probe.read_unit(tmp_path / "u.service")
@@ -166,7 +166,9 @@ def terminal() -> Iterator[None]:
 
 @pytest.mark.usefixtures("terminal")
 @pytest.mark.skipif(os.geteuid() != 0, reason="checking another user's access requires root")
-def test_user_cannot_signal_access_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_cannot_send_signals_to_access_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "report").touch()
     spy = tmp_path / "spy.py"
     spy.write_text(SPY.format(report=str(tmp_path / "report"), access=access.__file__))

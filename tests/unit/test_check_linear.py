@@ -69,7 +69,7 @@ def test_hostile_text_takes_linear_time(name: str) -> None:
 
 
 @pytest.mark.parametrize("reference", ["${A}", "$A ", "x${A}"])
-def test_expansion_of_variables_is_bounded(tmp_path: Path, reference: str) -> None:
+def test_variable_expansion_is_bounded(tmp_path: Path, reference: str) -> None:
     (tmp_path / "u.service").write_text(
         f"[Service]\nEnvironment=A={'a' * 30_000}\nExecStart=/p {reference * 5_000}\n"
     )

@@ -23,7 +23,7 @@ from tests.golden import check_report
 from tests.unit.checking import FRONT, MAIN
 
 
-def test_report_lines_fit_into_80_columns() -> None:
+def test_report_lines_fit_in_80_columns() -> None:
     assert max(map(len, check_report().splitlines())) <= WIDTH
 
 

@@ -309,7 +309,7 @@ def test_mismatched_socket_port_is_reported(site: Site, capsys: pytest.CaptureFi
     assert "all its mail is deferred (451)" in checked.problem
 
 
-def test_foreign_program_on_proxy_port_is_reported(
+def test_another_program_on_proxy_port_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.programs = {11: {"amavisd"}}
@@ -501,7 +501,7 @@ def test_unedited_unit_with_route_must_be_enabled(
         ({"amavisd"}, {10025}),
     ],
 )
-def test_unit_port_is_occupied_by_other_programs_only(
+def test_proxy_listener_does_not_occupy_its_own_unit_port(
     site: Site, programs: set[str], ports: set[int]
 ) -> None:
     site.machine.programs = {11: programs}
@@ -509,7 +509,7 @@ def test_unit_port_is_occupied_by_other_programs_only(
     assert running.used_ports(site.machine, unit) == ports
 
 
-def test_port_is_occupied_by_any_listener_without_unit(site: Site) -> None:
+def test_any_listener_occupies_port_of_proxy_without_unit(site: Site) -> None:
     assert running.used_ports(site.machine, None) == {10025}
 
 
@@ -587,7 +587,7 @@ def test_filter_hidden_by_protect_home_is_reported(
 
 
 @pytest.mark.parametrize("written", ["{{{filter} --fast}}", "{filter} --fast", "{{{filter}}}"])
-def test_filter_with_braces_or_without_quotes_is_reported(
+def test_filter_command_in_braces_or_without_quotes_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], written: str
 ) -> None:
     own = written.format(filter=site.filter)
@@ -713,7 +713,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_remedy_corrects_filter_text(
+def test_remedy_removes_bom_and_cr_from_filter(
     site: Site, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     text, expected = TEXTS[name]
@@ -858,7 +858,7 @@ def test_listener_addresses_are_read_from_proc() -> None:
     assert found == [(PROXY_PORT, 11), (Endpoint("::1", 25), 12)]
 
 
-def test_own_listener_is_found() -> None:
+def test_listener_of_own_process_is_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         found = running.listening_sockets(Machine().sockets())

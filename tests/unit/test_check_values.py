@@ -84,7 +84,7 @@ def test_rejected_number_is_replaced_by_its_default(name: str, text: str) -> Non
     assert names(found(f"{name} = {text}\n")) == QUIET | {"number"}
 
 
-def test_rejected_number_of_service_is_reported() -> None:
+def test_rejected_number_in_service_parameter_is_reported() -> None:
     (finding,) = (
         each
         for each in found(overrides="smtp/inet/smtpd_proxy_timeout = soon\n")

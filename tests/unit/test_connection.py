@@ -298,7 +298,9 @@ def test_running_filter_is_killed_if_its_status_is_unknown(
     os.close(child)
 
 
-def test_crash_does_not_signal_reaped_filter(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_does_not_signal_reaped_filter(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     killed: list[int] = []
     monkeypatch.setattr("postprox.shell.filter.Filter.kill", lambda self: killed.append(self.pid))
 
@@ -627,7 +629,7 @@ def settles(site: Site) -> None:
     run_until(site.loop, lambda: site.connection.deadline > site.loop.clock())
 
 
-def test_client_with_unread_replies_is_not_read(site: Site) -> None:
+def test_proxy_does_not_read_from_client_with_unread_replies(site: Site) -> None:
     """A client that sends commands without reading replies must not exhaust the memory."""
     client, _ = site.transaction()
     client.stops_reading()

@@ -258,7 +258,7 @@ def test_successful_attempt_has_no_deadline(loop: Loop, listener: socket.socket)
     assert attempt.connector.deadline == limits.NEVER
 
 
-def test_cancelled_attempt_does_not_call_handler(loop: Loop, listener: socket.socket) -> None:
+def test_cancelled_attempt_does_not_trigger_handler(loop: Loop, listener: socket.socket) -> None:
     before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
     attempt = Try(loop, f"127.0.0.1:{port_of(listener)}").start()
     attempt.connector.cancel()

@@ -331,7 +331,7 @@ def test_second_pass_leaves_message_unchanged(message: bytes) -> None:
         ((b"a\r", b"\r", b"\n"), b"a\r\n"),
     ],
 )
-def test_outfile_line_ends_are_normalized(text: tuple[bytes, ...], content: bytes) -> None:
+def test_outfile_line_endings_are_normalized(text: tuple[bytes, ...], content: bytes) -> None:
     assert b"".join(normalized(text)) == content
 
 

@@ -33,7 +33,7 @@ def test_every_link_in_design_exists(link: str) -> None:
     assert (draw.DOCS / link).exists()
 
 
-def test_design_names_are_extracted() -> None:
+def test_names_in_design_are_extracted() -> None:
     assert {"session._abandon_if_client_lost", "states.TRANSITIONS", "verdict.judge"} <= set(
         MEMBERS
     )

@@ -173,7 +173,7 @@ def test_last_xforward_value_takes_effect() -> None:
         (b"XFORWARD HELO=a+00b+0Ac+7F", b"abc"),
     ],
 )
-def test_helo_name_prefers_xforward(line: bytes, name: bytes) -> None:
+def test_xforward_helo_name_takes_precedence(line: bytes, name: bytes) -> None:
     assert forwarded(line).environment(b"own.example")[b"HELO"] == name
 
 

@@ -54,7 +54,7 @@ def test_termination_by_signal_is_reported(number: int) -> None:
     assert (outcome.status, outcome.failure) == (None, f"killed by signal {number}")
 
 
-def test_missing_command_has_exit_status_127() -> None:
+def test_missing_command_results_in_exit_status_127() -> None:
     assert run("/nonexistent/program 2>/dev/null").status == 127
 
 
@@ -274,7 +274,7 @@ def test_complex_command_is_run_by_shell(tmp_path: Path, arguments: str) -> None
         ("empty", "", 0o755, 0),
     ],
 )
-def test_non_executable_plain_command_has_shell_exit_status(
+def test_non_executable_plain_command_results_in_shell_exit_status(
     tmp_path: Path, name: str, text: str | None, mode: int, status: int
 ) -> None:
     path = tmp_path / name
@@ -286,7 +286,7 @@ def test_non_executable_plain_command_has_shell_exit_status(
         assert outcome.last_stderr_line.startswith(f"sh: 1: {path}: ".encode())
 
 
-def test_directory_as_plain_command_has_exit_status_126(tmp_path: Path) -> None:
+def test_directory_as_plain_command_results_in_exit_status_126(tmp_path: Path) -> None:
     assert run(str(tmp_path)).status == 126
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from postprox.core import limits
 
 
-def test_command_line_fits_into_input_buffer() -> None:
+def test_command_line_fits_in_input_buffer() -> None:
     assert limits.COMMAND_LINE + 2 < limits.INPUT_BUFFER
 
 

@@ -411,7 +411,7 @@ def test_port_in_use_is_reported(foreground: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "address", ["192.0.2.1:25252", "name.invalid:25252", "a..b:25252", "x" * 300 + ":25252"]
 )
-def test_address_of_other_machine_is_reported(address: str) -> None:
+def test_address_of_another_machine_is_reported(address: str) -> None:
     done = run_listening("up", "-l", address)
     assert done.returncode == 1
     assert done.stderr.startswith(f"postprox: cannot listen on {address}: ")
@@ -624,7 +624,7 @@ def test_metrics_file_reports_waiting_clients(
         assert time.monotonic() < deadline
 
 
-def test_failing_metrics_write_logs_one_warning(
+def test_repeated_metrics_write_failures_log_one_warning(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
@@ -733,7 +733,7 @@ def test_exit_preserves_pid_file_of_another_server(
 
 
 @pytest.mark.parametrize("child", [1, 12345678])
-def test_pid_file_is_handed_to_child(tmp_path: Path, child: int) -> None:
+def test_pid_file_is_passed_to_child(tmp_path: Path, child: int) -> None:
     file = tmp_path / "pid"
     with listen._PidFile(str(file)) as pid_file:
         pid_file.write(12345)

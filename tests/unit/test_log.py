@@ -287,7 +287,9 @@ def test_line_is_discarded_after_permission_error(
     assert not written.has_backlog
 
 
-def test_restarted_daemon_is_reconnected(written: Syslog, daemon: Daemon, tmp_path: Path) -> None:
+def test_log_reconnects_to_restarted_daemon(
+    written: Syslog, daemon: Daemon, tmp_path: Path
+) -> None:
     written.write(log_levels.ERROR, "one")
     daemon.socket.close()
     (tmp_path / "log").unlink()

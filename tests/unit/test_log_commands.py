@@ -276,7 +276,7 @@ def test_search_for_queue_id_finds_postfix_delivery(log: Log) -> None:
     assert found == [DELIVERED, FORGING, verdict_line(Verdict("none")), POSTFIX_SENT.text]
 
 
-def test_rejected_messages_of_today_are_listed(log: Log) -> None:
+def test_todays_rejected_messages_are_listed(log: Log) -> None:
     assert texts(log.run(REJECTED)) == [SPAM, SPAM, VIRUS, TOO_LARGE]
 
 
@@ -286,12 +286,12 @@ def test_rejection_reasons_are_counted(log: Log) -> None:
     assert sorted(found[1:]) == [(1, r'"550 5.7.1 virus \"X\""'), (1, '"552 5.3.4 too large"')]
 
 
-def test_run_times_have_median_and_percentile(log: Log) -> None:
+def test_run_time_median_and_percentile_are_computed(log: Log) -> None:
     # 0.1, 0.2, 0.2, 0.3, 0.4, 0.5, 1.5
     assert log.run(RUN_TIMES) == "7 runs, median 0.300 s, 95 % 1.500 s\n"
 
 
-def test_failures_of_today_are_listed(log: Log) -> None:
+def test_todays_failures_are_listed(log: Log) -> None:
     assert texts(log.run(FAILED)) == [EXIT_STATUS, TIMED_OUT, OTHER_FILTER]
 
 
@@ -300,7 +300,7 @@ def test_failed_filters_in_chain_are_counted(log: Log) -> None:
 
 
 @NO_JOURNAL
-def test_journal_names_unit_whose_filter_failed(tmp_path: Path) -> None:
+def test_journal_identifies_unit_whose_filter_failed(tmp_path: Path) -> None:
     first, second, _ = Log(tmp_path, "journal").run(UNITS).splitlines()
     assert " postprox@2.service[100]: filter failed: exit status 2" in first
     assert " postprox@1.service[100]: filter failed: timed out" in second
@@ -314,7 +314,7 @@ def test_messages_are_counted_by_verdict(log: Log) -> None:
     ("number", "median", "high"),
     [(1, 1, 1), (2, 1, 2), (3, 2, 3), (20, 10, 19), (21, 11, 20), (100, 50, 95)],
 )
-def test_percentiles_are_nearest_ranks(number: int, median: int, high: int) -> None:
+def test_percentiles_use_nearest_rank_method(number: int, median: int, high: int) -> None:
     _, _, command = RUN_TIMES.partition("field filter | ")
     values = "".join(f"{value}.000\n" for value in reversed(range(number + 1)))
     assert shell(command, values) == f"{number} runs, median {median}.000 s, 95 % {high}.000 s\n"

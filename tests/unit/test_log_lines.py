@@ -160,7 +160,7 @@ def test_value_cannot_forge_field(octets: bytes, room: int) -> None:
     assert len(told) <= len("from=") + room + 2
 
 
-def test_longest_values_fit_into_line() -> None:
+def test_longest_values_fit_on_one_line() -> None:
     envelope = Envelope()
     odd = b"\xff" * 12000
     envelope.add_xforward(b"XFORWARD ADDR=%s HELO=%s IDENT=%s" % (odd, odd, odd))

@@ -41,7 +41,7 @@ def raising(error: type[Exception] | Exception) -> Callable[..., NoReturn]:
     return fails
 
 
-def test_readable_descriptor_calls_handler(loop: Loop) -> None:
+def test_readable_descriptor_triggers_handler(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         seen: list[bytes] = []
@@ -52,7 +52,7 @@ def test_readable_descriptor_calls_handler(loop: Loop) -> None:
         assert seen == [b"x"]
 
 
-def test_writable_descriptor_calls_handler(loop: Loop) -> None:
+def test_writable_descriptor_triggers_handler(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         seen: list[str] = []
@@ -62,7 +62,7 @@ def test_writable_descriptor_calls_handler(loop: Loop) -> None:
         assert seen == ["room"]
 
 
-def test_hangup_calls_handler(loop: Loop) -> None:
+def test_hangup_triggers_handler(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     with ours:
         seen: list[bytes] = []
@@ -73,7 +73,7 @@ def test_hangup_calls_handler(loop: Loop) -> None:
         assert seen == [b""]
 
 
-def test_unwatched_descriptor_does_not_call_handler(loop: Loop) -> None:
+def test_unwatched_descriptor_does_not_trigger_handler(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         seen: list[str] = []
@@ -104,7 +104,7 @@ def test_unwatching_during_iteration_takes_effect_immediately(loop: Loop) -> Non
         connection.close()
 
 
-def test_old_events_are_not_passed_to_reused_descriptor(
+def test_stale_events_are_not_passed_to_reused_descriptor(
     loop: Loop,
 ) -> None:
     gc.collect()  # Earlier tests may have left garbage with lower descriptor numbers.
@@ -177,7 +177,7 @@ def test_unwatching_unknown_descriptor_does_nothing(loop: Loop) -> None:
     loop.watch(12345, 0, lambda: None)
 
 
-def test_deadline_calls_timer(loop: Loop) -> None:
+def test_deadline_triggers_timer(loop: Loop) -> None:
     alarm = Alarm(loop.clock() + 0.02)
     loop.add(alarm)
     run_until(loop, lambda: alarm.rang)
@@ -192,7 +192,7 @@ def test_timer_is_not_called_before_deadline(loop: Loop) -> None:
     assert loop.clock() >= deadline
 
 
-def test_all_passed_deadlines_call_timers(loop: Loop) -> None:
+def test_all_passed_deadlines_trigger_their_timers(loop: Loop) -> None:
     alarms = [Alarm(loop.clock() - age) for age in (0, 0.1, 0.2)]
     for alarm in alarms:
         loop.add(alarm)
@@ -247,7 +247,7 @@ def test_clock_speed_can_be_set() -> None:
     assert before * 1000 <= loop.clock() <= time.monotonic() * 1000
 
 
-def test_faster_clock_calls_timer_sooner(loop: Loop) -> None:
+def test_faster_clock_triggers_timer_sooner(loop: Loop) -> None:
     loop._speed = 1000
     alarm = Alarm(loop.clock() + 20)
     before = time.monotonic()
@@ -261,7 +261,7 @@ def spawn(*arguments: str) -> int:
     return os.posix_spawn("/bin/sh", ("sh", *arguments), {})
 
 
-def test_child_exit_calls_handler(loop: Loop) -> None:
+def test_child_exit_triggers_handler(loop: Loop) -> None:
     ended: list[int | None] = []
     loop.on_child_exit(spawn("-c", "exit 3"), ended.append)
     run_until(loop, lambda: ended)
@@ -281,7 +281,7 @@ def test_exits_of_many_children_are_distinguished(loop: Loop) -> None:
     assert ended == {number: number for number in range(20)}
 
 
-def test_child_exited_before_registration_calls_handler(loop: Loop) -> None:
+def test_child_exit_before_registration_triggers_handler(loop: Loop) -> None:
     pid = spawn("-c", "exit 0")
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     ended: list[int | None] = []
@@ -362,7 +362,7 @@ def test_exit_code_is_none_if_waitpid_and_waitid_fail(
     os.waitpid(pid, 0)
 
 
-def test_missing_waitid_is_not_required(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_exit_is_handled_without_waitid(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("posix.waitid")
     ended: list[int | None] = []
     loop.on_child_exit(spawn("-c", "exit 1"), ended.append)
@@ -516,7 +516,7 @@ def test_child_exit_precedes_timer_if_poll_fails(
     assert limit.history == ["event"]
 
 
-def test_deadline_passed_during_timers_is_handled_next_iteration(
+def test_deadline_passed_during_timers_is_handled_in_next_iteration(
     loop: Loop, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = Alarm(clock.now), Alarm(clock.now + 3)
@@ -582,7 +582,7 @@ def test_time_limit_expires_despite_repeated_suspension(loop: Loop, held: Held) 
     assert alarm.rang == 1
 
 
-def test_deadline_in_past_calls_timer(
+def test_deadline_in_past_triggers_timer(
     loop: Loop, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alarm = Alarm(loop.clock() + 2)
@@ -597,7 +597,7 @@ def test_deadline_in_past_calls_timer(
     assert alarm.rang == 1
 
 
-def test_slightly_late_deadline_calls_timer(loop: Loop, held: Held) -> None:
+def test_slightly_late_deadline_triggers_timer(loop: Loop, held: Held) -> None:
     alarm = Alarm(loop.clock() + 3)
     loop.add(alarm)
     held.late = 3 + limits.HELD_UP / 2
@@ -621,7 +621,7 @@ def test_loop_polls_again_only_after_passed_deadline(
     assert polls.timeouts == timeouts
 
 
-def test_signal_calls_handler_from_loop(loop: Loop) -> None:
+def test_signal_handler_runs_in_loop(loop: Loop) -> None:
     seen: list[str] = []
     loop.on_signal(signal.SIGUSR1, lambda: seen.append("signal"))
     os.kill(os.getpid(), signal.SIGUSR1)
@@ -630,7 +630,7 @@ def test_signal_calls_handler_from_loop(loop: Loop) -> None:
     assert seen == ["signal"]
 
 
-def test_repeated_signal_calls_handler_once(loop: Loop) -> None:
+def test_repeated_signal_triggers_handler_once(loop: Loop) -> None:
     seen: list[str] = []
     loop.on_signal(signal.SIGUSR1, lambda: seen.append("signal"))
     for _ in range(1000):

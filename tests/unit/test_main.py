@@ -105,7 +105,7 @@ def test_upstream_disconnect_causes_421_reply(spawn: Spawn, upstream: Upstream) 
     assert proxy.exit_status() == 1
 
 
-def test_pipes_replace_socket(upstream: Upstream) -> None:
+def test_pipes_can_replace_socket(upstream: Upstream) -> None:
     proxy = subprocess.Popen(
         [*PYTHON, "-m", "postprox", upstream.address],
         stdin=subprocess.PIPE,
@@ -183,7 +183,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize("mode", [(), ("-l1",), ("-l1", "--foreground")])
 @pytest.mark.parametrize("closed", ["", "0<&-", "0<&- 1>&-"])
-def test_missing_dev_null_is_reported_in_one_line(mode: tuple[str, ...], closed: str) -> None:
+def test_missing_dev_null_is_reported_on_one_line(mode: tuple[str, ...], closed: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *PYTHON, "-c", WITHOUT_NULL, "up", *mode],
         stdin=subprocess.DEVNULL,
@@ -331,7 +331,7 @@ def errors_of_unit(file: Path, *arguments: str) -> str:
     return done.stderr
 
 
-def test_invalid_value_error_names_options_file(tmp_path: Path) -> None:
+def test_error_about_invalid_value_mentions_options_file(tmp_path: Path) -> None:
     file = tmp_path / "default"
     file.touch()
     assert errors_of_unit(file, "-t", "never", "up") == (
@@ -340,14 +340,14 @@ def test_invalid_value_error_names_options_file(tmp_path: Path) -> None:
     )
 
 
-def test_missing_options_file_error_names_file(tmp_path: Path) -> None:
+def test_error_about_missing_options_file_mentions_file(tmp_path: Path) -> None:
     assert errors_of_unit(tmp_path / "default") == (
         f"postprox: {tmp_path}/default: No such file or directory; the file must set "
         "POSTPROX_UPSTREAM and POSTPROX_OPTIONS\n"
     )
 
 
-def test_unclosed_quote_in_options_file_is_reported(tmp_path: Path) -> None:
+def test_unterminated_quote_in_options_file_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "default"
     file.touch()
     said = errors_of_unit(file, "-c", "/f", "POSTPROX_UPSTREAM=127.0.0.1:10026")
@@ -581,7 +581,7 @@ _OTHER_PYTHON = (
 )
 
 
-def test_error_names_unsupported_python() -> None:
+def test_error_mentions_unsupported_python() -> None:
     done = subprocess.run(
         [*PYTHON, "-c", _OTHER_PYTHON, "127.0.0.1:25"],
         env=environment(),

@@ -87,7 +87,7 @@ def test_help_options_match_option_table() -> None:
     assert options_in_help(help_text.TEXTS["help"]) == named
 
 
-def test_help_fits_into_40_lines() -> None:
+def test_help_fits_in_40_lines() -> None:
     lines = help_text.TEXTS["help"].splitlines()
     assert len(lines) <= 40
     assert [line for line in lines if len(line) > 80] == []

@@ -46,7 +46,7 @@ def test_metrics_file_is_rewritten_periodically(loop: Loop, tmp_path: Path) -> N
     loop.remove(metrics)
 
 
-def test_metrics_file_is_written_as_temporary_file_first(
+def test_metrics_are_first_written_to_temporary_file(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "postprox.prom"
@@ -91,7 +91,7 @@ def test_start_removes_stale_metrics_files(loop: Loop, tmp_path: Path) -> None:
     loop.remove(metrics)
 
 
-def test_metrics_write_closes_descriptor(loop: Loop, tmp_path: Path) -> None:
+def test_writing_metrics_closes_descriptor(loop: Loop, tmp_path: Path) -> None:
     metrics = Metrics(loop, str(tmp_path / "postprox.prom"), lambda: "new")
     before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
     metrics.write()

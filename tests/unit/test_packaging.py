@@ -236,7 +236,7 @@ def bytecode(library: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
-def test_bytecode_for_new_python_replaces_old(own: Path) -> None:
+def test_bytecode_for_new_python_replaces_old_bytecode(own: Path) -> None:
     library = own / "lib/postprox"
     tag = str(sys.implementation.cache_tag)
     (library / tag).rename(library / "cpython-309")
@@ -245,7 +245,7 @@ def test_bytecode_for_new_python_replaces_old(own: Path) -> None:
     assert_serves(f"{own}/sbin/postprox")
 
 
-def test_unusable_bytecode_does_not_replace_old(own: Path) -> None:
+def test_unusable_bytecode_does_not_replace_old_bytecode(own: Path) -> None:
     library = own / "lib/postprox"
     before = (library / str(sys.implementation.cache_tag) / "session").stat()
     (library / "postprox/core/session.py").write_text("raise SystemExit\n")
@@ -382,7 +382,9 @@ CUTS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("how", CUTS)
-def test_commands_with_corrupt_bytecode_run_sources(prefix: Path, place: Path, how: str) -> None:
+def test_commands_with_corrupt_bytecode_run_from_sources(
+    prefix: Path, place: Path, how: str
+) -> None:
     """Each corrupt file contains one module that is imported late."""
     library = place / "lib/postprox"
     shutil.copytree((prefix / "lib/postprox").resolve(), library)
@@ -403,7 +405,7 @@ def test_commands_with_corrupt_bytecode_run_sources(prefix: Path, place: Path, h
         assert ran.stdout
 
 
-def test_bytecode_with_other_magic_number_runs_sources(own: Path) -> None:
+def test_bytecode_with_different_magic_number_falls_back_to_sources(own: Path) -> None:
     """Pre-releases of Python share a cache tag, but have different magic numbers."""
     launcher = own / "sbin/postprox"
     text = launcher.read_text()
@@ -652,7 +654,7 @@ def test_installer_runs_in_any_shell(tmp_path: Path, shell: str) -> None:
     assert (gone.returncode, gone.stderr) == (0, "")
 
 
-def test_error_names_unsupported_python_implementation(tmp_path: Path) -> None:
+def test_error_mentions_unsupported_python_implementation(tmp_path: Path) -> None:
     other = tmp_path / "pypy3"
     patched = "import sys, types; sys.implementation = types.SimpleNamespace(name='pypy')"
     other.write_text(f'#!/bin/sh\nexec {PYTHON} -ISc "{patched}\n$4"\n')
@@ -949,7 +951,7 @@ def test_anchors_in_package_documents_are_headings(documents: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["filters.md", "log.md", "operating.md", "growing.md", "check.md", "postfix.md"]
 )
-def test_package_has_administrator_pages(documents: Path, name: str) -> None:
+def test_package_contains_administrator_pages(documents: Path, name: str) -> None:
     assert (documents / "docs" / name).is_file()
 
 
@@ -968,7 +970,7 @@ def test_package_readme_has_packaged_proxy_path(documents: Path) -> None:
     assert "/etc/default/postprox" in text
 
 
-def test_files_named_by_readme_debian_are_packaged(documents: Path) -> None:
+def test_files_mentioned_in_readme_debian_are_packaged(documents: Path) -> None:
     text = (documents / "README.Debian").read_text()
     for name in re.findall(r"/usr/share/doc/postprox/(\S+[\w])", text):
         assert (documents / name).exists(), name
@@ -1006,7 +1008,7 @@ def test_service_command_line_is_valid() -> None:
     assert wanted.strict
 
 
-def test_packaged_options_are_known_to_check() -> None:
+def test_check_accepts_all_packaged_options() -> None:
     text = (PACKAGING / "postprox.default").read_text()
     assert environment.parse(text) == environment.Assignments(
         values=environment.PACKAGED, likely=environment.PACKAGED

@@ -40,7 +40,7 @@ def test_last_line_suggests_next_command(rehearse: Rehearse) -> None:
     assert rehearse().stdout.splitlines()[-1].endswith("-c ./your-filter MESSAGE.eml")
 
 
-def test_demonstration_fits_into_80_columns(rehearse: Rehearse) -> None:
+def test_demonstration_fits_in_80_columns(rehearse: Rehearse) -> None:
     rehearse.temporary = Path("/tmp")
     rehearse.environment["TMPDIR"] = "/tmp"
     assert [line for line in rehearse().stdout.splitlines() if len(line) > 80] == []
@@ -59,7 +59,7 @@ def test_demonstration_rejects_message_with_550_reply(rehearse: Rehearse) -> Non
 # Verdicts in the JSON document and in the report
 
 
-def test_exit_status_0_accepts(rehearse: Rehearse) -> None:
+def test_exit_status_0_accepts_message(rehearse: Rehearse) -> None:
     message = rehearse.one("true")
     assert (message["verdict"], message["delivered"], message["diff"]) == ("accept", True, [])
 
@@ -280,7 +280,7 @@ def test_all_recipients_are_in_environment(rehearse: Rehearse) -> None:
     assert "\n    RECIPIENTS      a@example.org, b@example.org\n" in text
 
 
-def test_filter_environment_matches_spawn(rehearse: Rehearse) -> None:
+def test_filter_environment_is_same_as_under_spawn(rehearse: Rehearse) -> None:
     rehearse.environment["STRANGE"] = "x"
     names = rehearse.one("env >&2")["filter"]["stderr"].split("\n")
     assert "PATH=/usr/bin:/bin" in names
@@ -385,7 +385,7 @@ def test_common_opening_dialogue_is_shown_once(rehearse: Rehearse) -> None:
 @pytest.mark.parametrize(
     "content", [MESSAGE, MESSAGE.replace(b"\n", b"\r\n"), MESSAGE.removesuffix(b"\n")]
 )
-def test_line_ends_are_converted_to_crlf(rehearse: Rehearse, content: bytes) -> None:
+def test_line_endings_are_converted_to_crlf(rehearse: Rehearse, content: bytes) -> None:
     received = rehearse.one("true", content=content)["received"]
     assert received.encode("latin-1") == MESSAGE.replace(b"\n", b"\r\n")
 
@@ -608,7 +608,7 @@ def test_terminal_output_is_coloured(rehearse: Rehearse) -> None:
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_environment_disables_colour_on_terminal(
+def test_environment_variable_disables_colour_on_terminal(
     rehearse: Rehearse, environment: dict[str, str]
 ) -> None:
     assert b"\033[" not in _on_a_terminal(rehearse, **environment)

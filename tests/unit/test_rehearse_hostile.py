@@ -68,7 +68,7 @@ def test_address_over_smtp_limit_is_omitted() -> None:
     assert message.recipients == (mail.RECIPIENT,)
 
 
-def test_message_removed_during_run_does_not_skip_other_messages(rehearse: Rehearse) -> None:
+def test_message_removed_during_run_does_not_affect_other_messages(rehearse: Rehearse) -> None:
     names = saved(rehearse, MESSAGE, MESSAGE, MESSAGE)
     result = rehearse("--json", "-c", f"rm -f {rehearse.directory / names[1]}", *names)
     assert result.returncode == 1
@@ -85,7 +85,7 @@ def test_removed_message_is_reported(rehearse: Rehearse) -> None:
     assert "\n  Failure: cannot read the message '2.eml': No such file" in result.stdout
 
 
-def test_message_too_large_for_memory_does_not_skip_other_messages(
+def test_message_too_large_for_memory_does_not_affect_other_messages(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     rehearse: Rehearse,
@@ -138,7 +138,7 @@ def test_directory_of_empty_files_is_rejected(rehearse: Rehearse) -> None:
 
 @pytest.mark.parametrize("command", ["nosuchcommand", "/nonexistent/filter", "./1.eml", "/tmp"])
 @pytest.mark.parametrize("expected", [[], ["--expect", "fail"], ["--expect", "accept"]])
-def test_filter_start_failure_ignores_expectations(
+def test_expectations_are_ignored_if_filter_cannot_start(
     rehearse: Rehearse, command: str, expected: list[str]
 ) -> None:
     result = rehearse("--brief", "-c", command, *expected, *saved(rehearse, MESSAGE))
@@ -171,7 +171,7 @@ def records(tmp_path: Path) -> Iterator[Records]:
         yield records
 
 
-def test_filter_run_records_are_read(records: Records) -> None:
+def test_records_of_filter_runs_are_read(records: Records) -> None:
     run = end_with(records, b"0 filled 0.250000\n")
     assert run.environment == {"EMAIL": b"/email", "OUTFILE": b"/out"}
     assert (run.status, run.stderr, run.seconds, run.outfile) == (0, b"words\n", 0.25, "filled")
@@ -308,7 +308,7 @@ def test_nested_directories_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     subprocess.run(["/bin/rm", "-rf", "a"], cwd=tmp_path, check=True)
 
 
-def test_unreadable_directory_does_not_skip_other_messages(
+def test_unreadable_directory_does_not_affect_other_messages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = Access.entries
@@ -328,7 +328,7 @@ def test_unreadable_directory_does_not_skip_other_messages(
         found[1].read()
 
 
-def test_sparse_file_does_not_skip_other_messages(rehearse: Rehearse) -> None:
+def test_sparse_file_does_not_affect_other_messages(rehearse: Rehearse) -> None:
     names = saved(rehearse, MESSAGE, MESSAGE)
     os.truncate(rehearse.directory / names[1], 3 << 30)
     result = rehearse("--json", "-c", "true", *names)
@@ -336,7 +336,7 @@ def test_sparse_file_does_not_skip_other_messages(rehearse: Rehearse) -> None:
     assert result.stderr == "rehearse: cannot read the message '2.eml': larger than 256 MiB\n"
 
 
-def test_endless_device_does_not_skip_other_messages(
+def test_endless_device_does_not_affect_other_messages(
     rehearse: Rehearse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "LIMIT", 1 << 20)

@@ -71,7 +71,7 @@ def test_summary_includes_elapsed_time_of_killed_filter(rehearse: Rehearse) -> N
 # Several messages
 
 
-def test_more_than_ten_messages_have_one_line_each(rehearse: Rehearse) -> None:
+def test_more_than_ten_messages_are_reported_on_one_line_each(rehearse: Rehearse) -> None:
     text = rehearse("-c", FILTER, *save(rehearse, *["pass"] * 10, "reject")).stdout
     lines = [line for line in text.splitlines() if line.startswith("[")]
     assert len(lines) == 11
@@ -99,7 +99,7 @@ def test_long_line_is_truncated_to_width(rehearse: Rehearse) -> None:
     assert len(line) == 80
 
 
-def test_long_run_removes_temporary_files_while_running(rehearse: Rehearse) -> None:
+def test_temporary_files_are_removed_during_long_run(rehearse: Rehearse) -> None:
     command = f"ls {rehearse.temporary}/rehearse-* | wc -l >&2; exit 1"
     result = rehearse("--json", "-c", command, *save(rehearse, "a", "b", "c"))
     replies = [message["reply"] for message in json.loads(result.stdout)["messages"]]
@@ -115,7 +115,7 @@ def test_repeat_option_sends_each_message_again(rehearse: Rehearse) -> None:
     assert names == ["0-a.eml"] * 3 + ["1-b.eml"] * 3
 
 
-def test_repeat_option_reports_changing_verdict(rehearse: Rehearse) -> None:
+def test_repeat_option_reports_inconsistent_verdict(rehearse: Rehearse) -> None:
     flag = rehearse.directory / "flag"
     command = f"mkdir {flag} 2>/dev/null || {{ echo 550 no >&2; exit 1; }}"
     text = rehearse("--repeat", "3", "-c", command, *save(rehearse, "x")).stdout
@@ -146,7 +146,7 @@ def test_repeat_option_requires_whole_number(rehearse: Rehearse, value: str) -> 
         ("exit 1", "fail", 1),
     ],
 )
-def test_expectation_sets_exit_status(
+def test_expectation_determines_exit_status(
     rehearse: Rehearse, command: str, expected: str, status: int
 ) -> None:
     result = rehearse("--expect", expected, "-c", command, *save(rehearse, "x"))
@@ -180,7 +180,7 @@ def test_proxy_error_never_meets_expectation(rehearse: Rehearse) -> None:
     assert result.returncode == 1
 
 
-def test_every_filter_verdict_has_expectation() -> None:
+def test_every_filter_verdict_can_be_expected() -> None:
     covered = [each for verdicts in EXPECTATIONS.values() for each in verdicts]
     assert sorted(covered) == sorted(set(VERDICTS) - {"error"})
 
@@ -389,7 +389,7 @@ def test_output_uses_terminal_width(rehearse: Rehearse) -> None:
     assert 90 < longest <= 100
 
 
-def test_watch_option_restarts_after_filter_change(rehearse: Rehearse) -> None:
+def test_watch_option_repeats_run_after_filter_change(rehearse: Rehearse) -> None:
     script = rehearse.directory / "filter"
     script.write_text("exit 0\n")
     names = save(rehearse, "x")

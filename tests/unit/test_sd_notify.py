@@ -98,7 +98,7 @@ def test_status_reports_current_activity(
     manager.waits_for("STATUS=sessions: 1, filters: 1")
 
 
-def test_manager_is_notified_of_stop(
+def test_manager_is_notified_of_shutdown(
     serve: Serve, upstream: Upstream, manager: ServiceNotifier
 ) -> None:
     server = serve(upstream.address, variables=manager.variables)
@@ -208,7 +208,7 @@ WATCHDOGS = pytest.mark.parametrize("timeline", [0, 60], indirect=True)
 
 @WATCHDOGS
 @pytest.mark.parametrize("before", [0.0, 0.4, 7.3, 29.5])
-def test_status_is_at_most_2_s_old(
+def test_status_is_at_most_2_seconds_old(
     timeline: Timeline, manager: ServiceNotifier, before: float
 ) -> None:
     timeline.passes(before)

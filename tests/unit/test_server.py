@@ -151,7 +151,7 @@ def test_repeated_session_log_line_is_rate_limited(
     assert len(logged) == 2
 
 
-def test_rate_limited_log_line_does_not_suppress_others(site: Site, logged: Lines) -> None:
+def test_rate_limited_log_line_does_not_suppress_other_lines(site: Site, logged: Lines) -> None:
     site.serves("--max-sessions", "1")
     site.client()
     site.has(1)
@@ -358,7 +358,7 @@ def test_port_can_be_reused_immediately() -> None:
 # --metrics, --pid-file
 
 
-def test_metrics_have_help_and_type(site: Site, tmp_path: Path) -> None:
+def test_metrics_have_help_and_type_lines(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "postprox.prom"
     server = site.serves("--metrics", str(file))
     site.client()

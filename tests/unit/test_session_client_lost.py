@@ -157,7 +157,7 @@ def test_client_reset_aborts_message_despite_quit() -> None:
     assert dialogue.session.client_closed
 
 
-def test_proxy_sends_quit_once_if_client_resets_after_quit() -> None:
+def test_proxy_sends_quit_once_if_client_resets_connection_after_quit() -> None:
     dialogue = greeted()
     dialogue.client_says(b"QUIT")
     dialogue.client_is_reset()

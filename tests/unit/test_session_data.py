@@ -40,7 +40,7 @@ Stage = Callable[[], Dialogue]
         *((c, replies.DATA_ARGUMENT) for c in (b"DATA x", b"data 5", b" DATA\tx")),
     ],
 )
-def test_data_is_answered_by_proxy(command: bytes, reply: bytes) -> None:
+def test_data_command_is_answered_by_proxy(command: bytes, reply: bytes) -> None:
     dialogue = in_transaction()
     dialogue.client_says(command)
     dialogue.client_sees(reply.rstrip())
@@ -68,7 +68,7 @@ def test_data_is_answered_by_proxy(command: bytes, reply: bytes) -> None:
         ([(MAIL, b"250 ok"), (RCPT, b"250 ok"), (b"EHLO", b"501 no")], replies.SEND_MESSAGE),
     ],
 )
-def test_data_requires_accepted_sender_and_recipient(
+def test_data_command_requires_accepted_sender_and_recipient(
     commands: list[tuple[bytes, bytes]], reply: bytes
 ) -> None:
     dialogue = greeted()
@@ -80,7 +80,7 @@ def test_data_requires_accepted_sender_and_recipient(
 
 
 @pytest.mark.parametrize("stage", [connected, rejected])
-def test_data_without_transaction_gets_503_reply(stage: Stage) -> None:
+def test_data_command_without_transaction_gets_503_reply(stage: Stage) -> None:
     dialogue = stage()
     dialogue.client_says(b"DATA")
     dialogue.client_sees(replies.NEED_MAIL.rstrip())

@@ -97,7 +97,7 @@ def test_strict_rejection_requires_reply_code(last_stderr_line: bytes, reply: by
         (b"654 odd", True),
     ],
 )
-def test_nonfinal_filter_reply_code_logs_warning(reply: bytes, warned: bool) -> None:
+def test_nonfinal_filter_reply_code_causes_warning(reply: bytes, warned: bool) -> None:
     dialogue = in_filter()
     dialogue.filter_ends(1, reply)
     dialogue.client_sees(reply)
@@ -137,7 +137,7 @@ def test_outfile_changed_during_delivery_causes_451_reply() -> None:
 # filter.timeout
 
 
-def test_timed_out_filter_is_killed_and_message_accepted() -> None:
+def test_timed_out_filter_is_killed_and_message_is_accepted() -> None:
     dialogue = in_filter(filter_timeout=5)
     dialogue.said = b"still scanning"
     dialogue.seconds_pass(4.9)
@@ -284,7 +284,7 @@ def test_new_hello_replaces_replayed_hello(hello: bytes) -> None:
     dialogue.client_sees(b"250 up")
 
 
-def test_missing_hello_is_not_replayed() -> None:
+def test_hello_that_client_never_sent_is_not_replayed() -> None:
     dialogue = connected()
     begin_transaction(dialogue)
     send_message(dialogue)

@@ -96,7 +96,7 @@ def test_log_line_omits_duration_of_unstarted_filter() -> None:
     assert "filter=0.000 total=7.000" in dialogue.logged(log_levels.INFO)[0]
 
 
-def test_upstream_eof_after_reply_does_not_log_message_again() -> None:
+def test_message_is_not_logged_again_after_upstream_eof() -> None:
     dialogue = sent()
     dialogue.upstream_says(b"250 queued")
     dialogue.client_sees(b"250 queued")
@@ -137,7 +137,7 @@ def test_message_is_counted_only_in_listening_mode(level: int, listening: bool) 
     assert dialogue.counted == counted
 
 
-def test_disabled_log_level_writes_no_line() -> None:
+def test_message_below_log_level_is_not_logged() -> None:
     dialogue = in_transaction()
     dialogue.session._options.log_level = log_levels.WARNING
     dialogue.log.clear()

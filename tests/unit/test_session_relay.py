@@ -156,7 +156,7 @@ def test_command_processing_pauses_after_limit() -> None:
         b"XEXCH50 1 2",
     ],
 )
-def test_command_that_bypasses_filter_gets_502_reply(command: bytes) -> None:
+def test_command_that_would_bypass_filter_gets_502_reply(command: bytes) -> None:
     dialogue = in_transaction()
     dialogue.client_says(command)
     dialogue.client_sees_reply(b"502 5.5.1 ")
@@ -392,7 +392,7 @@ def test_client_eof_before_data_aborts_message() -> None:
 # Session attributes that the shell reads
 
 
-def test_client_is_not_read_after_eof() -> None:
+def test_proxy_does_not_read_from_client_after_eof() -> None:
     dialogue = awaiting_reply()
     assert dialogue.session.reads_client
     dialogue.client_ends()

@@ -141,7 +141,7 @@ def test_waiting_session_does_not_wake_loop(site: Site, comes_to: object) -> Non
     assert turns_of_an_idle_loop(site.loop) <= 3
 
 
-def test_spool_is_read_as_fast_as_upstream_accepts(site: Site) -> None:
+def test_spool_is_read_no_faster_than_upstream_accepts_data(site: Site) -> None:
     with_a_stalled_upstream(site)
     sending, upstream = site.connection._upstream, site._peers[-1]
     assert sending is not None
@@ -158,7 +158,7 @@ def test_spool_is_read_as_fast_as_upstream_accepts(site: Site) -> None:
     assert max(waiting) <= limits.COPY_SIZE
 
 
-def test_client_with_unsent_replies_is_not_read(site: Site) -> None:
+def test_proxy_does_not_read_from_client_with_unsent_replies(site: Site) -> None:
     client, _ = site.transaction()
     asks_until_answers_wait(site, client)
     with suppress(BlockingIOError):

@@ -61,7 +61,7 @@ def test_message_at_400_octets_per_second_occupies_slot() -> None:
     assert f"{octets * slots / DAY / 1000:.0f} KB a second for {slots} slots" in PAGE
 
 
-def test_postfix_message_occupies_slot_for_documented_hours() -> None:
+def test_postfix_message_occupies_slot_for_documented_time() -> None:
     message_size_limit = 10_240_000  # Postfix's default
     hours = (limits.MESSAGE_TIME + message_size_limit / limits.MESSAGE_RATE) / HOUR
     assert f"{hours:.1f} hours" in PAGE

@@ -83,7 +83,7 @@ def test_buffered_line_over_limit_is_reported_once() -> None:
     assert read_lines(b"x" * 50_000 + b"\nNOOP\r\n") == [TOO_LONG, b"NOOP"]
 
 
-def test_line_end_of_long_line_may_arrive_separately() -> None:
+def test_newline_after_long_line_may_be_received_separately() -> None:
     reader = CommandReader()
     reader.feed(b"x" * (limits.COMMAND_LINE + 1))
     with pytest.raises(LineTooLongError):
@@ -118,7 +118,7 @@ def test_buffered_chunk_is_discarded() -> None:
     assert lines_of(reader) == [b"NOOP"]
 
 
-def test_arriving_chunk_is_discarded() -> None:
+def test_chunk_received_in_parts_is_discarded() -> None:
     reader = CommandReader()
     reader.feed(b"QU")
     reader.drop(8)
@@ -426,7 +426,9 @@ def test_reply_code_is_classified(code: int, positive: bool, negative: bool) -> 
         (b"250-up\r\n250-STARTTLS\r\n250\r\n", b"250-up\r\n250\r\n"),
     ],
 )
-def test_ehlo_keywords_that_bypass_filter_are_removed(received: bytes, relayed: bytes) -> None:
+def test_ehlo_keywords_that_would_bypass_filter_are_removed(
+    received: bytes, relayed: bytes
+) -> None:
     assert without_hidden_keywords(received) == relayed
 
 

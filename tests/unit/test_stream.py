@@ -113,7 +113,7 @@ def test_second_close_does_nothing(pair: Pair) -> None:
     os.close(reused)
 
 
-def test_pipes_replace_socket() -> None:
+def test_pipes_can_replace_socket() -> None:
     (reader, theirs_out), (theirs_in, writer) = os.pipe(), os.pipe()
     stream = Stream(reader, writer)
     os.write(theirs_out, b"QUIT\r\n")
@@ -144,7 +144,7 @@ def test_tcp_nodelay_is_set(listener: socket.socket) -> None:
         assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
-def test_nodelay_without_tcp_is_ignored(pair: Pair) -> None:
+def test_tcp_nodelay_is_ignored_for_other_descriptors(pair: Pair) -> None:
     stream, _ = pair
     never_delay(stream.writer)
     reader, writer = os.pipe()

@@ -92,14 +92,14 @@ def test_client_disconnect_does_not_shorten_final_reply_timeout(site: Site, awai
     assert connection.deadline > site.now + limits.REPLY_AFTER_CLIENT_EOF
 
 
-def test_awaited_description_names_next_reply(site: Site) -> None:
+def test_awaited_description_identifies_next_reply(site: Site) -> None:
     site.link.connect()
     assert site.link.awaited_description == "connection"
     site.link.connected()
     assert site.link.awaited_description == "greeting"
 
 
-def test_received_reply_has_awaited_kind(site: Site) -> None:
+def test_received_reply_is_returned_with_its_kind(site: Site) -> None:
     connection = site.ready()
     connection.ask(b"NOOP", upstream.KEEPALIVE)
     connection.feed(b"250 ok\r\n")

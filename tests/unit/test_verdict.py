@@ -105,7 +105,7 @@ def test_strict_rejection_requires_final_reply_code(line: bytes, rejects: bool) 
     assert reason == ("" if rejects else "exit status 1 without a reply code (--strict)")
 
 
-def test_reply_to_failed_filter_is_451() -> None:
+def test_failed_filter_results_in_451_reply() -> None:
     assert FILTER_FAILED.startswith(b"451 ")
     assert FILTER_FAILED.endswith(b"\r\n")
 
@@ -150,7 +150,7 @@ PREFIX_RULE = [
 
 
 @pytest.mark.parametrize(("stderr", "reply"), PREFIX_RULE)
-def test_last_line_becomes_reply(stderr: bytes, reply: bytes) -> None:
+def test_last_output_line_becomes_reply(stderr: bytes, reply: bytes) -> None:
     assert rejection(last_stderr_line(stderr)) == reply + b"\r\n"
 
 
@@ -161,7 +161,7 @@ def test_unprintable_characters_are_replaced_in_reply(octet: int) -> None:
 
 
 @pytest.mark.parametrize("stderr", [b"", b"\n", b"\n\n\n", b" \t \r\n \n", b"\x0b\x0c\n"])
-def test_reply_to_silent_filter_has_default_text(stderr: bytes) -> None:
+def test_rejection_by_silent_filter_has_default_text(stderr: bytes) -> None:
     assert rejection(last_stderr_line(stderr)) == OWN_TEXT
 
 
@@ -213,7 +213,7 @@ def test_newline_in_next_block_ends_line() -> None:
     assert reader.value == b"550 x"
 
 
-def test_last_of_three_lines_is_returned() -> None:
+def test_last_of_three_output_lines_is_returned() -> None:
     assert last_stderr_line(b"one\ntwo\nthree\n") == b"three"
 
 
