@@ -1,1 +1,1 @@
-"""All that judges: this checkout's units, any implementation's behaviour, real servers."""
+"""Unit tests, the conformance suite and its tests, and tests with real servers."""

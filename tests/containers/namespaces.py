@@ -80,7 +80,7 @@ class Image:
 
 
 def build(containerfile: Path, place: Path) -> Image:
-    """Perform a Containerfile's instructions in a clean Debian system."""
+    """Execute a Containerfile's instructions in a clean Debian system."""
     stages = parse(containerfile.read_text())
     return build_stages(stages, place, containerfile.name, _bases(stages, place))
 
@@ -93,7 +93,7 @@ def _bases(stages: Mapping[str, Stage], place: Path) -> dict[str, Image]:
 def build_stages(
     stages: Mapping[str, Stage], place: Path, name: str, images: Mapping[str, Image]
 ) -> Image:
-    """Perform the instructions of all stages. Return the last stage's image.
+    """Execute the instructions of all stages. Return the last stage's image.
 
     images: the images that are not built from a Containerfile, by name.
     """
@@ -138,7 +138,7 @@ def _perform(step: Step, layer: Path, layers: Sequence[Path], built: dict[str, I
 
 
 def _copy(target: str) -> str:
-    """Return the command that copies "$1", or only its contents if it is a directory, like COPY."""
+    """Return a command that copies the file "$1" or the contents of the directory "$1"."""
     quoted = shlex.quote(target)
     return f"""
 cd "$root"; to="$root"{quoted}
@@ -293,7 +293,7 @@ def _mounts(service: Service, image: Image, place: Path) -> Iterator[str]:
 
 
 def _first_child(process: subprocess.Popen[bytes], command: list[str]) -> int:
-    """Wait until process 1 executes the command, and return its ID on this machine."""
+    """Wait until process 1 executes the command. Return the process's ID on the host."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
 
     def words(pid: str) -> list[bytes]:

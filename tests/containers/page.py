@@ -1,4 +1,4 @@
-"""The files and commands that docs/containers.md prints."""
+"""The files and commands in docs/containers.md."""
 
 from __future__ import annotations
 

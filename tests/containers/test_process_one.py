@@ -91,7 +91,7 @@ def tmpfs(found: dict[str, Service]) -> Tmpfs:
 
 
 def command(*options: str) -> dict[str, list[str]]:
-    """Return the settings for options other than the image's."""
+    """Return the settings for options that differ from the image's options."""
     return {"command": ["--strict", *options, "127.0.0.1:10026"]}
 
 

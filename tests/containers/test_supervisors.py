@@ -65,7 +65,7 @@ files = {here}/conf.d/*.conf
 class Supervised:
     """A supervisor and the proxy that it runs.
 
-    service: the text of the printed file.
+    service: the text of the documented file.
     """
 
     def __init__(self, here: Path, upstream: Answering) -> None:
@@ -87,7 +87,7 @@ class Supervised:
         self.process: subprocess.Popen[bytes] | None = None
 
     def printed(self, text: str) -> str:
-        """Return a printed file or command for this directory."""
+        """Return a documented file or command, adapted to this directory."""
         for printed, here in self._places.items():
             text = text.replace(printed, here)
         return text
@@ -111,7 +111,7 @@ class Supervised:
         self.wait_greeting()
 
     def process_id(self, pid: int) -> int:
-        """Return this machine's ID for process `pid` in the supervisor's namespace."""
+        """Return the host's ID of the process that has ID `pid` in the supervisor's namespace."""
         assert self.process
         namespace = Path(f"/proc/{self.process.pid}/ns/pid_for_children").readlink()
         for directory in Path("/proc").glob("[0-9]*"):

@@ -136,7 +136,7 @@ def _checked() -> str:
 
 
 def options_are_missing() -> None:
-    """Check that the journal names a missing options file, and that postprox-check restores it."""
+    """Check that the journal mentions a missing options file, and postprox-check restores it."""
     away = OPTIONS.rename(OPTIONS.with_suffix(".away"))
     assert "failed" in run("systemctl", "restart", "postprox.service", status=1)
     assert f"postprox: {OPTIONS}: No such file or directory" in _logged()
@@ -149,7 +149,7 @@ def options_are_missing() -> None:
 
 
 def reload_is_refused() -> None:
-    """Check that a reload fails with a reference to restart, and that the service keeps running."""
+    """Check that a reload fails, suggests a restart and leaves the service running."""
     before = show("MainPID")
     assert "failed" in run("systemctl", "reload", "postprox.service", status=1)
     line = "postprox cannot reload; run: systemctl restart postprox.service (no message is lost)"

@@ -134,7 +134,7 @@ class Failing:
             self.findings.violations.append(f"standard error: {said[-2000:]!r}")
 
     def every_call(self) -> Iterator[tuple[int, int]]:
-        """Yield the number of each call with the number of each of its errors."""
+        """Yield the number of each call, combined with the number of each possible error."""
         for number in itertools.count(1):
             yield number, 0
             call = self.called()
@@ -247,7 +247,7 @@ class Bystander:
 
 
 def every_call(mode: str, kind: str, directory: Path, names: tuple[str, ...] = ()) -> Findings:
-    """Make every call of a session fail, or every call with these names, with every error."""
+    """Make every call in a session fail with each error. If `names` is set, only these fail."""
     failing = Failing(kind, directory, names)
     play = failing.spawned if mode == "spawned" else failing.listening
     asyncio.run(play(failing.every_call()))
@@ -255,7 +255,7 @@ def every_call(mode: str, kind: str, directory: Path, names: tuple[str, ...] = (
 
 
 def calls_of(mode: str, kind: str, directory: Path) -> set[str]:
-    """Return the names of all calls in a session without failures."""
+    """Return the names of all calls in a session in which no call fails."""
     failing = Failing(kind, directory)
     play = failing.spawned if mode == "spawned" else failing.listening
     asyncio.run(play([(EVERY, 0)]))

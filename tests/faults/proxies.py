@@ -94,7 +94,7 @@ class Process:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Suspend the process, so that it receives all events of this period at once."""
+        """Suspend the process, so that it receives all events from this period at once."""
         self.send("STOP")
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         try:

@@ -83,7 +83,7 @@ class Stage:
         return self._pending and self.scenario.moment == moment
 
     async def reach(self, moment: str) -> None:
-        """Perform the action of the client or a signal if this is the scenario's moment."""
+        """Perform the client's action or send the signal if this is the scenario's moment."""
         if self.expects(moment) and self.scenario.who in self.deeds:
             self._pending = False
             await self.deeds[self.scenario.who]()

@@ -38,7 +38,7 @@ _MOVES = ("read", "write", "writev", "pread64", "sendto", "recvfrom")
 
 
 def turns(trace: str) -> Iterator[tuple[int, int]]:
-    """Yield the numbers of calls and transferred octets in each iteration of the loop."""
+    """Yield the number of calls and the number of transferred octets for each loop iteration."""
     calls = octets = 0
     for name, result in _CALL.findall(trace):
         if name == "epoll_wait":

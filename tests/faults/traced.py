@@ -113,7 +113,7 @@ class Strace:
 
 
 class Traced:
-    """Runs sessions with one message, which the filter replaces, under strace."""
+    """Uses strace to trace sessions with one message, which the filter replaces."""
 
     def __init__(self, directory: Path) -> None:
         self._place = Place(directory)
@@ -169,7 +169,7 @@ class Traced:
             self.findings.violations.append(f"standard error: {said[-2000:]!r}")
 
     def _plan(self, indexes: int) -> Iterator[Injection | None]:
-        """Record the calls of a session without failures, and then yield failures for them."""
+        """Record the calls in a session in which none fails, and then yield failures for them."""
         yield None
         calls = _CALL.findall(self._log.read_text())
         self.findings.calls = Counter(calls)
@@ -184,7 +184,7 @@ class Traced:
         return Strace(self._log, "-e", f"trace={calls}", *failing)
 
     async def _started(self) -> tuple[list[str], dict[str, str]]:
-        """Return the command line and environment of a proxy."""
+        """Return the command line and environment for a proxy."""
         address = await self._upstream.start()
         arguments = self._place.arguments(address, _SPEED, rejecting=True, late=False)
         return arguments, self._place.environment(_SPEED)

@@ -34,7 +34,7 @@ def test_shell_script_has_valid_syntax(name: str) -> None:
 
 @pytest.fixture
 def here(clamd: Path, spamd: Path, rspamd: Path, tmp_path: Path) -> Callable[[str], str]:
-    """Return a function that replaces documented paths with those of the tests."""
+    """Return a function that replaces documented paths with the tests' paths."""
     places = {
         "/usr/local/bin/": f"{FILTERS}/",
         "/etc/clamav/mail.conf": str(clamd),

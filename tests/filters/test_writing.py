@@ -19,7 +19,7 @@ SNIPPETS = re.findall(r"(?ms)^```sh\n(.*?)^```$", TEXT)
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with all files of the page and with postprox-rehearse."""
+    """A directory with all files from the page and with postprox-rehearse."""
     directory = tmp_path_factory.mktemp("writing")
     for name, content in FILES:
         (directory / name).write_text(content)
@@ -33,7 +33,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settled(text: str) -> str:
-    """Replace varying times and omit the slowest message, with uniform spaces."""
+    """Replace varying times, omit the slowest message, and normalize spaces."""
     text = re.sub(r"(< )?\d+\.\d\d s", "N s", text)
     text = re.sub(r"(?m)^(  [\w-]+ +\d+ .*N s).*$", r"\1", text)
     return re.sub(r" +", " ", text)

@@ -108,7 +108,7 @@ def message(source: Source) -> None:
 
 
 def at_rest(wire: bytes) -> bytes:
-    """Return the message with LF line ends and without dot stuffing. `wire` begins with CRLF."""
+    """Return the message with LF line endings and without dot stuffing. `wire` begins with CRLF."""
     return re.sub(rb"\r\n\.?", b"\n", wire)[1:]
 
 
@@ -151,7 +151,7 @@ def _assert_one_line(error: str) -> None:
 
 
 def envelope(source: Source) -> None:
-    """Check that no variable of the filter is too long or contains a control character."""
+    """Check that none of the filter's variables is too long or contains a control character."""
     kept = Envelope()
     while source.more:
         add = source.one_of((kept.add_sender, kept.add_recipient, kept.add_xforward))

@@ -182,7 +182,7 @@ class _Finder(ast.NodeVisitor):
             self._statement = table
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Do not change formatted texts."""
+        """Do not change f-strings."""
 
     def _expression(self, owner: ast.AST, field: str, index: int | None, node: ast.expr) -> None:
         if isinstance(node, ast.Name | ast.Attribute) and not isinstance(node.ctx, ast.Load):

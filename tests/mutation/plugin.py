@@ -363,7 +363,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def _allow(seconds: float) -> None:
-    """Limit the further processor time of this process."""
+    """Limit the additional processor time that this process may use."""
     limit = math.ceil(time.process_time() + seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 

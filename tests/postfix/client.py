@@ -13,7 +13,7 @@ from .proxies import Box
 
 
 def message(subject: str, body: str = "Hello,\n.\n..two dots\nbye") -> bytes:
-    """Return a message with CRLF line ends. It has all header fields that a server would add."""
+    """Return a message with CRLF line endings. It has all header fields that a server would add."""
     text = (
         "From: Alice <alice@mail.test>\n"
         "To: Bob <bob@mail.test>\n"
@@ -26,7 +26,7 @@ def message(subject: str, body: str = "Hello,\n.\n..two dots\nbye") -> bytes:
 
 
 def unix(content: bytes) -> bytes:
-    """Return the content with LF line ends, as in a mailbox."""
+    """Return the content with LF line endings, as in a mailbox."""
     return content.replace(b"\r\n", b"\n")
 
 

@@ -142,7 +142,7 @@ class PostfixError(Exception):
 
 
 def wait_for(what: str, probe: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """Return the first true result of `probe`. A timeout raises a PostfixError about `what`."""
+    """Return the first true result of `probe`. After a timeout, raise PostfixError with `what`."""
     deadline = time.monotonic() + patience
     while not (answer := probe()):
         if time.monotonic() > deadline:
@@ -215,7 +215,7 @@ def without_trace(delivered: bytes) -> bytes:
 
 
 def processes(belongs: Callable[[Path], bool]) -> dict[int, str]:
-    """Return the command line, by pid, of every other process with an accepted /proc entry."""
+    """Return the command lines, by pid, of all other processes with an accepted /proc entry."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
@@ -369,7 +369,7 @@ class Postfix:
         return re.findall(".*(?:warning|error|fatal|panic|garbage).*", self.log())
 
     def wait_log(self, pattern: str) -> re.Match[str]:
-        """Wait for the pattern in the mail log. Return its first match."""
+        """Wait until the pattern matches text in the mail log. Return the first match."""
         return wait_for(f"{pattern!r} in the mail log", lambda: re.search(pattern, self.log()))
 
     def in_transit(self) -> list[Path]:

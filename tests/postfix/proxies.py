@@ -156,7 +156,7 @@ class Box:
 
 @functools.cache
 def interpreter() -> str | None:
-    """Return a Python that the unprivileged user may run: the current one or the system's."""
+    """Return a Python interpreter that the unprivileged user may run: this one or the system's."""
     for candidate in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
         python = os.path.realpath(candidate)
         with contextlib.suppress(OSError):
@@ -233,7 +233,7 @@ class Installation:
         return path
 
     def names(self) -> list[str]:
-        """Return the names of all addresses, including `nowhere`, on which no server listens."""
+        """Return the names of all addresses, including `nowhere` (an address without a server)."""
         names = ["upstream", "ipv6_upstream", "nowhere"]
         for name, variant in VARIANTS.items():
             names += [f"{name}_proxy", *(f"{name}_{way}" for way in variant.ways)]

@@ -42,7 +42,7 @@ def messages(verdict: str, result: str) -> str:
 
 
 def buckets(quick: int, slow: int) -> dict[str, str]:
-    """Return series with filter runs per minute, of less than 30 s and of less than 60 s."""
+    """Return series for filter runs per minute: those under 30 s, and those under 60 s."""
     name = "postprox_filter_seconds_bucket"
     total = quick + slow
     return {

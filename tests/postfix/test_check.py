@@ -180,7 +180,7 @@ def service(text: str, name: str) -> str:
 
 
 def without(line: str) -> Edit:
-    """Remove the recipe's values of a parameter from master.cf."""
+    """Remove the recipe's values for a parameter from master.cf."""
     name = line.partition(" ")[0]
     return lambda text: re.sub(rf" *-o {name}=\S*", "", text)
 

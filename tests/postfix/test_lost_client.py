@@ -25,7 +25,7 @@ def check_nothing_came_of_it(site: Site, box: Box) -> None:
 
 
 def inside_data(site: Site, address_name: str, box: Box) -> Peer:
-    """Begin a session and send a part of the content."""
+    """Begin a session and send part of the content."""
     peer = begin_data(site.postfix.addresses[address_name], box)
     peer.sends(CUT_SHORT)
     return peer

@@ -56,7 +56,7 @@ def own_places(addresses: Mapping[str, Address], new: str = "new") -> dict[str, 
 
 @dataclass(frozen=True)
 class Side:
-    """A Postfix that uses the old or the new proxy, depending on its main.cf."""
+    """A Postfix instance that uses the old or the new proxy, depending on its main.cf."""
 
     postfix: Postfix
     installation: Installation

@@ -327,7 +327,7 @@ TIMES: dict[str, Callable[[], float]] = {
 
 
 def default(name: str) -> int:
-    """Return Postfix's default value."""
+    """Return Postfix's default value for a parameter."""
     if missing():
         pytest.skip("Postfix is not installed")
     command = [str(program("postconf")), "-dxh", name]

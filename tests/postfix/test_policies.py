@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("needs_postfix")
 
 
 def forms(domain: str) -> list[str]:
-    """Return the spellings of boss at the domain in the page's table."""
+    """Return the page's table of spellings for the address of boss at the domain."""
     rows = re.findall(r"(?m)^\| (`.*`) \|", printed.section(COMPARE))
     typed = [form for row in rows for form in re.findall(r"`([^`]+)`", row)]
     comment = "(" + "x" * 97 + ")"

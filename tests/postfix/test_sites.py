@@ -104,7 +104,7 @@ def commands(heading: str) -> list[str]:
 
 
 def on_site(directory: Path, main: str, master: str, steps: list[str]) -> list[str]:
-    """Run the steps on a site with these lines and an installed proxy. Return their output."""
+    """Run the steps on a site with these configuration lines and the proxy. Return their output."""
     if reason := missing():
         pytest.skip(reason)
     (directory / "main.cf").write_text(stock("main.cf.debian") + SITE + main)
@@ -116,7 +116,7 @@ def on_site(directory: Path, main: str, master: str, steps: list[str]) -> list[s
 
 
 def tried(directory: Path, main: str, master: str, steps: list[str], port: int) -> dict[str, Any]:
-    """Run the steps on a site with these lines, and send mail to it. Return the results."""
+    """Run the steps on a site with these configuration lines, and send mail. Return the results."""
     mail = TRY.format(python=sys.executable, port=port)
     report: dict[str, Any] = json.loads(on_site(directory, main, master, [*steps, mail])[-1])
     return report

@@ -34,7 +34,7 @@ def write_pooled(directory: Path, first: str) -> Path:
 
 
 def starts(directory: Path) -> int:
-    """Return how often the program was started."""
+    """Return the number of times that the program was started."""
     return len((directory / "starts").read_text())
 
 

@@ -236,7 +236,7 @@ def test_transcripts_with_equal_names_are_rejected(tmp_path: Path) -> None:
 
 @pytest.fixture
 def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A local transcript in the subdirectory `log`, which has the same name as a group."""
+    """A local transcript in the subdirectory `log`. A group is also named `log`."""
     monkeypatch.chdir(tmp_path)
     return own_transcript(tmp_path / "log" / "own.smtp")
 

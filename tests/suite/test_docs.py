@@ -1,4 +1,4 @@
-"""The documents about the suite name only existing transcripts, parts and modules."""
+"""The documents about the suite mention only existing transcripts, parts and modules."""
 
 from __future__ import annotations
 

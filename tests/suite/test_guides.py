@@ -205,7 +205,7 @@ def test_example_transcript_is_current() -> None:
 
 
 def real_time() -> tuple[int, int]:
-    """Return the number of results that --slow adds, and their total time in minutes."""
+    """Return the number of results that --slow adds, and their total duration in minutes."""
     slow = [
         one.header
         for one in map(load_transcript, transcript_paths())

@@ -53,7 +53,7 @@ def run(*words: object, cwd: object = "/", status: int = 0, **variables: object)
 
 @dataclass(frozen=True)
 class Installed:
-    """The package in an environment with only Python and its dependencies."""
+    """The package in an environment that contains only Python and the package's dependencies."""
 
     #: A copy of the package's source files.
     checkout: Path
@@ -82,7 +82,7 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The installed package, which the first pytest-xdist worker builds for all of them."""
+    """The installed package, which the first pytest-xdist worker builds for all workers."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "package"
     shared.mkdir(exist_ok=True)

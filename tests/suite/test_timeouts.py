@@ -66,7 +66,7 @@ def hasty(request: pytest.FixtureRequest) -> Settings:
 
 
 def waited(level: str, settings: Settings) -> str:
-    """Run a transcript that times out. Return the waiting time that its failure summary shows."""
+    """Run a transcript that times out. Return the waiting time shown in the failure summary."""
     transcript = parse_transcript(NEVER_SAID.format(requirement=REQUIREMENTS[level]), "t")
     failure = play_fairly(transcript, "stdio", settings).failure
     assert failure is not None

@@ -151,7 +151,7 @@ def test_requirement_exists_and_belongs_to_group() -> None:
 
 
 def in_group(name: str, requirement: str) -> bool:
-    """Return whether the requirement is in the group, as relay.idle is in relay_idle."""
+    """Return whether the requirement is in the group (for example, relay.idle in relay_idle)."""
     group = name.partition(".")[0]
     return requirement.replace(".", "_").replace("-", "_").startswith(group)
 

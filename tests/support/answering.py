@@ -29,7 +29,7 @@ class Answering:
         self._listener.close()
 
     def take(self, lines: Iterable[bytes]) -> bool:
-        """Read a message. Return whether the end of data arrived."""
+        """Read a message. Return whether the end of data was received."""
         return any(line == b".\r\n" for line in lines)
 
     def _accept(self) -> None:

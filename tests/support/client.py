@@ -26,7 +26,7 @@ def _reply(code: int, message: str) -> Reply:
 
 @dataclass(frozen=True)
 class Session:
-    """A connected client, and the event loop of its calls."""
+    """A connected client, and the event loop for its calls."""
 
     smtp: aiosmtplib.SMTP
     _runner: asyncio.Runner

@@ -326,14 +326,14 @@ def test_outfile_open_failure_causes_451_reply(site: Site, monkeypatch: pytest.M
 
 
 def gate(tmp_path: Path) -> Path:
-    """Create a FIFO by which the test and the filter can wait for each other."""
+    """Create a FIFO with which the test and the filter can wait for each other."""
     fifo = tmp_path / f"gate{len(list(tmp_path.iterdir()))}"
     os.mkfifo(fifo)
     return fifo
 
 
 def pid_written(site: Site, path: Path) -> int:
-    """Return the process id that a filter writes to the FIFO `path`."""
+    """Return the process ID that a filter writes to the FIFO `path`."""
     descriptor = os.open(path, os.O_RDWR)
     reader = FifoReader(site.loop, descriptor)
     run_until(site.loop, lambda: reader.text.endswith(b"\n"))

@@ -15,7 +15,7 @@ FOLDERS = ("", "postprox", "postprox/shell", "tests/conformance")
 
 
 def files(place: str) -> list[Path]:
-    """Return the paths of all files that a table row names, and check that they exist."""
+    """Return the paths of all files mentioned in a table row, and check that they exist."""
     found = []
     for name in re.findall(r"`([\w/.-]+\.(?:py|md|1))`", place):
         paths = [path for folder in FOLDERS if (path := ROOT / folder / name).exists()]

@@ -155,7 +155,7 @@ def counts(output: str) -> list[tuple[int, str]]:
 
 
 class Log:
-    """A log of `LINES`, and the environment in which the commands read it."""
+    """A log with `LINES`, and the environment in which the commands read the log."""
 
     def __init__(self, directory: Path, source: str) -> None:
         self._bin = directory / "bin"

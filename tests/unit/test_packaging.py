@@ -274,7 +274,7 @@ def failing_after(whole: bytes, number: int) -> bytes:
 
 
 def with_groups(whole: bytes, change: Callable[[list[str], bytes], bytes]) -> bytes:
-    """Return the bundle with changed groups of modules that are loaded later."""
+    """Return the bundle after `change` has modified each group of modules for later loading."""
     loader, modules, later = marshal.loads(whole[:-8])  # noqa: S302
     return hashed((loader, modules, [(names, change(names, code)) for names, code in later]))
 
@@ -316,7 +316,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.fixture(scope="module")
 def damaged(prefix: Path) -> Iterator[Path]:
-    """Yield the prefix of an installation whose bundle is replaced by the tests."""
+    """Yield the prefix of an installation whose bundle the tests replace."""
     for directory in open_directory():
         copy_installation(prefix, directory)
         whole = bundle(directory).read_bytes()

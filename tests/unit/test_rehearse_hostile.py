@@ -382,7 +382,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="acting as another user r
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """Yield a directory with secret/1.eml of root and the directory u/ for the user nobody."""
+    """Yield a directory with root's file secret/1.eml, and the directory u/ for the user nobody."""
     with tempfile.TemporaryDirectory(prefix="postprox-") as name:
         top = Path(name)
         top.chmod(0o755)

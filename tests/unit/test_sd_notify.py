@@ -43,7 +43,7 @@ class ServiceNotifier:
         return heard
 
     def heard(self) -> list[list[str]]:
-        """Return the lines of all messages that have arrived."""
+        """Return the lines of all messages received so far."""
         messages = []
         while select.select([self._socket], [], [], 0)[0]:
             messages.append(self.hears())

@@ -85,7 +85,7 @@ class Script:
 
 @dataclass
 class Performance:
-    """A session that receives the input of a script in certain block sizes and order."""
+    """A session that receives a script's input in the given block sizes and order."""
 
     dialogue: Dialogue
     unsaid: bytes

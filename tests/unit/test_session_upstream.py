@@ -56,7 +56,7 @@ def in_auth_reply() -> Dialogue:
 
 
 def in_reply() -> Dialogue:
-    """Return a dialogue that received the first half of a reply."""
+    """Return a dialogue in which the first half of a reply was received."""
     dialogue = awaiting_reply()
     dialogue.upstream_sends(b"250-half\r\n250 ha")
     return dialogue

@@ -174,7 +174,7 @@ def test_mode_of_link_target_is_unchanged(
     passes(OLD)
 
     def replace(*_: object) -> int:
-        """Fail to open the file, and replace the file with a link before its mode is changed."""
+        """Fail to open the file, and replace it with a link before the file's mode is changed."""
         email.unlink()
         email.symlink_to(kept)
         raise PermissionError

@@ -66,7 +66,7 @@ def has_no_spool(dialogue: Dialogue) -> None:
 
 
 def has_a_fault(dialogue: Dialogue) -> None:
-    """Crash the session before it opens the spool of a message."""
+    """Crash the session before it opens the spool for a message."""
     dialogue.session.client_received(b"DATA\r\n")
     dialogue.session.take_actions()
     dialogue.has_a_fault()

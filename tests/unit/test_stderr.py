@@ -40,7 +40,7 @@ class Pipe:
         self._read = self._read[count:]
 
     def line(self) -> bytes:
-        """Read a line and return it without its line end."""
+        """Read a line and return it without its newline."""
         while b"\n" not in self._read:
             self._read_more()
         line, _, self._read = self._read.partition(b"\n")
