@@ -87,7 +87,7 @@ def test_printed_script_has_no_findings(tmp_path: Path) -> None:
     assert status == "3"
 
 
-def test_script_filters_only_incoming_mail(tmp_path: Path) -> None:
+def test_only_incoming_mail_is_filtered_by_script(tmp_path: Path) -> None:
     query = "postconf -x -P '*/*/content_filter'; postconf -h content_filter"
     printed = patched(tmp_path, SCRIPT, query).splitlines()
     assert sorted(printed) == [

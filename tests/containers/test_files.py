@@ -133,7 +133,7 @@ def test_documented_stop_timeouts_exceed_grace_period(pattern: str) -> None:
     assert int(seconds) > limits.STOP_GRACE
 
 
-def test_health_check_uses_given_port() -> None:
+def test_health_check_uses_specified_port() -> None:
     assert re.search(r"`postprox-health \d+`", PAGE)
     with listening() as listener:
         port = str(listener.getsockname()[1])

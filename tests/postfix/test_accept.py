@@ -91,7 +91,7 @@ def test_session_with_several_messages_delivers_all(site: Site) -> None:
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_after"])
-def test_message_to_several_recipients_is_filtered_once(site: Site, way: str) -> None:
+def test_message_to_several_recipients_is_filtered_only_once(site: Site, way: str) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(5)]
     addresses = [box.address for box in boxes]
     submit(site.postfix.addresses[way], boxes[0].sender, addresses, message("to many"))

@@ -37,7 +37,7 @@ def test_message_is_delivered_unchanged(postfix: Postfix) -> None:
     assert without_trace(postfix.wait_delivered("b@mail.test")) == unix(content)
 
 
-def test_delivery_leaves_empty_queue(postfix: Postfix) -> None:
+def test_queue_is_empty_after_delivery(postfix: Postfix) -> None:
     submit(postfix.addresses["plain"], "a@mail.test", ["c@mail.test"], message("queue"))
     postfix.wait_delivered("c@mail.test")
     postfix.wait_quiet()
@@ -48,7 +48,7 @@ def test_delivery_is_logged(postfix: Postfix) -> None:
     assert postfix.wait_log(r"to=<d@mail\.test>.*status=(\w+)")[1] == "sent"
 
 
-def test_stop_ends_all_processes(needs_postfix: None) -> None:
+def test_stopped_instance_leaves_no_processes(needs_postfix: None) -> None:
     with public_directory("postprox-instance-") as path:
         with Postfix(path, ["plain"], plain_services) as postfix:
             address = postfix.addresses["plain"]

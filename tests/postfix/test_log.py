@@ -85,7 +85,7 @@ def test_fail2ban_matches_only_rejected_clients(site: Site, tmp_path: Path) -> N
     assert {"192.0.2.66", "192.0.2.8"}.isdisjoint(found.stdout.split())
 
 
-def test_postfix_logs_no_warning(needs_postfix: None) -> None:
+def test_postfix_does_not_log_warnings(needs_postfix: None) -> None:
     scripts = ("exit 0", "echo '550 5.7.1 no' >&2; exit 1", "exit 7")
     with running_site() as own:
         for way in ("strict_before", "open_adjusted", "open_after", "open_cached"):

@@ -88,7 +88,7 @@ NEVER_THERE = {
 }
 
 
-def test_every_documented_log_line_has_test() -> None:
+def test_every_documented_log_line_is_tested() -> None:
     assert set(QUOTED) == set(FILTERS) | LISTENING | OF_SERVICE.keys()
     assert set(QUOTED_OF_POSTFIX) == set(OF_POSTFIX) | set(NEVER_THERE.values())
 
@@ -181,7 +181,7 @@ def test_crash_with_status_1_is_logged_as_documented(
     assert lines.wait_syslog("filter failed: exit status 1 without a reply code (--strict)")
 
 
-def test_upstream_close_is_logged_as_documented(
+def test_upstream_disconnect_is_logged_as_documented(
     serve: Serve, upstream: Upstream, lines: Site
 ) -> None:
     client = serve(upstream.address).client()
@@ -335,7 +335,7 @@ def default(name: str) -> int:
     return int(value.strip().removesuffix("s"))
 
 
-def test_every_documented_time_limit_has_test() -> None:
+def test_every_documented_time_limit_is_tested() -> None:
     assert set(LIMITS) == set(TIMES)
 
 
@@ -473,7 +473,7 @@ def metrics(upstream: Upstream, tmp_path: Path) -> Path:
     return file
 
 
-def test_metrics_in_alerts_exist(metrics: Path) -> None:
+def test_metrics_used_in_alerts_exist(metrics: Path) -> None:
     written = set(re.findall(r"(?m)^(postprox_\w+)", metrics.read_text()))
     assert set(re.findall(r"postprox_\w+", ALERTS)) <= written
 

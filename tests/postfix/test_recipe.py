@@ -89,7 +89,7 @@ def test_alias_and_archive_each_receive_one_copy(recipe: Recipe, service: str) -
         assert len(recipe.arrivals(address, f"copies by {service}")) == 1
 
 
-def test_mail_to_120_recipients_is_filtered_once(recipe: Recipe) -> None:
+def test_mail_to_120_recipients_is_filtered_only_once(recipe: Recipe) -> None:
     addresses = [f"member{number}@mail.test" for number in range(120)]
     with connect_from(recipe.postfix.addresses["smtp"], OUTSIDE) as session:
         reply = session.transact("list@mail.test", addresses, message("to many"))
@@ -139,7 +139,7 @@ def test_stopped_clamd_defers_virus(recipe: Recipe, scanner: Scanner) -> None:
 
 
 @pytest.mark.parametrize(("mode", "proxy"), WAYS)
-def test_postfix_logs_no_warning(scanner: Scanner, mode: str, proxy: str) -> None:
+def test_postfix_does_not_log_warnings(scanner: Scanner, mode: str, proxy: str) -> None:
     with running_recipe(mode, proxy, scanning_filter(scanner)) as own:
         own.send(message("clean"), BOB)
         own.send(message("virus", EICAR), BOB)

@@ -260,7 +260,9 @@ START_NAMED = f"{START_AMAVIS}ln -s postprox /usr/local/sbin/amavisd\n"
 
 
 @pytest.mark.parametrize(("mode", "code"), [("before-queue", 550), ("after-queue", 250)])
-def test_printed_recipe_filters_mail(tmp_path: Path, mode: str, code: int) -> None:
+def test_mail_is_filtered_if_printed_recipe_is_followed(
+    tmp_path: Path, mode: str, code: int
+) -> None:
     seen = tried(tmp_path, "", "", [FOLLOW.format(mode)], port=25)
     assert (seen["arrived"], seen["filtered"], seen["virus arrived"]) == (True, True, False)
     assert seen["codes"] == [250, code]

@@ -48,7 +48,7 @@ def test_current_message_is_delivered_during_postfix_reload(
         own.postfix.wait_delivered(box.address)
 
 
-def test_current_message_is_delivered_once_after_postfix_restart(
+def test_current_message_is_delivered_exactly_once_after_postfix_restart(
     needs_postfix: None,
 ) -> None:
     with running_site() as own:

@@ -97,13 +97,13 @@ def changed(tmp_path: Path) -> Iterator[Session]:
     yield from session(tmp_path, "'other@example'")
 
 
-def test_message_arrives_without_added_header_field(talk: Session) -> None:
+def test_message_is_received_without_added_header_field(talk: Session) -> None:
     talk.envelope()
     talk.message()
     assert [talk.seen() for _ in range(3)] == [b"Subject: x\r\n", b"\r\n", b".\r\n"]
 
 
-def test_content_after_early_reply_arrives(talk: Session) -> None:
+def test_content_after_early_reply_is_received(talk: Session) -> None:
     lines = 200_000
     talk.envelope()
     talk.message(b"\r\n" + b"x" * 98 * lines + b"\r\nlast\r\n")

@@ -38,7 +38,7 @@ def starts(directory: Path) -> int:
     return len((directory / "starts").read_text())
 
 
-def test_persistent_program_starts_once(pooled: Path) -> None:
+def test_persistent_program_starts_only_once(pooled: Path) -> None:
     done = run(pooled, *SESSIONS)
     assert [done.result(name)["outcome"] for name in SESSIONS] == ["passed", "passed"]
     assert starts(pooled) == 1

@@ -110,7 +110,7 @@ def test_random_sessions_are_listed_after_transcripts() -> None:
     assert list(by_harm(causes([random]))) == ["loses mail in 1 way"]
 
 
-def test_passes_and_skips_have_no_cause() -> None:
+def test_passed_and_skipped_results_have_no_cause() -> None:
     results = [miss(one, "lost", "data.end-1", outcome=one) for one in ("passed", "skipped")]
     assert causes(results) == ()
 

@@ -144,7 +144,7 @@ def test_passing_known_divergence_results_in_status_1(tmp_path: Path, name: str)
     assert done.status == 1
 
 
-def test_repeated_cause_is_reported_once(bent: Path) -> None:
+def test_repeated_cause_is_reported_only_once(bent: Path) -> None:
     done = command("run", bent, "cli/exit-after-message.smtp", SHOULD)
     assert done.text.count("expected: exit 0") == 1
     assert "1 more with the same cause: " in done.text
@@ -160,7 +160,7 @@ def test_failing_smoke_test_ends_run_with_one_report(broken: Path) -> None:
     assert done.status == 1
 
 
-def test_repeated_should_failure_is_reported_once(tmp_path: Path) -> None:
+def test_repeated_should_failure_is_reported_only_once(tmp_path: Path) -> None:
     noisy = program(tmp_path / "noisy", before="echo oops >&2")
     done = command("run", noisy, "--modes", "stdio", "-k", "one-message or greeting-ehlo", "-j1")
     assert "verdict: conformant, not strict" in done.text
@@ -351,7 +351,7 @@ def test_invalid_option_value_results_in_status_2(
     assert message in capsys.readouterr().err
 
 
-def test_error_about_empty_selection_names_selection_options() -> None:
+def test_error_about_empty_selection_mentions_selection_options() -> None:
     done = command("run", "reference", MUST, "-k", "no_such and not (it or that)", "--level=must")
     assert (
         "conformance: nothing was run; no transcript matches "

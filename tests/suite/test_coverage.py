@@ -35,20 +35,20 @@ def cited() -> set[str]:
     return {one for path in paths for one in load_transcript(path).header.requires}
 
 
-def test_each_requirement_has_transcript_or_reason(cited: set[str]) -> None:
+def test_each_requirement_has_transcript_or_exception(cited: set[str]) -> None:
     assert sorted(REQUIREMENTS.keys() - cited - UNCOVERED.keys()) == []
 
 
-def test_covered_requirement_needs_no_reason(cited: set[str]) -> None:
+def test_covered_requirement_has_no_exception(cited: set[str]) -> None:
     assert sorted(UNCOVERED.keys() & cited) == []
 
 
-def test_each_must_requirement_has_broken_proxy_or_reason() -> None:
+def test_each_must_requirement_has_broken_proxy_or_exception() -> None:
     broken = {proxy.requirement for proxy in BROKEN_PROXIES.values()}
     assert sorted(MUSTS - broken - UNBROKEN.keys()) == []
 
 
-def test_must_requirement_with_broken_proxy_needs_no_reason() -> None:
+def test_must_requirement_with_broken_proxy_has_no_exception() -> None:
     broken = {proxy.requirement for proxy in BROKEN_PROXIES.values()}
     assert sorted(UNBROKEN.keys() & broken) == []
 

@@ -36,7 +36,9 @@ def test_explain_command_prints_all_requirements_in_family(
     assert all(one.sentence in text for one in FAMILY.requirements)
 
 
-def test_explain_command_without_names_lists_families(capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_command_without_arguments_lists_families(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["explain"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [one.name for one in specification().families]

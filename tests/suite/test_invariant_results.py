@@ -42,7 +42,7 @@ def test_satisfied_rule_passes_once_per_mode() -> None:
     ]
 
 
-def test_broken_rule_reports_first_run_and_count() -> None:
+def test_result_of_broken_rule_contains_first_run_and_count() -> None:
     (one,) = results(
         InvariantObservation("stop", "listen"),
         InvariantObservation("stop", "listen", failure("a.smtp")),

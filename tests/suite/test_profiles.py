@@ -98,7 +98,7 @@ def test_unknown_profile_in_implementation_file_is_reported() -> None:
 
 
 @pytest.mark.parametrize("name", BINDS[:-1])
-def test_profile_contains_relay_requirements_and_its_own(name: str) -> None:
+def test_profile_contains_relay_and_profile_specific_requirements(name: str) -> None:
     has = Profile.of(name).has
     binds = {one.binds for one in specification().requirements.values() if has(one)}
     assert binds == {"relay", name}

@@ -365,7 +365,7 @@ def test_report_shows_kind_and_reason_of_divergence(render: Any) -> None:
 
 
 @RENDERERS
-def test_failure_text_is_printed_once(render: Any) -> None:
+def test_failure_text_is_printed_only_once(render: Any) -> None:
     names = [clause.name for clause in FAMILIES]
     failed = result(clauses=names, outcome="failed", message="expected 554\n     got 250")
     assert render(matrix(whole(failed))).count("expected 554\n     got 250") == 1

@@ -200,7 +200,7 @@ def test_junit_test_case_contains_property_name(
     assert set(junit_rows(junit)) == {"properties.sessions stdio", "properties.crowds listen"}
 
 
-def test_junit_reports_broken_invariant(runner: Runner, tmp_path: Path) -> None:
+def test_junit_report_contains_broken_invariant(runner: Runner, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
     bent = runner.bent(f"echo noise >&2; exec {REFERENCE}")
     runner.run(in_corpus(SESSION), "--implementation", bent, "--junitxml", junit)
@@ -220,7 +220,7 @@ def test_junit_skips_known_divergence_of_invariant(runner: Runner, tmp_path: Pat
     assert row.find("skipped") is not None
 
 
-def test_junit_reports_failing_smoke_test(runner: Runner, tmp_path: Path) -> None:
+def test_junit_report_contains_failing_smoke_test(runner: Runner, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
     bent = runner.bent("echo nonsense")
     runner.run(in_corpus(SESSION), "--canary", "--implementation", bent, "--junitxml", junit)

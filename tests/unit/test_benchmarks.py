@@ -87,7 +87,7 @@ def test_stored_results_include_every_limited_figure() -> None:
     ]
 
 
-def test_documents_match_stored_figures() -> None:
+def test_documentation_matches_stored_figures() -> None:
     for path, text in document.texts(Results.read(ROOT / document.FIGURES), ROOT).items():
         said = path.read_text(encoding="utf-8")
         assert said == text, f"run: python3 -m benchmarks --document {document.FIGURES}"

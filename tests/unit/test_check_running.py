@@ -426,7 +426,7 @@ def test_remedy_corrects_files_before_it_restarts_service(
     assert check(site, capsys).name == "command-line\nfailing"
 
 
-def test_unused_unit_beside_instances_is_not_reported(
+def test_unused_unit_next_to_instances_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.disable()
@@ -448,7 +448,7 @@ def test_unused_unit_beside_instances_is_not_reported(
     assert (finding["name"], finding["where"]) == ("failing", "postprox@2.service")
 
 
-def test_unused_unit_beside_spawned_proxy_is_not_reported(
+def test_unused_unit_next_to_spawned_proxy_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.disable()

@@ -587,7 +587,7 @@ def test_outfile_changed_during_delivery_is_not_delivered(
     assert not upstream.received.endswith(b"\r\n.\r\n")
 
 
-def test_message_files_are_closed_once(site: Site) -> None:
+def test_message_files_are_closed_exactly_once(site: Site) -> None:
     client, upstream = site.data("-c", "exit 1")
     client.says(*MESSAGE)
     client.sees_reply(b"554 ")
@@ -600,7 +600,9 @@ def test_message_files_are_closed_once(site: Site) -> None:
     os.close(number)
 
 
-def test_name_resolution_is_cancelled_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_resolution_is_cancelled_only_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given_up: list[Resolver] = []
     asked = threading.Event()
     cancel = Resolver.cancel
@@ -887,14 +889,14 @@ def test_earliest_deadline_is_correct_after_random_events(
 LMTP = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
 
 
-def test_session_logs_lmtp_client(site: Site, logged: list[str]) -> None:
+def test_lmtp_client_is_logged_by_session(site: Site, logged: list[str]) -> None:
     client, _ = site.transaction()
     client.says(b"LHLO client")
     client.sees(replies.NOT_LMTP.rstrip())
     assert logged == [LMTP]
 
 
-def test_server_logs_lmtp_client(site: Site, logged: list[str]) -> None:
+def test_lmtp_client_is_logged_by_server(site: Site, logged: list[str]) -> None:
     client, _ = site.transaction()
     lines: list[str] = []
     site.connection.log_seldom = lambda _level, text: lines.append(text)

@@ -173,7 +173,7 @@ def test_kill_reaches_children(tmp_path: Path) -> None:
     running.close()
 
 
-def test_killing_exited_filter_does_nothing() -> None:
+def test_killing_exited_filter_has_no_effect() -> None:
     running = Filter("exit 0", {})
     os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
     running.kill()

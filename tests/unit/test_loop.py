@@ -173,7 +173,7 @@ def test_watched_events_can_be_replaced(loop: Loop) -> None:
         assert seen == ["writable"]
 
 
-def test_unwatching_unknown_descriptor_does_nothing(loop: Loop) -> None:
+def test_unwatching_unknown_descriptor_has_no_effect(loop: Loop) -> None:
     loop.watch(12345, 0, lambda: None)
 
 

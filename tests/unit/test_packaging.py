@@ -802,7 +802,7 @@ def test_uninstallation_of_missing_installation_is_rejected(tmp_path: Path) -> N
     )
 
 
-def test_rehearse_is_installed_as_command(prefix: Path) -> None:
+def test_rehearsal_command_is_installed(prefix: Path) -> None:
     command = [f"{prefix}/bin/postprox-rehearse", "-c", "exit 1"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
     assert "3 rejected" in shown.stdout

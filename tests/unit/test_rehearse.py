@@ -98,7 +98,9 @@ def test_reply_code_250_discards_message(rehearse: Rehearse) -> None:
         ('rm "$OUTFILE"; mkdir "$OUTFILE"', "OUTFILE is not a readable regular file"),
     ],
 )
-def test_filter_failure_delivers_message(rehearse: Rehearse, command: str, reason: str) -> None:
+def test_message_is_delivered_after_filter_failure(
+    rehearse: Rehearse, command: str, reason: str
+) -> None:
     message = rehearse.one(command)
     assert (message["verdict"], message["delivered"]) == ("fail-open", True)
     assert reason in message["reason"]
@@ -375,7 +377,7 @@ def test_proxy_reply_is_shown_as_separate_step() -> None:
     assert steps == [(CLIENT, PROXY), (PROXY, CLIENT), (PROXY, UPSTREAM)]
 
 
-def test_common_opening_dialogue_is_shown_once(rehearse: Rehearse) -> None:
+def test_common_opening_dialogue_is_shown_only_once(rehearse: Rehearse) -> None:
     assert rehearse().stdout.count(f"EHLO {HELLO.decode()}") == 1
 
 

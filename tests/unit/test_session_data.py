@@ -87,7 +87,7 @@ def test_data_command_without_transaction_gets_503_reply(stage: Stage) -> None:
     dialogue.upstream_sees()
 
 
-def test_message_is_not_sent_before_filter_ends() -> None:
+def test_message_is_not_sent_before_filter_exits() -> None:
     dialogue = in_filter()
     dialogue.seconds_pass(29)
     dialogue.nothing_is_said()

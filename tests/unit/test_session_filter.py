@@ -108,7 +108,7 @@ def test_nonfinal_filter_reply_code_causes_warning(reply: bytes, warned: bool) -
 # filter.no-resources, filter.outfile-stable
 
 
-def test_filter_start_failure_delivers_nothing() -> None:
+def test_message_is_not_delivered_after_filter_start_failure() -> None:
     dialogue = in_data()
     dialogue.start_error = "cannot be started: Too many open files"
     dialogue.client_says(*MESSAGE)
@@ -158,7 +158,7 @@ def test_timed_out_filter_causes_451_reply_with_reject_option() -> None:
     assert "filter=30.000" in dialogue.logged(log_levels.INFO)[0]
 
 
-def test_timed_out_filter_is_killed_once() -> None:
+def test_timed_out_filter_is_killed_only_once() -> None:
     dialogue = in_filter(filter_timeout=30)
     dialogue.now += 30
     dialogue.session.timer(dialogue.now)

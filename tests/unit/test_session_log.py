@@ -40,7 +40,7 @@ Stage = Callable[[], Dialogue]
         (2, b"", True, "fail", "deferred"),
     ],
 )
-def test_each_message_is_logged_once(
+def test_each_message_is_logged_exactly_once(
     status: int, last_stderr_line: bytes, reject_failures: bool, word: str, result: str
 ) -> None:
     dialogue = in_filter(reject_failures=reject_failures)

@@ -220,7 +220,7 @@ def test_command_with_nul_or_cr_is_not_relayed(octets: bytes) -> None:
     relayed(dialogue, b"NOOP")
 
 
-def test_long_line_received_in_parts_is_rejected_once() -> None:
+def test_long_line_received_in_parts_is_rejected_only_once() -> None:
     dialogue = greeted()
     for _ in range(10):
         dialogue.client_sends(b"x" * 20_000)

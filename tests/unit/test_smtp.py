@@ -74,12 +74,12 @@ def test_lines_of_12288_octets_are_accepted() -> None:
     assert limits.COMMAND_LINE >= 12288 + 2
 
 
-def test_line_over_limit_is_reported_once() -> None:
+def test_line_over_limit_is_reported_only_once() -> None:
     long = b"x" * (limits.COMMAND_LINE + 1)
     assert read_lines(long, long, long + b"\r\nNOOP\r\n") == [TOO_LONG, b"NOOP"]
 
 
-def test_buffered_line_over_limit_is_reported_once() -> None:
+def test_buffered_line_over_limit_is_reported_only_once() -> None:
     assert read_lines(b"x" * 50_000 + b"\nNOOP\r\n") == [TOO_LONG, b"NOOP"]
 
 

@@ -192,7 +192,7 @@ def test_non_regular_outfile_raises_error(offered: Spool, make: type) -> None:
 
 
 @pytest.mark.parametrize("make", [make_symbolic_link, make_dangling_link, make_socket])
-def test_outfile_name_is_resolved_once(
+def test_outfile_name_is_resolved_only_once(
     offered: Spool, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []

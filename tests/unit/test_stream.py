@@ -97,14 +97,14 @@ def test_stream_is_readable_after_finish(pair: Pair) -> None:
     assert stream.read() == b"more"
 
 
-def test_finish_without_peer_does_nothing(pair: Pair) -> None:
+def test_finish_without_peer_has_no_effect(pair: Pair) -> None:
     stream, peer = pair
     peer.close()
     stream.finish()
     stream.finish()
 
 
-def test_second_close_does_nothing(pair: Pair) -> None:
+def test_second_close_has_no_effect(pair: Pair) -> None:
     stream, peer = pair
     stream.close()
     reused = os.dup(peer.fileno())

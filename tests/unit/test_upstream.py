@@ -161,7 +161,7 @@ def test_new_connection_resets_state(site: Site) -> None:
     assert received[0].raw == b"220 up again\r\n"
 
 
-def test_second_disconnect_does_nothing(site: Site) -> None:
+def test_second_disconnect_has_no_effect(site: Site) -> None:
     connection = site.ready()
     connection.disconnect()
     connection.disconnect()

@@ -67,7 +67,7 @@ def test_filter_outcome_determines_action_and_reply(
     ],
 )
 @pytest.mark.parametrize("reject_failures", [False, True])
-def test_only_failures_have_reason(outcome: Outcome, reason: str, reject_failures: bool) -> None:
+def test_only_failures_have_a_reason(outcome: Outcome, reason: str, reject_failures: bool) -> None:
     assert judge(outcome, reject_failures=reject_failures).reason == reason
 
 

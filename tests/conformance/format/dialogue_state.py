@@ -23,7 +23,7 @@ class Sides:
     _sides: tuple[tuple[str, ClientSide], ...] = ()
 
     def of(self, actor: str) -> ClientSide:
-        """Return the side that *actor* names."""
+        """Return the side of *actor*."""
         return dict(self._sides).get(actor, ClientSide())
 
     def after(self, group: Group) -> Sides:

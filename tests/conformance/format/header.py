@@ -123,7 +123,7 @@ class Header:
 
 
 def read_header(table: Mapping[str, object]) -> Header:
-    """Return the header in a parsed TOML table. HeaderError names the problem and its key."""
+    """Return the header in a parsed TOML table. HeaderError contains the problem and its key."""
     for key in table:
         if key in _KEYS_OF_FORMAT_1:
             raise HeaderError(key, f"'{key}' is a key from format 1; {_REPLACEMENT}")

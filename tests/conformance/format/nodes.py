@@ -74,7 +74,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Either:
-    """Alternatives. The suite continues with the one whose first step is observed first."""
+    """Alternatives. The suite continues with the alternative whose first step is observed first."""
 
     branches: tuple[tuple[Node, ...], ...]
     line: int = field(default=0, compare=False)

@@ -61,7 +61,7 @@ class Payload:
         return b"".join(map(_abridged, self.parts)) + self.end
 
     def text(self, implied: bytes) -> str:
-        """Return the text in a transcript, without the line end *implied*."""
+        """Return the text in a transcript, without *implied*, which is the implied line end."""
         text = "".join(_text(part) for part in self.parts)
         if text.startswith("@"):
             text = "\\" + text

@@ -24,7 +24,7 @@ class Profile:
 
     @classmethod
     def of(cls, text: str) -> Profile:
-        """Parse class names separated by commas. ValueError names an unknown class."""
+        """Parse class names separated by commas. ValueError contains the unknown class."""
         named = text.split(_SEPARATOR)
         for one in named:
             if one not in BINDS:

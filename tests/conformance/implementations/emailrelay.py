@@ -53,7 +53,7 @@ def program(place: Place) -> Program:
 
 
 def message(arguments: Sequence[str]) -> Message:
-    """Return the message in the content file and the envelope file that *arguments* name."""
+    """Return the message in the content and envelope files specified by *arguments*."""
     content, envelope = map(Path, arguments[:2])
     lines = envelope.read_text("utf-8", "surrogateescape").splitlines()
     fields = [line.partition(": ") for line in lines]

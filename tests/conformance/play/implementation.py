@@ -241,7 +241,7 @@ def _line_max(table: Mapping[str, object]) -> int | None:
 
 
 def _divergences(table: object) -> Iterator[Divergence]:
-    """Yield the divergence of each transcript that *table* names."""
+    """Yield the divergence for each transcript listed in *table*."""
     if not isinstance(table, dict):
         raise ImplementationError("'divergence' must be a list of tables: [[divergence]]")
     if "transcript" in table:
@@ -311,6 +311,6 @@ def _from_anywhere(argv: list[str], directory: Path) -> tuple[str, ...]:
 
 
 def _existing(word: str, directory: Path) -> str:
-    """Return the absolute path if *word* names a file in *directory*, or else *word*."""
+    """Return the absolute path if *word* is a file in *directory*, or else *word*."""
     path = directory / word
     return str(path) if path.is_file() else word

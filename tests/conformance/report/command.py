@@ -58,7 +58,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def write_outputs(options: argparse.Namespace, runs: Sequence[Run]) -> None:
-    """Write the output files that *options* name."""
+    """Write the output files that *options* specify."""
     matrix = build(specification().families, runs)
     for target, render in ((options.html, html), (options.markdown, markdown)):
         if target is not None:
