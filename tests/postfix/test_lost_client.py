@@ -32,7 +32,7 @@ def inside_data(site: Site, address_name: str, box: Box) -> Peer:
 
 
 @pytest.mark.parametrize("address_name", ["open_before", "open_proxy"])
-def test_client_close_during_data_prevents_delivery(site: Site, address_name: str) -> None:
+def test_client_disconnect_during_data_prevents_delivery(site: Site, address_name: str) -> None:
     box = site.proxy.box("exit 0")
     inside_data(site, address_name, box).leaves()
     check_nothing_came_of_it(site, box)
@@ -45,7 +45,7 @@ def test_client_reset_during_data_prevents_delivery(site: Site, address_name: st
     check_nothing_came_of_it(site, box)
 
 
-def test_quit_and_close_during_data_prevent_delivery(site: Site) -> None:
+def test_quit_and_disconnect_during_data_prevent_delivery(site: Site) -> None:
     box = site.proxy.box("exit 0")
     peer = inside_data(site, "open_proxy", box)
     peer.says(b"QUIT")

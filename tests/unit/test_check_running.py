@@ -524,7 +524,7 @@ def test_unit_option_reads_drop_ins_in_all_directories(
     assert (checked.status, checked.names()) == (0, [])
 
 
-def test_spool_that_unit_cannot_write_is_reported(
+def test_spool_not_writable_by_unit_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spool = site.directory / "spool"

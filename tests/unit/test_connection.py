@@ -782,7 +782,7 @@ def test_stop_waits_for_current_message(site: Site) -> None:
     site.is_over()
 
 
-def test_aborted_session_waits_for_client_close(
+def test_aborted_session_waits_for_client_disconnect(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LINGER", limits.CLIENT_IDLE)

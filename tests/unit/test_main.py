@@ -65,7 +65,9 @@ def test_proxy_sends_quit_upstream_after_client_eof(spawn: Spawn, upstream: Upst
     assert proxy.exit_status() == 0
 
 
-def test_client_close_before_221_is_not_an_error(spawn: Spawn, upstream: Upstream) -> None:
+def test_client_disconnect_before_221_reply_is_not_an_error(
+    spawn: Spawn, upstream: Upstream
+) -> None:
     proxy = spawn(upstream.address)
     peer = greeted(proxy.client, upstream)
     proxy.client.says(b"QUIT")
@@ -75,7 +77,7 @@ def test_client_close_before_221_is_not_an_error(spawn: Spawn, upstream: Upstrea
     assert proxy.exit_status() == 0
 
 
-def test_upstream_close_after_quit_is_not_an_error(spawn: Spawn, upstream: Upstream) -> None:
+def test_upstream_disconnect_after_quit_is_not_an_error(spawn: Spawn, upstream: Upstream) -> None:
     proxy = spawn(upstream.address)
     peer = greeted(proxy.client, upstream)
     proxy.client.says(b"QUIT")
@@ -561,7 +563,9 @@ def test_message_over_file_size_limit_causes_452_reply(
     assert list(spool.iterdir()) == []
 
 
-def test_message_after_452_is_delivered(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
+def test_message_after_452_reply_is_delivered(
+    spawn: Spawn, upstream: Upstream, spool: Path
+) -> None:
     limiting = ("/bin/sh", "-c", 'ulimit -f 8; exec "$@"', "sh")
     proxy = spawn("-c", "true", "-d", str(spool), upstream.address, prelude=limiting)
     client = proxy.client

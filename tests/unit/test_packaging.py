@@ -720,7 +720,7 @@ def test_installed_units_contain_paths_under_prefix(prefix: Path) -> None:
     assert (units / "postprox@.service").read_text() == text
 
 
-def test_other_installation_is_not_replaced(tmp_path: Path) -> None:
+def test_another_installation_is_not_replaced(tmp_path: Path) -> None:
     packaged = tmp_path / "lib/postprox/loader.py"
     packaged.parent.mkdir(parents=True)
     packaged.touch()

@@ -165,7 +165,7 @@ def test_command_that_would_bypass_filter_gets_502_reply(command: bytes) -> None
 
 @pytest.mark.parametrize("stage", [connected, greeted, in_transaction, rejected])
 @pytest.mark.parametrize("command", [b"LHLO client.example", b"lhlo x", b" LHLO\t"])
-def test_lhlo_gets_421_reply(stage: Stage, command: bytes) -> None:
+def test_lhlo_command_gets_421_reply(stage: Stage, command: bytes) -> None:
     dialogue = stage()
     upstream_is_connected = dialogue.connected
     dialogue.client_says(command, b"MAIL FROM:<c@example>")
