@@ -114,7 +114,7 @@ def command_syntax(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
         yield Fault(
             "syntax",
             proxy.where,
-            f"sh(1) cannot parse the filter command (-c); {_effect(wanted)}: {facts.command_error}",
+            f"sh(1) cannot parse the filter command (-c): {facts.command_error}; {_effect(wanted)}",
             (fixes.run(f"/bin/sh -n -c {shlex.quote(wanted.command or '')}"),),
         )
 

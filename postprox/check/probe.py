@@ -314,7 +314,7 @@ def _missing_paths(unit: Unit) -> Iterator[str]:
 
 def _unknown_permissions(user: str) -> str:
     if not user:
-        return "the user that runs the proxy, and this user's permissions"
+        return "the user that the proxy runs as, and that user's permissions"
     if _account(user) is None:
         return f"the permissions of user {user}, which exists only while the service runs"
     return f"the permissions of user {user} (run postprox-check as root)"

@@ -47,8 +47,8 @@ REPLY_LINE = 512
 FILTER_LINE = 4096
 
 #: The maximum amount of the filter's standard error output that is read after the filter has
-#: exited. This amount equals a pipe's capacity. A background process that continues to write must
-#: not delay the reply.
+#: exited. It equals the maximum capacity of a pipe on Linux (fs.pipe-max-size). A background
+#: process that continues to write must not delay the reply.
 STDERR_DRAIN = 1 << 20
 
 #: The maximum length of a variable in the filter's environment, as documented in the manual.

@@ -5,8 +5,8 @@ Rule: this module contains no policy and performs no I/O. `session` interprets e
 
 from . import limits
 
-#: EHLO keywords of extensions that would bypass the filter, and of PRDR, with which a server sends
-#: several replies to one message (relay.ehlo).
+#: The EHLO keywords that are not relayed: extensions that would bypass the filter, and PRDR, which
+#: lets a server send several replies to one message (relay.ehlo).
 HIDDEN_KEYWORDS = frozenset((b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT", b"PRDR"))
 
 #: Searching for an integer is five times as fast as searching for bytes.

@@ -502,7 +502,7 @@ def test_filter_in_inaccessible_directory_is_reported(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("first_line", ["#!/usr/bin/no-such-sh", "#!/usr/bin/env no-such-python"])
-def test_filter_without_interpreter_is_reported(machine: Machine, first_line: str) -> None:
+def test_missing_filter_interpreter_is_reported(machine: Machine, first_line: str) -> None:
     machine.filter.write_text(f"{first_line}\n")
     said = found(machine)
     assert (said.status, said.names()) == (2, {"interpreter"})

@@ -107,7 +107,7 @@ def test_added_field_before_last_line_without_header_is_removed() -> None:
     assert b"".join(octets) == b"no header\r\nlast\r\n.\r\n"
 
 
-def test_message_without_added_field_at_end_of_header_is_unchanged() -> None:
+def test_message_is_unchanged_if_header_does_not_end_with_added_field() -> None:
     assert _Head((), (b"x-peer:",)).without_added(b"a\r\n.\r\n") == b"a\r\n.\r\n"
 
 

@@ -145,7 +145,7 @@ def test_message_with_one_end_of_data_is_consumed(content: bytes) -> None:
 @pytest.mark.parametrize(
     "content", [b"a\n.\n", b"a\n.\r\n", b"a\r\n.\n", b"a\r.\r", b"a\r.\r\n", b".\n", b".\rb"]
 )
-def test_early_end_of_data_for_lenient_reader_fails(content: bytes) -> None:
+def test_match_fails_if_lenient_reader_would_end_data_early(content: bytes) -> None:
     assert message(content + b"QUIT\r\n.\r\n").state is State.NO
 
 

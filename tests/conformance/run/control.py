@@ -65,7 +65,8 @@ class ControlSummary:
         total = self.passed + len(self.failed)
         if not self.failed:
             return f"passes all {total} transcripts"
-        return f"fails {len(self.failed)} of {total} transcripts, whose results do not count"
+        failed = len(self.failed)
+        return f"fails {failed} of {total} transcripts; the results of these {failed} are ignored"
 
 
 def control_summary(results: Iterable[Result]) -> ControlSummary:
