@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import syslog
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postprox.core import limits, log_levels
-from postprox.core.options import LISTENING, TABLE, Options, UsageError, parse
+from postprox.core.options import (
+    ENVIRONMENT_FILE,
+    LISTENING,
+    TABLE,
+    Options,
+    UsageError,
+    parse,
+)
 
 if TYPE_CHECKING:
     from postprox.core.options import Record
@@ -396,3 +404,13 @@ def test_any_command_line_is_parsed_or_rejected(arguments: list[str]) -> None:
 def test_unix_socket_has_path_and_default_port() -> None:
     target = parse(["unix:/run/up"]).target
     assert (target.host, target.port, target.path) == ("", 25, "/run/up")
+
+
+def test_host_with_equals_sign_is_rejected() -> None:
+    with pytest.raises(UsageError, match="a host name cannot contain an equals sign"):
+        parse(["NAME=mx.example:10026"])
+
+
+def test_packaged_unit_sets_environment_file_variable() -> None:
+    unit = Path(__file__).parents[2] / "packaging/postprox.service"
+    assert f"\nEnvironment={ENVIRONMENT_FILE.decode()}=/" in unit.read_text()
