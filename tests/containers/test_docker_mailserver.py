@@ -82,7 +82,9 @@ python3 -m postprox.check --offline -- {" ".join([*IMAGE.entrypoint, *IMAGE.comm
 def test_printed_script_has_no_findings(tmp_path: Path) -> None:
     *lines, status = patched(tmp_path, SCRIPT, CHECK).splitlines()
     # postprox-check cannot read which user runs the container.
-    assert lines[0].startswith("not checked: command line after --: the user that runs the proxy")
+    assert lines[0].startswith(
+        "not checked: command line after --: the user that the proxy runs as"
+    )
     assert not [line for line in lines[1:] if line and not line.startswith("  ")]
     assert status == "3"
 

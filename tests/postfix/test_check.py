@@ -617,7 +617,7 @@ def test_command_line_after_double_dash_is_checked(machine: Machine) -> None:
     line = machine.named(unit_command()).replace(" --strict ", f" -d {machine.spool} ")
     said = machine.check("--", *line.split())
     assert said.names() == {"no-reject"}
-    assert "not checked: command line after --: the user that runs the proxy" in said.text
+    assert "not checked: command line after --: the user that the proxy runs as" in said.text
 
 
 def test_postfix_without_proxy_is_reported(machine: Machine) -> None:
