@@ -79,7 +79,7 @@ CHECK = f"""\
 python3 -m postprox.check --offline -- {" ".join([*IMAGE.entrypoint, *IMAGE.command])} || echo $?"""
 
 
-def test_printed_script_has_no_findings(tmp_path: Path) -> None:
+def test_check_has_no_findings_after_documented_script(tmp_path: Path) -> None:
     *lines, status = patched(tmp_path, SCRIPT, CHECK).splitlines()
     # postprox-check cannot read which user runs the container.
     assert lines[0].startswith(
@@ -89,7 +89,7 @@ def test_printed_script_has_no_findings(tmp_path: Path) -> None:
     assert status == "3"
 
 
-def test_only_incoming_mail_is_filtered_by_script(tmp_path: Path) -> None:
+def test_documented_script_enables_filter_only_for_incoming_mail(tmp_path: Path) -> None:
     query = "postconf -x -P '*/*/content_filter'; postconf -h content_filter"
     printed = patched(tmp_path, SCRIPT, query).splitlines()
     assert sorted(printed) == [

@@ -55,7 +55,7 @@ def test_files_copied_by_containerfile_exist(name: str) -> None:
                     assert (ROOT / source).exists(), source
 
 
-def test_derived_image_copies_existing_filter() -> None:
+def test_filter_copied_by_derived_image_is_executable() -> None:
     (copied,) = (step for step in parse(DERIVED)[""].steps if step.kind == "COPY")
     assert (ROOT / copied.words[0]).stat().st_mode & 0o111
 
@@ -87,7 +87,7 @@ def test_image_command_line_is_valid() -> None:
 
 
 @pytest.mark.parametrize("service", [FOUND["proxy"], OVERRIDE], ids=["example", "mailserver"])
-def test_proxy_service_is_restricted(service: Service) -> None:
+def test_compose_service_restricts_privileges_of_proxy(service: Service) -> None:
     settings = service.settings
     assert settings["read_only"]
     assert settings["cap_drop"] == ["ALL"]
@@ -118,7 +118,7 @@ def test_containers_page_lists_untested_settings() -> None:
     assert not APPLIED & UNTRIED
 
 
-def test_supervised_command_lines_are_valid() -> None:
+def test_supervisor_command_lines_are_valid() -> None:
     printed = re.findall(
         r"(?m)/usr/local/sbin/postprox (.*)$", section("runit, s6 and supervisord")
     )
@@ -133,7 +133,7 @@ def test_documented_stop_timeouts_exceed_grace_period(pattern: str) -> None:
     assert int(seconds) > limits.STOP_GRACE
 
 
-def test_health_check_uses_specified_port() -> None:
+def test_health_check_uses_port_argument() -> None:
     assert re.search(r"`postprox-health \d+`", PAGE)
     with listening() as listener:
         port = str(listener.getsockname()[1])

@@ -95,7 +95,7 @@ def command(*options: str) -> dict[str, list[str]]:
     return {"command": ["--strict", *options, "127.0.0.1:10026"]}
 
 
-def test_proxy_runs_in_isolation(start: Start, connect: Connect) -> None:
+def test_proxy_runs_without_privileges_on_read_only_root(start: Start, connect: Connect) -> None:
     proxy = start()
     connect().leaves()
     check_isolation(proxy)

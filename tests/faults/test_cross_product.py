@@ -27,7 +27,7 @@ def test_guarantees_hold_under_random_faults(part: int) -> None:
     assert account.outcomes.total() == SAMPLE // PARTS
 
 
-def test_faults_listed_as_doubtful_exist() -> None:
+def test_listed_faults_with_unknown_outcome_exist() -> None:
     assert doubtful().keys() <= {scenario.fault for scenario in every_scenario()}
 
 
@@ -36,7 +36,7 @@ def test_scenario_names_are_unique() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_sample_covers_every_scenario_part() -> None:
+def test_sample_covers_every_scenario_attribute_value() -> None:
     def parts(scenarios: list[Scenario]) -> set[str]:
         return {part for s in scenarios for part in (s.mode, s.kind, s.who, s.moment, s.deed)}
 
@@ -52,7 +52,7 @@ def test_sample_covers_every_scenario_part() -> None:
         (Scenario("listening", "accepts", "nobody", "", ""), 0),
     ],
 )
-def test_scenario_without_its_planned_fault_counts_as_violation(
+def test_missing_planned_fault_counts_as_violation(
     scenario: Scenario, violations: int, tmp_path: Path
 ) -> None:
     account = Account()

@@ -43,7 +43,7 @@ def sends_message(client: Peer) -> None:
     client.says(*MESSAGE)
 
 
-def test_filter_outside_process_group_does_not_affect_other_sessions(
+def test_filter_leaving_process_group_affects_no_other_session(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     escape = "import os,time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(5)"
@@ -74,7 +74,7 @@ ours = [write]
 """
 
 
-def test_copying_email_does_not_count_towards_filter_timeout(
+def test_filter_timeout_excludes_writing_of_message_file(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     arguments = [upstream.address, "-d", str(tmp_path), "-c", "echo '550 virus' >&2; exit 1"]
@@ -86,7 +86,7 @@ def test_copying_email_does_not_count_towards_filter_timeout(
 
 
 @NAME_SPACES
-def test_unread_log_does_not_delay_message_or_exit(
+def test_unread_log_delays_neither_messages_nor_exit(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     with unread_log(tmp_path) as prelude:
@@ -111,7 +111,7 @@ OTHERS = [1, *range(12, 17)]
 
 
 @pytest.mark.parametrize("idle", OTHERS)
-def test_descriptor_shortage_delays_message_without_bypassing_filter(
+def test_message_is_filtered_despite_descriptor_shortage(
     serve: Serve, answering: Answering, tmp_path: Path, idle: int
 ) -> None:
     server = serve(
@@ -362,7 +362,7 @@ def test_unsolicited_334_reply_is_rejected(spawn: Spawn, upstream: Upstream) -> 
 
 
 @pytest.mark.parametrize("name", ["OUTFILE", "EMAIL"])
-def test_directory_replacing_filter_file_is_removed_safely(
+def test_removing_directory_created_by_filter_preserves_link_target(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, name: str
 ) -> None:
     precious = tmp_path / "precious"
@@ -504,7 +504,7 @@ def test_rejection_reaches_client_after_spawned_proxy_is_suspended(
     proxy.client.sees(b"550 virus")
 
 
-def test_rejection_reaches_client_after_server_is_suspended(
+def test_rejection_reaches_client_after_listening_proxy_is_suspended(
     serve: Serve, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
@@ -542,7 +542,7 @@ def test_filter_blocked_by_suspended_spawned_proxy_can_reject(
     proxy.client.sees(b"550 virus")
 
 
-def test_filter_blocked_by_suspended_server_can_reject(
+def test_filter_blocked_by_suspended_listening_proxy_can_reject(
     serve: Serve, upstream: Upstream, tmp_path: Path, blocked: str
 ) -> None:
     server = serve("-t", "30", "-c", blocked, upstream.address, variables=FAST)
@@ -569,7 +569,7 @@ ours = [read]
 """
 
 
-def test_rejection_reaches_client_despite_slow_handler(
+def test_rejection_reaches_client_after_slow_noop_handling(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     started, gate = tmp_path / "started", tmp_path / "gate"
@@ -613,7 +613,7 @@ def test_spawned_proxy_reaps_orphans(spawn: Spawn, upstream: Upstream, tmp_path:
     quits(proxy.client, peer)
 
 
-def test_server_reaps_orphans(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
+def test_listening_proxy_reaps_orphans(serve: Serve, upstream: Upstream, tmp_path: Path) -> None:
     late = "case $SENDER in late*) sleep 0.3 | cat;; esac"
     server = serve(
         *("-t", "0.1", "-c", f"{late}; {LEAVES_AN_ORPHAN}", "-d", str(tmp_path), upstream.address),

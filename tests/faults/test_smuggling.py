@@ -85,7 +85,7 @@ def test_outfile_has_no_early_end_of_data(first: bytes) -> None:
 
 
 @pytest.mark.parametrize("first", OCTETS)
-def test_message_is_independent_of_block_boundaries(first: bytes) -> None:
+def test_decoded_message_is_independent_of_block_boundaries(first: bytes) -> None:
     """The input arrives octet by octet, and in two pieces for every possible division."""
     for sequence in sequences(first):
         data = sequence + b"\r\n" + END
@@ -96,7 +96,7 @@ def test_message_is_independent_of_block_boundaries(first: bytes) -> None:
 
 
 @pytest.mark.parametrize("first", OCTETS)
-def test_content_is_independent_of_block_boundaries(first: bytes) -> None:
+def test_encoded_message_is_independent_of_block_boundaries(first: bytes) -> None:
     for sequence in sequences(first):
         whole = b"".join(encoded([sequence]))
         replacing = b"".join(encoded(normalized([sequence])))
@@ -107,7 +107,7 @@ def test_content_is_independent_of_block_boundaries(first: bytes) -> None:
 
 
 @pytest.mark.parametrize("server", LINE_ENDS)
-def test_reader_models_detect_early_end_of_data(server: str) -> None:
+def test_server_models_detect_early_end_of_data(server: str) -> None:
     ending = {"CRLF": b"\r\n", "LF": b"\n", "CR": b"\r", "any": b"\n"}[server]
     assert shown_end(b"x" + ending + b"." + ending + b"x\r\n.\r\n", server) > 0
 

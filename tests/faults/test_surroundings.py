@@ -62,7 +62,7 @@ def test_message_after_oversized_message_is_delivered(
 
 
 @NAME_SPACES
-def test_message_with_truncated_copy_never_bypasses_filter(
+def test_message_never_bypasses_filter_if_disk_is_full(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     proxy = spawn(
@@ -240,7 +240,7 @@ def test_large_message_uses_constant_memory(
 # Clients
 
 
-def test_client_waits_while_idle_clients_occupy_slots(serve: Serve, upstream: Upstream) -> None:
+def test_client_waits_until_idle_client_frees_slot(serve: Serve, upstream: Upstream) -> None:
     server = serve("--max-sessions", "4", upstream.address)
     idle = [server.client() for _ in range(4)]
     peers = [greeted(client, upstream) for client in idle]

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace i
 
 
 @pytest.mark.parametrize("mode", ["spawned", "listening"])
-def test_guarantees_hold_if_kernel_call_fails(mode: str, tmp_path: Path) -> None:
+def test_guarantees_hold_if_strace_injects_error(mode: str, tmp_path: Path) -> None:
     findings = some_calls(mode, INDEXES, tmp_path / "proxy")
     assert not findings.violations
     assert {"read", "write", "openat", "mmap", "linkat", "pread64"} <= findings.injected.keys()
@@ -56,7 +56,7 @@ def test_spawned_proxy_delivers_message_despite_failed_linkat(
 
 
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
-def test_server_does_not_retry_failed_linkat(
+def test_listening_proxy_does_not_retry_failed_linkat(
     serve: Serve, upstream: Upstream, tmp_path: Path, error: str
 ) -> None:
     arguments, how = refused_links(tmp_path, error, upstream.address)

@@ -50,7 +50,7 @@ def turns(trace: str) -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_work_per_loop_iteration_is_limited(
+def test_work_per_event_loop_iteration_is_limited(
     name: str, tmp_path: Path, answering: Answering
 ) -> None:
     place = Place(tmp_path / "proxy")
