@@ -33,7 +33,7 @@ def test_malformed_message_is_scanned(run: Filter, clamd: Path, message: bytes) 
 
 
 @pytest.mark.parametrize("email", ["", "-x", "/", "/nonexistent"])
-def test_missing_file_results_in_status_2(run: Filter, clamd: Path, email: str) -> None:
+def test_invalid_email_path_results_in_status_2(run: Filter, clamd: Path, email: str) -> None:
     assert run(command("clamav.sh", clamd), EMAIL=email).status == 2
 
 

@@ -22,7 +22,7 @@ def test_each_filter_is_listed_and_executable(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_filter_describes_requirements_usage_and_failures(name: str) -> None:
+def test_each_filter_header_has_required_sections(name: str) -> None:
     for word in ("Needs:", "Use:", "Down:"):
         assert re.search(rf"(?m)^{word} ", head(name)), word
 
@@ -60,7 +60,7 @@ def test_documented_usage_works(here: Callable[[str], str], name: str, use: str)
     assert message["filter"]["status"] in allowed, message["filter"]["stderr"]
 
 
-def test_each_filter_describes_its_usage() -> None:
+def test_each_filter_header_contains_usage_command() -> None:
     assert [name for name in NAMES if not uses(name)] == []
 
 

@@ -56,7 +56,7 @@ def test_stopped_clamd_prevents_storage_and_delivery(
         ("kill -9 $$", 2, "quarantine.py: the filter failed with status -9: not a word"),
     ],
 )
-def test_wrapped_filter_result_other_than_rejection_is_unchanged(
+def test_message_is_not_stored_without_permanent_rejection(
     run: Filter, directory: Path, filter_command: str, status: int, reply: str
 ) -> None:
     ended = run(command("quarantine.py", directory, filter_command))
@@ -69,12 +69,12 @@ def test_wrapped_filter_output_is_delivered(run: Filter, directory: Path) -> Non
     assert written == b"new\n"
 
 
-def test_message_is_stored_and_rejected_with_reject_option(run: Filter, directory: Path) -> None:
+def test_reject_option_stores_and_rejects_message(run: Filter, directory: Path) -> None:
     ended = run(command("quarantine.py", "--reject", directory, REJECT))
     assert (ended.reply, len(kept(directory))) == ("550 5.7.1 no", 1)
 
 
-def test_all_recipients_are_stored(run: Filter, directory: Path) -> None:
+def test_stored_message_contains_all_envelope_recipients(run: Filter, directory: Path) -> None:
     run(command("quarantine.py", directory, REJECT), RECIPIENTS="a@example.org\nb@example.org")
     (message,) = kept(directory)
     assert b"\nX-Envelope-To: a@example.org\nX-Envelope-To: b@example.org\n" in message
@@ -131,7 +131,7 @@ def test_world_writable_directory_results_in_status_2(run: Filter, directory: Pa
     assert (ended.status, "other users can write" in ended.reply) == (2, True)
 
 
-def test_quarantine_directory_may_be_link_owned_by_administrator(
+def test_quarantine_directory_may_be_symbolic_link(
     run: Filter, directory: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "elsewhere").mkdir()

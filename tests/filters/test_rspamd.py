@@ -203,7 +203,7 @@ def test_reject_action_without_reply_text_rejects_message(
         assert (ended.status, ended.said) == (1, "554 5.7.1 The message looks like spam\n")
 
 
-def test_list_of_objects_in_rspamd_reply_is_merged(run: Filter, impostor: Impostor) -> None:
+def test_objects_in_rspamd_reply_list_are_merged(run: Filter, impostor: Impostor) -> None:
     adding = [{"X-A": "1"}, {"X-A": "2", "X-B": "3"}]
     milter = [{"remove_headers": [{"Subject": 1}]}, {"add_headers": adding}]
     place = impostor.gives({"action": "no action", "milter": milter})
@@ -333,7 +333,7 @@ def test_rspamd_reply_with_invalid_utf_8_is_accepted(run: Filter, impostor: Impo
     "message",
     [b"", b"\n", b"\nX-A: text\n\ntext", b"X-B: x", b"X-B: x\n", b"\0\n", b"X-B:\n\n", b"a\r\n"],
 )
-def test_message_without_removed_field_is_unchanged(
+def test_removing_absent_field_leaves_message_unchanged(
     run: Filter, impostor: Impostor, message: bytes
 ) -> None:
     answer = {"action": "no action", "milter": {"remove_headers": {"X-A": 0}}}

@@ -28,7 +28,7 @@ def test_nul_octets_count_towards_message_size(run: Filter) -> None:
 
 
 @pytest.mark.parametrize("email", ["", "-x", "/", "/nonexistent"])
-def test_missing_file_results_in_status_2(run: Filter, email: str) -> None:
+def test_invalid_email_path_results_in_status_2(run: Filter, email: str) -> None:
     assert run(command("size-limit.sh", 10), EMAIL=email).status == 2
 
 

@@ -28,7 +28,7 @@ def test_legitimate_mail_is_marked_as_not_spam(run: Filter, spamd: Path) -> None
     assert b"X-Spam-Status: No, score=" in ended.written
 
 
-def test_high_score_is_rejected(run: Filter, spamd: Path) -> None:
+def test_message_with_high_score_is_rejected(run: Filter, spamd: Path) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", spamd), CERTAIN)
     assert (ended.status, ended.reply) == (1, "550 5.7.1 The message looks like spam")
 
@@ -48,7 +48,7 @@ def test_envelope_sender_affects_score(run: Filter, spamd: Path) -> None:
     assert b"TEST_SENDER" not in run(filter_command, SENDER="<>").written
 
 
-def test_added_envelope_sender_field_is_removed(run: Filter, spamd: Path) -> None:
+def test_envelope_sender_field_added_by_filter_is_removed(run: Filter, spamd: Path) -> None:
     own = b"X-Envelope-From: own@example.net\n"
     written = run(command("spamassassin.sh", 15, "-U", spamd), own + MESSAGE).written
     assert written.count(b"X-Envelope-From:") == 1
@@ -125,7 +125,7 @@ def test_sender_address_cannot_change_message(run: Filter, spamd: Path, sender: 
 
 
 @pytest.mark.parametrize("email", ["", "-x", "/", "/nonexistent"])
-def test_missing_file_results_in_status_2(run: Filter, spamd: Path, email: str) -> None:
+def test_invalid_email_path_results_in_status_2(run: Filter, spamd: Path, email: str) -> None:
     assert run(command("spamassassin.sh", 15, "-U", spamd), EMAIL=email).status == 2
 
 
@@ -160,7 +160,9 @@ def test_spamd_reply_without_score_results_in_status_2(run: Filter, tmp_path: Pa
     ],
     ids=lambda value: str(value)[:22],
 )
-def test_long_score_is_parsed(run: Filter, tmp_path: Path, score: str, status: int) -> None:
+def test_score_of_any_length_determines_exit_status(
+    run: Filter, tmp_path: Path, score: str, status: int
+) -> None:
     spamc = tmp_path / "spamc"
     spamc.write_text(f"#!/bin/sh\necho 'X-Spam-Status: Yes, score={score} required=5.0'\ncat\n")
     spamc.chmod(0o755)

@@ -41,7 +41,7 @@ def save(tmp_path: Path) -> Callable[[bytes], Path]:
 
 
 @pytest.mark.parametrize("scanner", SCANNERS)
-def test_running_scanner_determines_verdict(
+def test_each_scanner_accepts_good_and_rejects_bad_mail(
     request: pytest.FixtureRequest, save: Callable[[bytes], Path], scanner: str
 ) -> None:
     asked = filter_command(scanner, request.getfixturevalue(scanner))

@@ -72,7 +72,7 @@ def test_recipients_snippet_falls_back_to_first_recipient() -> None:
         assert done.stdout == expected
 
 
-def test_every_listed_file_is_used() -> None:
+def test_every_example_file_is_used_in_a_command() -> None:
     commands = " ".join(command for command, _ in SESSIONS)
     unused = [name for name, _ in FILES if name not in commands]
     assert unused == []
