@@ -144,13 +144,13 @@ def added(more: str) -> Edit:
 
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
-def test_spawned_proxy_from_readme_has_no_findings(machine: Machine, mode: str) -> None:
+def test_readme_setup_of_spawned_proxy_has_no_findings(machine: Machine, mode: str) -> None:
     machine.write(mode, SPAWNED, same, same)
     assert machine.check() == Said(0, "", "")
 
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
-def test_listening_proxy_from_readme_has_no_findings(machine: Machine, mode: str) -> None:
+def test_readme_setup_of_listening_proxy_has_no_findings(machine: Machine, mode: str) -> None:
     machine.write(mode, LISTENING, same, same)
     assert machine.check("--unit", str(machine.unit(unit_command()))) == Said(0, "", "")
 
@@ -319,7 +319,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong.name} {wrong.mode}")
-def test_printed_remedy_corrects_each_mistake(machine: Machine, wrong: Wrong) -> None:
+def test_each_mistake_is_corrected_by_printed_remedies(machine: Machine, wrong: Wrong) -> None:
     machine.write(wrong.mode, SPAWNED, wrong.main, wrong.master)
     said = machine.check()
     assert (said.status, said.names(), said.errors) == (wrong.level, {wrong.name}, "")
@@ -336,7 +336,7 @@ def test_signing_milter_before_filter_is_reported(machine: Machine) -> None:
     assert "unsigned" not in machine.check().names()
 
 
-def test_missing_submission_service_is_reported_as_unsigned_mail(machine: Machine) -> None:
+def test_missing_submission_service_causes_unsigned_finding(machine: Machine) -> None:
     first = readme.master_cf(BEFORE)
     machine.write(BEFORE, SPAWNED, same, lambda _: FRONT + readme.spawned() + first)
     said = machine.check()
@@ -375,7 +375,7 @@ def test_printed_remedies_work_in_any_order(machine: Machine, reverse: bool) -> 
         "smtpd_client_restrictions = check_client_access hash:{table}",
     ],
 )
-def test_route_in_lookup_table_is_reported_as_unchecked(machine: Machine, line: str) -> None:
+def test_possible_route_to_proxy_is_reported_as_unchecked(machine: Machine, line: str) -> None:
     table = machine.directory / "table"
     line = line.format(table=table)
     machine.write(
@@ -548,7 +548,7 @@ def test_missing_spool_directory_is_reported(machine: Machine) -> None:
     assert found(machine) == Said(0, "", "")
 
 
-def test_spool_directory_of_another_user_is_reported(machine: Machine) -> None:
+def test_spool_directory_owned_by_another_user_is_reported(machine: Machine) -> None:
     shutil.chown(machine.spool, "root", "root")
     assert found(machine).names() == {"spool"}
 
@@ -561,7 +561,7 @@ def test_world_readable_spool_directory_is_reported(machine: Machine) -> None:
     assert found(machine) == Said(0, "", "")
 
 
-def test_shared_spool_directory_is_reported(machine: Machine) -> None:
+def test_tmp_as_spool_directory_is_reported(machine: Machine) -> None:
     machine.write(BEFORE, SPAWNED, same, replaced("-d /var/spool/postprox", ""))
     said = machine.check()
     assert (said.status, said.names()) == (1, {"spool-open"})
@@ -605,7 +605,7 @@ def test_unit_without_reject_option_is_reported(machine: Machine) -> None:
     assert machine.check("--unit", f"{machine.directory}/postprox.service") == Said(0, "", "")
 
 
-def test_proxy_without_unit_is_reported_as_unchecked(machine: Machine) -> None:
+def test_omitted_unit_option_leaves_proxy_unchecked(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check()
     assert said.status == 3  # the second proxy is found and is correct

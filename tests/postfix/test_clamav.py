@@ -40,13 +40,13 @@ def test_clean_message_is_delivered(site: Site, scanner: Scanner, way: str) -> N
     site.postfix.wait_delivered(box.address)
 
 
-def test_virus_is_rejected(site: Site, scanner: Scanner) -> None:
+def test_virus_is_rejected_before_queue(site: Site, scanner: Scanner) -> None:
     box = site.proxy.box(FILTER.format(config=scanner.config))
     reply = site.send("strict_before", box, message("virus", EICAR))
     assert reply == (550, b"Message contains a virus")
 
 
-def test_virus_is_bounced(site: Site, scanner: Scanner) -> None:
+def test_virus_is_bounced_after_queue(site: Site, scanner: Scanner) -> None:
     box = site.proxy.box(FILTER.format(config=scanner.config))
     site.send("strict_after", box, message("virus", EICAR))
     bounce = site.postfix.wait_delivered(box.sender)

@@ -98,7 +98,7 @@ def test_stopped_scanner_defers_mail_and_causes_log_line(site: Site, installed: 
         assert 'said="chain.py: clamav.sh failed with status 2 after ' in line
 
 
-def test_documented_commands_reach_proxy_unchanged(
+def test_spawn_passes_documented_commands_unchanged(
     needs_postfix: None,
 ) -> None:
     written = as_written()

@@ -138,7 +138,7 @@ def without(option: str) -> Edit:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_service_without_option_inherits_harmful_setting(name: str) -> None:
+def test_omitted_option_exposes_service_to_global_setting(name: str) -> None:
     main, option, mode = SETTINGS[name]
     besides = Besides(f"{main}\n", FRONT)
     with running_recipe(mode, SPAWNED, MARK, without(option), besides) as own:
@@ -160,7 +160,7 @@ def test_fallback_relay_is_not_used_if_proxy_fails() -> None:
         assert own.arrivals(BOB, "waits") == []
 
 
-def test_missing_option_sends_unfiltered_mail_to_fallback_relay() -> None:
+def test_inherited_fallback_relay_receives_unfiltered_mail() -> None:
     def edit(text: str) -> str:
         return no_proxy(text).replace(" -o smtp_fallback_relay=\n", "\n")
 
@@ -187,7 +187,7 @@ def test_client_is_limited_to_ten_connections() -> None:
         assert sorted(greetings(own, 11)) == [b"220"] * 10 + [b"421"]
 
 
-def test_missing_limit_permits_more_connections() -> None:
+def test_omitted_count_limit_permits_eleven_connections() -> None:
     def edit(text: str) -> str:
         return text.replace(COUNT_LIMIT, "")
 

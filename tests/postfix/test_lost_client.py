@@ -39,13 +39,13 @@ def test_client_disconnect_during_data_prevents_delivery(site: Site, address_nam
 
 
 @pytest.mark.parametrize("address_name", ["open_before", "open_proxy"])
-def test_client_reset_during_data_prevents_delivery(site: Site, address_name: str) -> None:
+def test_connection_reset_during_data_prevents_delivery(site: Site, address_name: str) -> None:
     box = site.proxy.box("exit 0")
     inside_data(site, address_name, box).resets()
     check_nothing_came_of_it(site, box)
 
 
-def test_quit_and_disconnect_during_data_prevent_delivery(site: Site) -> None:
+def test_disconnect_after_quit_line_in_data_prevents_delivery(site: Site) -> None:
     box = site.proxy.box("exit 0")
     peer = inside_data(site, "open_proxy", box)
     peer.says(b"QUIT")

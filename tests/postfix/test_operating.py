@@ -94,7 +94,7 @@ def test_every_documented_log_line_is_tested() -> None:
 
 
 @pytest.mark.parametrize("quoted", OF_SERVICE)
-def test_service_prints_documented_log_line(tmp_path: Path, quoted: str) -> None:
+def test_service_error_is_logged_as_documented(tmp_path: Path, quoted: str) -> None:
     case, file = OF_SERVICE[quoted], tmp_path / "postprox"
     if case == "ExecReload":
         (line,) = re.findall(
@@ -146,7 +146,7 @@ def test_postfix_log_lines_match_documentation(site: Site, quoted: str, way: str
     site.proxy.wait_clean(site.postfix)
 
 
-def test_postfix_log_without_proxy_matches_documentation(needs_postfix: None) -> None:
+def test_postfix_log_lines_for_missing_proxy_match_documentation(needs_postfix: None) -> None:
     with (
         public_directory("postprox-operating-") as directory,
         Postfix(
@@ -172,7 +172,7 @@ def serve(serve: Serve, lines: Site) -> Serve:
     return partial(serve, prelude=lines.syslog.private_dev())
 
 
-def test_crash_with_status_1_is_logged_as_documented(
+def test_missing_reply_code_is_logged_as_documented(
     serve: Serve, upstream: Upstream, lines: Site
 ) -> None:
     client = serve("--strict", "-c", "exit 1", upstream.address).client()
@@ -244,7 +244,7 @@ def test_unwritable_metrics_file_is_logged_as_documented(
     assert lines.wait_syslog("cannot write --metrics")
 
 
-def test_unknown_delivery_result_is_logged_as_documented(
+def test_lost_final_reply_is_logged_as_documented(
     serve: Serve, upstream: Upstream, lines: Site
 ) -> None:
     client = serve("-v", upstream.address).client()
@@ -270,7 +270,7 @@ def test_stale_files_are_logged_as_documented(
     assert said == [f"removed 1 stale files of a killed proxy from {tmp_path}"]
 
 
-def test_dropped_lines_are_reported_as_documented() -> None:
+def test_dropped_log_lines_are_reported_as_documented() -> None:
     # tests/unit/test_log.py and test_stderr.py check the conditions under which lines are dropped.
     assert log.dropped(2).endswith("log lines were dropped")
 
@@ -529,6 +529,6 @@ def test_systemd_accepts_unit_drop_in(tmp_path: Path) -> None:
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
-def test_documented_status_matches_proxy() -> None:
+def test_documented_systemd_status_has_expected_format() -> None:
     (status,) = re.findall(r'`Status: "([^"]+)"`', PAGE)
     assert re.fullmatch(r"sessions: \d+, filters: \d+; accept \d+, reject \d+", status)

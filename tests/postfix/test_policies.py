@@ -203,7 +203,7 @@ def running_signer(directory: Path, address: Address) -> Iterator[None]:
             daemon.kill()
 
 
-def test_documented_opendkim_configuration_signs_own_mail() -> None:
+def test_documented_opendkim_configuration_signs_only_local_mail() -> None:
     def services(addresses: Mapping[str, Address]) -> str:
         return front(addresses).replace(
             "smtpd\n", f"smtpd -o smtpd_milters=inet:{addresses['signer']}\n"
@@ -260,7 +260,7 @@ def before() -> Iterator[Recipe]:
 
 
 @pytest.mark.parametrize("form", forms("mail.test"))
-def test_filter_receives_address_as_typed(before: Recipe, form: str) -> None:
+def test_filter_receives_unmodified_address(before: Recipe, form: str) -> None:
     boss = form if form == "BOSS@mail.test" else "boss@mail.test"
     known = len(before.postfix.delivered(boss))
     with connect_from(before.postfix.addresses["smtp"], OUTSIDE) as session:

@@ -126,7 +126,7 @@ def test_local_mail_is_filtered_only_after_queue(recipe: Recipe) -> None:
         assert recipe.arrivals(recipient, "local virus") == []
 
 
-def test_stopped_clamd_defers_virus(recipe: Recipe, scanner: Scanner) -> None:
+def test_virus_is_not_delivered_if_clamd_is_stopped(recipe: Recipe, scanner: Scanner) -> None:
     scanner.stop()
     try:
         reply = recipe.send(message("virus meanwhile", EICAR), BOB)
@@ -159,7 +159,7 @@ def test_signature_is_valid_for_modified_message(mode: str) -> None:
 
 
 @pytest.mark.parametrize("typed", ["bob@mail.test.", "bob @ mail.test", "bob(x)@mail.test"])
-def test_before_queue_filter_receives_addresses_as_typed(typed: str) -> None:
+def test_before_queue_filter_receives_unmodified_addresses(typed: str) -> None:
     with running_recipe(BEFORE, SPAWNED, ENVELOPE) as own:
         with connect_from(own.postfix.addresses["smtp"], OUTSIDE) as session:
             assert session.transact(typed, [typed], message("typed"))[0] == 250
@@ -176,7 +176,7 @@ def test_before_queue_filter_receives_addresses_as_typed(typed: str) -> None:
         (AFTER, "aaron@mail.test", "aaron@mail.test"),
     ],
 )
-def test_after_queue_filter_receives_alphabetically_first_recipient(
+def test_only_after_queue_filter_receives_alphabetically_first_recipient(
     mode: str, recipient: str, seen: str
 ) -> None:
     with running_recipe(mode, SPAWNED, ENVELOPE) as own:
@@ -198,13 +198,13 @@ def without(words: str) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
-def test_milters_after_filter_sign_forged_mail(mode: str) -> None:
+def test_omitted_no_milters_option_signs_forged_mail(mode: str) -> None:
     with running_recipe(mode, SPAWNED, "exit 0", without(",no_milters")) as own:
         own.send(message("forged"), BOB)
         assert is_signed(own.arrival(BOB, "forged"))
 
 
-def test_address_mapping_on_both_sides_duplicates_archive_copy() -> None:
+def test_omitted_no_address_mappings_option_duplicates_archive_copy() -> None:
     with running_recipe(AFTER, SPAWNED, "exit 0", without("no_address_mappings,")) as own:
         own.send(message("twice"), BOB)
         assert len(own.arrivals(ARCHIVE, "twice")) == 2

@@ -33,7 +33,7 @@ def test_rejection_without_code_results_in_554_reply(site: Site, way: str) -> No
     assert site.send(way, site.proxy.box(SPAM), message("spam")) == (554, b"spam found")
 
 
-def test_rejection_without_code_results_in_554_reply_in_bounce(site: Site) -> None:
+def test_rejection_without_code_appears_as_554_in_bounce(site: Site) -> None:
     box = site.proxy.box(SPAM)
     site.send("open_after", box, message("spam"))
     bounce = site.postfix.wait_delivered(box.sender)
@@ -63,7 +63,7 @@ def test_rejected_message_is_not_delivered_or_stored(site: Site, way: str) -> No
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
-def test_message_after_rejection_in_same_session_is_delivered(site: Site, way: str) -> None:
+def test_next_message_in_session_is_delivered_after_rejection(site: Site, way: str) -> None:
     rejected, passed = site.proxy.box(VIRUS), site.proxy.box("exit 0")
     with connect(site.postfix.addresses[way]) as session:
         first = session.transact(rejected.sender, [rejected.address], message("first"))

@@ -169,7 +169,7 @@ def test_submission_service_works_as_documented(tmp_path: Path, name: str) -> No
     assert seen["codes"] == [250, 550 if filtered and mode == BEFORE else 250]
 
 
-def test_submission_file_replaces_submission_service(tmp_path: Path) -> None:
+def test_appended_submission_file_replaces_existing_service(tmp_path: Path) -> None:
     steps = [
         of_readme(BEFORE),
         readme.commands("Mail from your own users"),

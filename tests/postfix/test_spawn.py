@@ -22,7 +22,7 @@ def test_filter_runs_as_service_user(site: Site) -> None:
     assert output_of(site, "id -un") == "nobody\n"
 
 
-def test_filter_command_is_terminated_by_sigpipe(site: Site) -> None:
+def test_filter_does_not_ignore_sigpipe(site: Site) -> None:
     # spawn(8) and Python start their commands with SIGPIPE ignored.
     assert output_of(site, "(sh -c 'kill -PIPE $$'; echo $?)") == "141\n"
 

@@ -52,12 +52,12 @@ def replies(site: Recipe) -> list[int]:
 
 
 @pytest.mark.parametrize("seconds", [11, pytest.param(40, marks=LONG)])
-def test_slowly_filtered_mail_is_delivered_under_stress(seconds: int) -> None:
+def test_mail_is_delivered_despite_slow_filter_under_stress(seconds: int) -> None:
     with running_recipe(BEFORE, SPAWNED, f"sleep {seconds}", stressed, FIXED) as site:
         assert replies(site) == [250, 250]
 
 
-def test_slow_filter_without_options_defers_mail_under_stress() -> None:
+def test_omitted_timeout_options_defer_mail_under_stress() -> None:
     def edit(text: str) -> str:
         return stressed(text.replace(OPTIONS, ""))
 

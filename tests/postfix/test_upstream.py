@@ -11,7 +11,7 @@ from .site import Site
 
 
 @pytest.mark.parametrize("sender", ["refused-at-data@mail.test", "refused-at-end@mail.test"])
-def test_upstream_refusal_becomes_reply_to_message(site: Site, sender: str) -> None:
+def test_upstream_refusal_is_returned_to_client(site: Site, sender: str) -> None:
     box = site.proxy.box("exit 0")
     recipients = [box.address]
     reply = submit(site.postfix.addresses["open_before"], sender, recipients, message("unwanted"))
@@ -44,13 +44,13 @@ def test_missing_spool_leaves_mail_in_queue(site: Site) -> None:
     assert " said: 452 4.3.1 " in line[2]
 
 
-def test_missing_upstream_results_in_single_421_reply(site: Site) -> None:
+def test_proxy_without_upstream_sends_single_421_reply(site: Site) -> None:
     with connected(site.postfix.addresses["cut-off_proxy"]) as client:
         client.sees_reply(b"421 ")
         client.sees_end()
 
 
-def test_missing_upstream_results_in_451_reply(site: Site) -> None:
+def test_postfix_returns_451_reply_if_upstream_is_missing(site: Site) -> None:
     assert site.send("cut-off_before", site.proxy.box("exit 0"), message("no way"))[0] == 451
 
 
