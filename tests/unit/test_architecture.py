@@ -23,7 +23,7 @@ from tests.support.upstream import MESSAGE, Upstream, greeted, in_data, quits, t
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_core_imports_only_core_at_run_time() -> None:
+def test_core_modules_import_only_core_modules_at_run_time() -> None:
     graph = grimp.build_graph(
         "postprox",
         include_external_packages=True,
@@ -56,7 +56,7 @@ def functions(owner: ModuleType | type) -> Iterator[FunctionType]:
 
 
 @pytest.mark.parametrize("name", draw.modules())
-def test_only_annotations_with_type_checking_imports_are_quoted(name: str) -> None:
+def test_only_annotations_undefined_at_run_time_are_quoted(name: str) -> None:
     module = importlib.import_module(name)
     annotations = [each.__annotations__.values() for each in functions(module)]
     for quoted in (text for texts in annotations for text in texts if isinstance(text, str)):

@@ -67,7 +67,7 @@ def test_every_benchmark_runs_in_miniature_mode(
     assert all(figure.label in said for figure in measured.figures)
 
 
-def test_additional_program_is_measured(tmp_path: Path) -> None:
+def test_program_given_with_beside_option_is_measured(tmp_path: Path) -> None:
     kept = tmp_path / "figures.json"
     beside = f"again={sys.executable} -m postprox {{upstream}}"
     arguments = ["--miniature", "--rounds", "1", "--python", PYTHON, "--beside", beside]
@@ -76,7 +76,7 @@ def test_additional_program_is_measured(tmp_path: Path) -> None:
     assert labels[2:] == [f"{label}: again" for label in labels[:2]]
 
 
-def test_stored_results_include_every_limited_figure() -> None:
+def test_stored_results_include_every_figure_with_limit() -> None:
     kept = Results.read(ROOT / document.FIGURES)
     assert kept.missing == kept.broken == {}
     assert [figure.bar() for figure in kept.figures if figure.bar()] == [
@@ -110,7 +110,7 @@ def test_plot_contains_labels_as_text(shown: Series | Comparison, tmp_path: Path
     assert "made of this" in text
 
 
-def test_stored_results_equal_measured_results(tmp_path: Path) -> None:
+def test_written_results_are_read_back_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     results().write(path)
     assert Results.read(path) == results()

@@ -35,7 +35,7 @@ def test_master_cf_is_split_into_words(text: str, words: list[str]) -> None:
     assert split_words(text) == words
 
 
-def test_joined_words_are_split_again_unchanged() -> None:
+def test_splitting_words_reverses_joining_them() -> None:
     words = ("argv=/b", "-c", "/f --x 'y z'", "up")
     assert tuple(split_words(join_words(words))) == words
 
@@ -68,7 +68,7 @@ def test_unexpected_postconf_output_is_rejected(main: str, master: str) -> None:
         parse(main, master, "")
 
 
-def test_last_drop_in_of_unit_takes_effect() -> None:
+def test_later_drop_in_overrides_earlier_settings() -> None:
     read = unit.parse(
         "postprox.service",
         [
@@ -134,7 +134,7 @@ def test_quoted_command_line_is_parsed_unchanged(words: tuple[str, ...]) -> None
     assert unit.parse("p.service", [text], {}).words == words
 
 
-def test_filter_variables_match_those_of_proxy() -> None:
+def test_list_of_filter_variables_matches_proxy() -> None:
     given = {name.decode() for name in Envelope().environment(b"")}
     assert set(unit.FILTER_VARIABLES) == given | {"EMAIL", "OUTFILE"}
 
@@ -156,7 +156,9 @@ def test_dynamic_user_implies_private_tmp() -> None:
         (Endpoint("", 0, "/a"), Endpoint("", 0), False),
     ],
 )
-def test_endpoint_matches_listener(here: Endpoint, listener: Endpoint, reached: bool) -> None:
+def test_endpoint_matches_only_reachable_listener(
+    here: Endpoint, listener: Endpoint, reached: bool
+) -> None:
     assert here.is_at(listener) == reached
 
 
@@ -198,7 +200,7 @@ def test_documentation_lists_every_finding_with_its_level() -> None:
     assert {name: int(level) for name, level in rows} == LEVELS
 
 
-def test_every_parameter_with_default_is_used() -> None:
+def test_every_postconf_default_is_used() -> None:
     sources = "".join(path.read_text() for path in Path(postconf.__file__).parent.glob("*.py"))
     asked = {name for name in postconf.DEFAULTS if sources.count(f'"{name}"') > 1}
     assert asked == set(postconf.DEFAULTS)

@@ -24,7 +24,7 @@ from tests.unit.checking import FRONT, MAIN, PROXY, names, postconf
 # Endless and binary files
 
 
-def test_fifo_as_unit_is_not_read(tmp_path: Path) -> None:
+def test_fifo_in_place_of_unit_is_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "postprox.service")
     with pytest.raises(UnreadableError, match="is not a regular file"):
         probe.read_unit(tmp_path / "postprox.service")
@@ -32,7 +32,7 @@ def test_fifo_as_unit_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 @pytest.mark.parametrize("name", ["postprox.service.d/a.conf", "environment"])
-def test_endless_file_next_to_unit_is_not_read(
+def test_endless_drop_in_or_environment_file_is_not_read(
     tmp_path: Path, name: str, make: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "postprox.service"
@@ -55,7 +55,7 @@ def test_link_to_dev_null_masks_unit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["main.cf", "master.cf"])
-def test_fifo_as_configuration_file_is_not_read(tmp_path: Path, name: str) -> None:
+def test_fifo_in_place_of_configuration_file_is_rejected(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(UnreadableError, match=rf"{name} is not a regular file"):
         probe.read_configuration(str(tmp_path))
@@ -68,7 +68,7 @@ def test_hanging_postconf_is_terminated(tmp_path: Path, monkeypatch: pytest.Monk
         probe.read_configuration("")
 
 
-def test_fifo_as_filter_has_no_interpreter(tmp_path: Path) -> None:
+def test_fifo_in_place_of_filter_has_no_interpreter(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "filter")
     assert probe._script(str(tmp_path / "filter")) == b""
 
@@ -118,7 +118,7 @@ def test_shebang_parser_matches_kernel(line: bytes, interpreter: str) -> None:
 
 
 @pytest.mark.parametrize("words", ["", "/p/postprox", "/p/other", "''", "/p/postprox -l 1 -d '' x"])
-def test_unit_with_arbitrary_command_can_be_probed(words: str) -> None:
+def test_invalid_command_line_in_unit_is_reported(words: str) -> None:
     configuration = parse(MAIN, FRONT, "")
     proxy = listening_proxy(unit.parse("u.service", [f"[Service]\nExecStart={words}\n"], {}))
     case = Setup(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
@@ -209,7 +209,7 @@ def test_access_probe_timeout_returns_none(tmp_path: Path, monkeypatch: pytest.M
 # systemd units
 
 
-def test_directory_as_unit_is_rejected(tmp_path: Path) -> None:
+def test_directory_in_place_of_unit_is_rejected(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(UnreadableError, match="is not a regular file"):
         probe.read_unit(tmp_path)
@@ -232,7 +232,7 @@ def test_numeric_user_is_resolved_to_name(tmp_path: Path, user: str, name: str) 
     assert probe.read_unit(tmp_path / "u.service").user == name
 
 
-def test_remedy_creates_unknown_numeric_user_with_its_id(tmp_path: Path) -> None:
+def test_remedy_creates_user_with_numeric_id(tmp_path: Path) -> None:
     (tmp_path / "u.service").write_text(
         "[Service]\nUser=4242424242\nExecStart=/p/postprox -l 1 up\n"
     )
@@ -266,7 +266,7 @@ def test_remedy_replaces_spool_directory(given: str, expected: str) -> None:
     assert finding.remedy == f"/usr/bin/python3 -m postprox {expected}"
 
 
-def test_remedy_for_shared_directory_is_effective(tmp_path: Path) -> None:
+def test_remedy_replaces_shared_spool_directory(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)

@@ -60,7 +60,7 @@ AT_THE_TRANSPORT = {
 
 
 @pytest.mark.parametrize("line", BEHIND_THE_PROXY)
-def test_harmful_setting_of_service_after_proxy_is_reported(line: str) -> None:
+def test_harmful_setting_of_reinjection_service_is_reported(line: str) -> None:
     name, own = BEHIND_THE_PROXY[line]
     parameter = line.partition(" ")[0]
     assert (name, f"postconf -P 127.0.0.1:10026/inet/{parameter}={own}") in {
@@ -72,7 +72,7 @@ def test_harmful_setting_of_service_after_proxy_is_reported(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", AT_THE_TRANSPORT)
-def test_harmful_setting_of_transport_is_reported(line: str) -> None:
+def test_harmful_setting_of_transport_to_proxy_is_reported(line: str) -> None:
     name, own = AT_THE_TRANSPORT[line]
     parameter = line.partition(" ")[0]
     (finding,) = after(line)
@@ -117,7 +117,7 @@ def test_short_smtpd_timeout_is_reported(timeout: str, names: list[str]) -> None
 
 
 @pytest.mark.parametrize("name", ["smtpd_recipient_limit", "message_size_limit"])
-def test_lower_limit_after_filter_is_reported(name: str) -> None:
+def test_limit_lower_after_than_before_filter_is_reported(name: str) -> None:
     (finding,) = before(f"{name} = 5000", f"127.0.0.1:10026/inet/{name} = 50\n")
     assert (finding.name, finding.remedy) == (
         "inherited-risk",

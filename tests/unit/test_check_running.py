@@ -231,7 +231,7 @@ def test_bad_unit_state_is_reported(
     assert remedy in checked.remedy
 
 
-def test_failing_service_is_reported_with_systemd_step(
+def test_failing_service_is_reported_with_reason(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.states["postprox.service"] = "restarting"
@@ -254,7 +254,7 @@ def test_stopped_unit_is_reported(site: Site, capsys: pytest.CaptureFixture[str]
     assert (checked.status, checked.names()) == (2, ["not-enabled", "not-running"])
 
 
-def test_outdated_process_command_line_causes_warning(
+def test_process_with_outdated_command_line_causes_warning(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.words = ("/usr/bin/python3", "-ISB", str(site.launcher), "-l", "10025", "old")
@@ -262,7 +262,7 @@ def test_outdated_process_command_line_causes_warning(
     assert (checked.status, checked.names()) == (1, ["not-reloaded"])
 
 
-def test_current_process_command_line_is_not_reported(
+def test_process_with_current_command_line_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (proxy,) = check(site, capsys).document["proxies"]
@@ -291,7 +291,7 @@ def test_listen_stream_without_reset_adds_address(
     assert check(site, capsys).names() == ["open-relay"]
 
 
-def test_remedy_restarts_outdated_socket_on_all_addresses(
+def test_remedy_restarts_socket_bound_to_all_addresses(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.machine.table = EVERYWHERE.format(11)
@@ -426,7 +426,7 @@ def test_remedy_corrects_files_before_it_restarts_service(
     assert check(site, capsys).name == "command-line\nfailing"
 
 
-def test_unused_unit_next_to_instances_is_not_reported(
+def test_unused_unit_is_not_reported_if_instances_run(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.disable()
@@ -448,7 +448,7 @@ def test_unused_unit_next_to_instances_is_not_reported(
     assert (finding["name"], finding["where"]) == ("failing", "postprox@2.service")
 
 
-def test_unused_unit_next_to_spawned_proxy_is_not_reported(
+def test_unused_unit_is_not_reported_if_proxy_is_spawned(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.disable()
@@ -475,7 +475,7 @@ def as_installed(site: Site) -> None:
     shutil.copy(ROOT / "packaging/postprox.default", site.directory / "postprox")
 
 
-def test_unedited_unit_without_route_does_not_count_as_proxy(
+def test_unedited_unit_is_ignored_if_postfix_does_not_use_it(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     as_installed(site)
@@ -483,7 +483,7 @@ def test_unedited_unit_without_route_does_not_count_as_proxy(
     assert check(site, capsys).names() == ["no-proxy"]
 
 
-def test_unedited_unit_with_route_must_be_enabled(
+def test_unedited_unit_must_be_enabled_if_postfix_uses_it(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     as_installed(site)
@@ -501,7 +501,7 @@ def test_unedited_unit_with_route_must_be_enabled(
         ({"amavisd"}, {10025}),
     ],
 )
-def test_proxy_listener_does_not_occupy_its_own_unit_port(
+def test_only_another_program_occupies_port_of_unit(
     site: Site, programs: set[str], ports: set[int]
 ) -> None:
     site.machine.programs = {11: programs}
@@ -509,7 +509,7 @@ def test_proxy_listener_does_not_occupy_its_own_unit_port(
     assert running.used_ports(site.machine, unit) == ports
 
 
-def test_any_listener_occupies_port_of_proxy_without_unit(site: Site) -> None:
+def test_any_program_occupies_port_if_proxy_has_no_unit(site: Site) -> None:
     assert running.used_ports(site.machine, None) == {10025}
 
 
@@ -587,7 +587,7 @@ def test_filter_hidden_by_protect_home_is_reported(
 
 
 @pytest.mark.parametrize("written", ["{{{filter} --fast}}", "{filter} --fast", "{{{filter}}}"])
-def test_filter_command_in_braces_or_without_quotes_is_reported(
+def test_braced_or_unquoted_filter_command_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], written: str
 ) -> None:
     own = written.format(filter=site.filter)
@@ -672,7 +672,9 @@ def test_socket_without_tcp_listener_is_reported(
     assert check(site, capsys).names() == []
 
 
-def test_missing_kill_mode_causes_warning(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unsuitable_kill_mode_causes_warning(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     site.write(site.arguments, "KillMode=control-group")
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (1, ["unit-stop"])
@@ -690,7 +692,7 @@ def test_program_without_slash_is_found_in_path(
 
 
 @pytest.mark.parametrize("setting", ["EnvironmentFile", "ReadWritePaths"])
-def test_missing_path_in_unit_is_reported(
+def test_nonexistent_path_in_unit_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], setting: str
 ) -> None:
     site.write(site.arguments, f"{setting}=-{site.directory}/optional")
@@ -909,7 +911,9 @@ def test_missing_systemd_raises_error(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("text", "runs"), [("{pid}\n", False), ("x", False), (None, False)])
-def test_reused_master_pid_counts_as_stopped(tmp_path: Path, text: str | None, runs: bool) -> None:
+def test_postfix_counts_as_stopped_if_master_pid_is_invalid(
+    tmp_path: Path, text: str | None, runs: bool
+) -> None:
     (tmp_path / "pid").mkdir()
     if text is not None:
         (tmp_path / "pid/master.pid").write_text(text.format(pid=os.getpid()))

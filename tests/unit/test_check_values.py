@@ -80,7 +80,7 @@ def test_number_out_of_range_is_reported(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("text", REFUSED)
 @pytest.mark.parametrize("name", ["default_process_limit", "smtpd_proxy_timeout"])
-def test_rejected_number_is_replaced_by_its_default(name: str, text: str) -> None:
+def test_check_uses_default_instead_of_rejected_number(name: str, text: str) -> None:
     assert names(found(f"{name} = {text}\n")) == QUIET | {"number"}
 
 

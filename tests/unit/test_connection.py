@@ -240,7 +240,7 @@ def test_original_message_is_delivered_if_outfile_is_unused(site: Site, command:
         "exec /nonexistent/program",
     ],
 )
-def test_failed_filter_causes_451_reply_with_reject_option(site: Site, command: str) -> None:
+def test_filter_failure_with_reject_option_causes_451_reply(site: Site, command: str) -> None:
     client, upstream = site.data("-r", "-c", command)
     client.says(*MESSAGE)
     client.sees_reply(b"451 ")
@@ -281,7 +281,7 @@ def test_unknown_exit_status_causes_451_reply(
     assert 'said="550 virus"' in warning
 
 
-def test_running_filter_is_killed_if_its_status_is_unknown(
+def test_filter_is_killed_if_its_status_cannot_be_determined(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started = tmp_path / "started"
@@ -468,14 +468,18 @@ def test_large_message_is_delivered_completely(site: Site) -> None:
         (1000, limits.MIN_READ),
     ],
 )
-def test_message_read_size_depends_on_ready_count(site: Site, ready_count: int, size: int) -> None:
+def test_message_read_size_depends_on_number_of_ready_descriptors(
+    site: Site, ready_count: int, size: int
+) -> None:
     site.data()
     site.loop.ready_count = ready_count
     assert site.connection._read_size == size
 
 
 @pytest.mark.parametrize(("ready_count", "size"), [(6, limits.READ_SIZE), (1000, limits.MIN_READ)])
-def test_command_read_size_depends_on_ready_count(site: Site, ready_count: int, size: int) -> None:
+def test_command_read_size_depends_on_number_of_ready_descriptors(
+    site: Site, ready_count: int, size: int
+) -> None:
     site.transaction()
     site.loop.ready_count = ready_count
     assert site.connection._read_size == size
@@ -529,7 +533,7 @@ def test_upstream_write_failure_is_reported_to_client(
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, None])
-def test_reply_before_end_of_data_is_not_final(
+def test_early_reply_is_not_relayed_as_final_reply(
     site: Site, monkeypatch: pytest.MonkeyPatch, error: type[OSError] | None
 ) -> None:
     client, upstream = site.data()
@@ -889,14 +893,14 @@ def test_earliest_deadline_is_correct_after_random_events(
 LMTP = "the client speaks LMTP: the transport must be smtp(8), not lmtp(8)"
 
 
-def test_lmtp_client_is_logged_by_session(site: Site, logged: list[str]) -> None:
+def test_single_session_logs_lmtp_client(site: Site, logged: list[str]) -> None:
     client, _ = site.transaction()
     client.says(b"LHLO client")
     client.sees(replies.NOT_LMTP.rstrip())
     assert logged == [LMTP]
 
 
-def test_lmtp_client_is_logged_by_server(site: Site, logged: list[str]) -> None:
+def test_session_passes_lmtp_warning_to_server(site: Site, logged: list[str]) -> None:
     client, _ = site.transaction()
     lines: list[str] = []
     site.connection.log_seldom = lambda _level, text: lines.append(text)

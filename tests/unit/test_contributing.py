@@ -24,12 +24,12 @@ def files(place: str) -> list[Path]:
     return found
 
 
-def test_table_rows_are_found() -> None:
+def test_all_table_rows_are_parsed() -> None:
     assert len(ROWS) == 7
 
 
 @pytest.mark.parametrize(("question", "place"), ROWS)
-def test_each_name_in_table_exists(question: str, place: str) -> None:
+def test_every_name_in_table_exists_in_its_file(question: str, place: str) -> None:
     text = "".join(path.read_text("utf-8") for path in files(place))
     for name in re.findall(r"`(?:Session\.)?([A-Za-z_]+)`", place):
         assert re.search(rf"\b{name}\b", text), f"{question}: {name} does not exist"

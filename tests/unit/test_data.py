@@ -211,7 +211,7 @@ def test_dot_after_possible_line_end_is_doubled(octet: int) -> None:
 
 
 @given(TEXTS, CUTS)
-def test_decoder_returns_wire_form_for_upstream(message: bytes, places: list[int]) -> None:
+def test_wire_form_equals_encoded_content(message: bytes, places: list[int]) -> None:
     decoder, content, wire = DotUnstuffer(), b"", b""
     for piece in cut(message + b"\r\n.\r\n", places):
         if not decoder.complete:
@@ -306,7 +306,7 @@ def test_lenient_server_does_not_see_early_end_of_data(
 
 
 @given(TEXTS)
-def test_second_pass_leaves_message_unchanged(message: bytes) -> None:
+def test_decoding_reverses_encoding(message: bytes) -> None:
     once, _, _ = decode(message, b"\r\n.\r\n")
     wire = send(once)
     again, ended, rest = decode(wire)

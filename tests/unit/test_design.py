@@ -33,7 +33,7 @@ def test_every_link_in_design_exists(link: str) -> None:
     assert (draw.DOCS / link).exists()
 
 
-def test_names_in_design_are_extracted() -> None:
+def test_identifiers_are_extracted_from_design() -> None:
     assert {"session._abandon_if_client_lost", "states.TRANSITIONS", "verdict.judge"} <= set(
         MEMBERS
     )
@@ -44,6 +44,6 @@ def test_transition_table_is_current() -> None:
     assert transitions.with_table(TEXT) == TEXT, "outdated table; run python3 -m docs.transitions"
 
 
-def test_transition_table_lists_successors_of_filtering() -> None:
+def test_transition_table_lists_successors_of_filtering_state() -> None:
     successors = set(re.findall(r"^\| `FILTERING` \| .* \| `([A-Z_]+)` \|$", TEXT, re.MULTILINE))
     assert successors == {"DELIVERING", "COMMAND", "CLOSED"}

@@ -86,7 +86,7 @@ def test_recipients_beyond_log_limit_are_counted() -> None:
     assert len(envelope.recipients) == limits.LOGGED_RECIPIENTS
 
 
-def test_empty_envelope_has_empty_variables() -> None:
+def test_empty_envelope_results_in_empty_variables() -> None:
     assert Envelope().environment(b"") == {
         b"SENDER": b"",
         b"RECIPIENT": b"",
@@ -241,7 +241,7 @@ E_ACUTE, EURO, CLEF = "é".encode(), "€".encode(), "𝄞".encode()
         (b"\xe9" * 200, b"\xe9" * 99),
     ],
 )
-def test_value_is_truncated_to_99_octets(value: bytes, cut: bytes) -> None:
+def test_environment_value_is_truncated_to_99_octets(value: bytes, cut: bytes) -> None:
     assert environment_value(value) == cut
 
 
@@ -250,14 +250,14 @@ def test_control_characters_are_removed_before_truncation() -> None:
 
 
 @given(st.text(max_size=150))
-def test_utf_8_value_remains_valid(text: str) -> None:
+def test_environment_value_remains_valid_utf_8(text: str) -> None:
     value = environment_value(text.encode())
     assert len(value) <= 99
     value.decode()
 
 
 @given(st.binary(max_size=250))
-def test_value_has_no_control_characters(value: bytes) -> None:
+def test_environment_value_has_no_control_characters(value: bytes) -> None:
     assert not any(octet < 32 or octet == 127 for octet in environment_value(value))
 
 

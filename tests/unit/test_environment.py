@@ -71,7 +71,7 @@ def test_parsed_values_match_systemd(text: str) -> None:
 
 
 @given(st.lists(st.text(alphabet="a '\"\\$`%#-", min_size=1), max_size=4))
-def test_written_words_are_parsed_unchanged(words: list[str]) -> None:
+def test_words_in_environment_file_are_parsed_unchanged(words: list[str]) -> None:
     text = environment.assignment(OPTIONS, environment.joined(words)) + "\n"
     read = unit.parse(
         "u", [f"[Service]\nEnvironmentFile=/e\nExecStart=/p ${OPTIONS} ${UPSTREAM}\n"], {"/e": text}
@@ -92,7 +92,7 @@ def test_error_in_environment_file_is_reported(text: str, problem: str) -> None:
     assert environment.parse(text).problems[0].startswith(problem)
 
 
-def test_error_in_other_variable_is_ignored() -> None:
+def test_error_on_irrelevant_line_is_ignored() -> None:
     assert environment.parse(f"export A=1\nword\n{OPTIONS}=-v\n").problems == []
 
 

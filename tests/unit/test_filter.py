@@ -103,7 +103,7 @@ def inheritable() -> Iterator[int]:
     os.close(descriptor)
 
 
-def test_no_other_descriptor_is_inherited(
+def test_filter_inherits_only_standard_descriptors(
     tmp_path: Path, inheritable: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Filter, "_descriptors_are_private", False)
@@ -204,7 +204,7 @@ def test_oversized_environment_raises_oserror() -> None:
         Filter("true", {b"X": b"x" * 1_000_000})
 
 
-def test_kill_reaches_leader_outside_its_group() -> None:
+def test_kill_reaches_filter_that_left_its_process_group() -> None:
     leaves = "os.setpgid(0, os.getpgid(os.getppid()))"
     program = f"import os, time; {leaves}; print(flush=True); time.sleep(1000)"
     running = Filter(f"exec {sys.executable} -IS -c '{program}' >&2", dict(os.environb))
@@ -274,7 +274,7 @@ def test_complex_command_is_run_by_shell(tmp_path: Path, arguments: str) -> None
         ("empty", "", 0o755, 0),
     ],
 )
-def test_non_executable_plain_command_results_in_shell_exit_status(
+def test_plain_command_is_run_by_shell_if_exec_fails(
     tmp_path: Path, name: str, text: str | None, mode: int, status: int
 ) -> None:
     path = tmp_path / name
@@ -293,7 +293,9 @@ def test_directory_as_plain_command_results_in_exit_status_126(tmp_path: Path) -
 @pytest.mark.parametrize(
     "number", [errno.EIO, errno.E2BIG, errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE]
 )
-def test_failed_spawn_is_not_retried_by_shell(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_resource_error_is_not_retried_by_shell(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     started: list[str] = []
 
     def refuse(path: str, *_: object, **__: object) -> int:

@@ -17,7 +17,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_text_built_from_option_table_matches_golden_file(name: str) -> None:
+def test_help_text_matches_golden_file(name: str) -> None:
     # The module builds the texts on import. tests/mutation changes the table after that.
     importlib.reload(help_text)
     assert help_text.TEXTS[name] == (GOLDEN / FILES[name]).read_text(encoding="utf-8")

@@ -13,11 +13,11 @@ def test_filter_line_limit_exceeds_reply_line_limit() -> None:
     assert limits.REPLY_LINE < limits.FILTER_LINE
 
 
-def test_keepalive_precedes_upstream_idle_timeout() -> None:
+def test_keepalive_interval_is_shorter_than_upstream_idle_timeout() -> None:
     assert limits.KEEPALIVE * 3 < 300
 
 
-def test_connect_timeout_precedes_postfix_timeout() -> None:
+def test_connect_timeout_is_shorter_than_postfix_timeout() -> None:
     assert limits.CONNECT < 100
 
 
@@ -49,6 +49,6 @@ def test_log_backlog_and_exit_flush_are_bounded() -> None:
     assert limits.LOG_EXIT_FLUSH == 1
 
 
-def test_reads_for_ninety_clients_are_bounded() -> None:
+def test_reads_per_iteration_are_bounded_for_ninety_clients() -> None:
     assert max(limits.READ_PER_ITERATION, 90 * limits.MIN_READ) <= 1 << 19
     assert limits.MESSAGE_READ < limits.READ_PER_ITERATION

@@ -459,7 +459,7 @@ def test_port_is_bound_if_no_socket_is_passed(variables: tuple[str, ...], tmp_pa
 
 
 @pytest.mark.parametrize("process", ["", "9" * 5000, "soon", "-1"])
-def test_invalid_listen_pid_ignores_passed_sockets(
+def test_passed_sockets_are_ignored_if_listen_pid_is_invalid(
     process: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variables = {b"LISTEN_PID": process.encode(), b"LISTEN_FDS": b"1"}
@@ -733,7 +733,7 @@ def test_exit_preserves_pid_file_of_another_server(
 
 
 @pytest.mark.parametrize("child", [1, 12345678])
-def test_pid_file_is_passed_to_child(tmp_path: Path, child: int) -> None:
+def test_pid_file_is_rewritten_with_child_pid(tmp_path: Path, child: int) -> None:
     file = tmp_path / "pid"
     with listen._PidFile(str(file)) as pid_file:
         pid_file.write(12345)
@@ -742,7 +742,9 @@ def test_pid_file_is_passed_to_child(tmp_path: Path, child: int) -> None:
     assert (file.read_text(), file.stat().st_ino) == (f"{child}\n", inode)
 
 
-def test_pid_file_failure_stops_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pid_file_write_failure_stops_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: object) -> NoReturn:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -758,7 +760,7 @@ def test_pid_file_failure_stops_child(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("refused", ["--metrics", "--pid-file"])
-def test_unwritable_file_leaves_no_other_file(refused: str, tmp_path: Path) -> None:
+def test_failed_start_leaves_no_files(refused: str, tmp_path: Path) -> None:
     [other] = {"--metrics", "--pid-file"} - {refused}
     host, port = own_address()
     files = (refused, str(tmp_path / "missing/file"), other, str(tmp_path / "file"))

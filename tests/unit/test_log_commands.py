@@ -320,7 +320,7 @@ def test_percentiles_use_nearest_rank_method(number: int, median: int, high: int
     assert shell(command, values) == f"{number} runs, median {median}.000 s, 95 % {high}.000 s\n"
 
 
-def test_chain_writes_documented_line(tmp_path: Path) -> None:
+def test_chain_example_writes_documented_log_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.sh"
     broken.write_text("#!/bin/sh\nexit 2\n")
     broken.chmod(0o755)

@@ -62,7 +62,7 @@ def test_unknown_values_are_logged_as_empty() -> None:
         (b"", b"", "lost"),
     ],
 )
-def test_result_depends_on_reply(reply: bytes, rejected: bytes, result: str) -> None:
+def test_logged_result_depends_on_final_reply(reply: bytes, rejected: bytes, result: str) -> None:
     message = Message(0.0)
     message.verdict = Verdict(REJECT if rejected else ACCEPT, rejected)
     assert f" result={result} " in line(message, an_envelope(), reply)
@@ -120,7 +120,7 @@ def test_value_is_quoted_if_necessary(octets: bytes, shown: str) -> None:
 
 
 @pytest.mark.parametrize("octet", range(256))
-def test_every_octet_is_logged(octet: int) -> None:
+def test_every_octet_is_logged_in_printable_form(octet: int) -> None:
     character = chr(octet)
     if character in ('"', "\\"):
         shown = f'"\\{character}"'

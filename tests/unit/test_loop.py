@@ -132,7 +132,7 @@ def test_stale_events_are_not_passed_to_reused_descriptor(
         connection.close()
 
 
-def test_handler_can_read_ready_count(loop: Loop) -> None:
+def test_handler_can_read_number_of_ready_descriptors(loop: Loop) -> None:
     pairs = [socket.socketpair() for _ in range(3)]
     crowds: list[int] = []
 
@@ -153,7 +153,7 @@ def test_handler_can_read_ready_count(loop: Loop) -> None:
         theirs.close()
 
 
-def test_ready_count_is_one_during_timer_call(loop: Loop) -> None:
+def test_one_descriptor_counts_as_ready_during_timer_call(loop: Loop) -> None:
     assert loop.ready_count == 1
     alarm = Alarm(loop.clock())
     loop.add(alarm)
@@ -505,7 +505,7 @@ def test_child_exit_without_sigchld_is_handled_before_timer(loop: Loop) -> None:
     assert limit.history == ["event"]
 
 
-def test_child_exit_precedes_timer_if_poll_fails(
+def test_child_exit_is_handled_before_timer_if_poll_fails(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = TimeLimit(loop.clock())
@@ -597,7 +597,7 @@ def test_deadline_in_past_triggers_timer(
     assert alarm.rang == 1
 
 
-def test_slightly_late_deadline_triggers_timer(loop: Loop, held: Held) -> None:
+def test_short_delay_does_not_postpone_timer(loop: Loop, held: Held) -> None:
     alarm = Alarm(loop.clock() + 3)
     loop.add(alarm)
     held.late = 3 + limits.HELD_UP / 2
@@ -695,7 +695,7 @@ def test_failing_wait_does_not_delay_deadline(
     assert alarm.rang == 1
 
 
-def test_failing_log_does_not_end_loop(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_failure_does_not_end_loop(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     alarm = Alarm(loop.clock())
     loop.add(alarm)
     monkeypatch.setattr("postprox.shell.log.write", raising(MemoryError))

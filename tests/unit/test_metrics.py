@@ -64,7 +64,9 @@ def test_metrics_are_first_written_to_temporary_file(
     assert path.read_text() == "new"
 
 
-def test_link_or_fifo_next_to_metrics_file_is_not_opened(loop: Loop, tmp_path: Path) -> None:
+def test_link_or_fifo_with_predicted_temporary_name_is_not_opened(
+    loop: Loop, tmp_path: Path
+) -> None:
     path, victim = tmp_path / "postprox.prom", tmp_path / "victim"
     victim.write_text("precious")
     beside = Path(f"{path}.{os.getpid()}")
@@ -98,7 +100,7 @@ def test_writing_metrics_closes_descriptor(loop: Loop, tmp_path: Path) -> None:
     assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
 
-def test_unwritable_file_is_logged_only_once_until_write_succeeds(
+def test_write_failure_is_logged_once_until_write_succeeds(
     loop: Loop, tmp_path: Path, told: list[tuple[int, str]]
 ) -> None:
     directory = tmp_path / "later"

@@ -179,7 +179,7 @@ def test_temporary_file_of_killed_server_is_removed(tmp_path: Path, pid: Callabl
 
 
 @pytest.mark.parametrize("pid", [1, os.getppid()])
-def test_temporary_file_of_another_process_is_not_removed(tmp_path: Path, pid: int) -> None:
+def test_temporary_file_of_another_running_process_is_not_removed(tmp_path: Path, pid: int) -> None:
     file = left_behind(tmp_path, pid)
     file.touch()
     newfile.remove_stale(tmp_path)
@@ -208,7 +208,7 @@ def test_file_of_another_user_is_not_removed(
     assert file.exists()
 
 
-def test_missing_directory_is_ignored_by_stale_file_removal(tmp_path: Path) -> None:
+def test_stale_file_removal_ignores_missing_directory(tmp_path: Path) -> None:
     newfile.remove_stale(tmp_path / "missing")
 
 

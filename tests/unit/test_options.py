@@ -266,7 +266,7 @@ def test_empty_command_is_accepted() -> None:
     assert parse(["up", "-c", ""]).command == ""
 
 
-def test_option_table_lists_every_attribute() -> None:
+def test_option_table_covers_every_attribute_of_options() -> None:
     attributes = {attribute for _, _, _, attribute, *_ in TABLE}
     assert set(Options.__slots__) - attributes == {"clock_speed", "target"}
 
@@ -277,7 +277,7 @@ def test_option_names_are_unique() -> None:
 
 
 @pytest.mark.parametrize("record", TABLE, ids=[name for _, name, *_ in TABLE])
-def test_option_in_table_is_parsed(record: Record) -> None:
+def test_every_option_in_table_is_parsed(record: Record) -> None:
     _, name, argument, attribute, _, applies, _ = record
     value = {"[IP:]PORT": "26", "SEC": "5", "N": "5", "syslog|stderr": "syslog"}
     words = [f"--{name}"] + [value.get(argument, "/x")] * bool(argument)
@@ -401,7 +401,7 @@ def test_any_command_line_is_parsed_or_rejected(arguments: list[str]) -> None:
     assert options.information or options.target.text
 
 
-def test_unix_socket_has_path_and_default_port() -> None:
+def test_unix_socket_address_has_path_and_default_port() -> None:
     target = parse(["unix:/run/up"]).target
     assert (target.host, target.port, target.path) == ("", 25, "/run/up")
 

@@ -493,7 +493,7 @@ def versions(prefix: Path) -> set[Path]:
     return set((prefix / "lib/postprox-versions").resolve().iterdir())
 
 
-def test_upgrade_removes_all_but_previous_version(own: Path) -> None:
+def test_upgrade_keeps_only_current_and_previous_version(own: Path) -> None:
     installed = [version(own)]
     for _ in range(2):
         install("--prefix", own, "--python", PYTHON)
@@ -682,14 +682,14 @@ def test_reinstallation_removes_stale_files(own: Path) -> None:
     assert not stale.exists()
 
 
-def test_new_version_preserves_edited_options(own: Path) -> None:
+def test_upgrade_preserves_edited_options_file(own: Path) -> None:
     file = own / "etc/default/postprox"
     file.write_text("POSTPROX_UPSTREAM=192.0.2.1\n")
     assert install("--prefix", own, "--python", PYTHON).returncode == 0
     assert file.read_text() == "POSTPROX_UPSTREAM=192.0.2.1\n"
 
 
-def test_new_version_replaces_unedited_options(own: Path) -> None:
+def test_upgrade_replaces_unedited_options_file(own: Path) -> None:
     file = own / "etc/default/postprox"
     for old in (file, own / "lib/postprox/default"):
         old.write_text("# of an earlier version\n")
@@ -697,7 +697,7 @@ def test_new_version_replaces_unedited_options(own: Path) -> None:
     assert file.read_text() == (PACKAGING / "postprox.default").read_text()
 
 
-def test_uninstallation_preserves_edited_options(own: Path) -> None:
+def test_uninstallation_preserves_edited_options_file(own: Path) -> None:
     file = own / "etc/default/postprox"
     file.write_text("POSTPROX_UPSTREAM=192.0.2.1\n")
     removed = install("--prefix", own, "--uninstall")
@@ -705,7 +705,7 @@ def test_uninstallation_preserves_edited_options(own: Path) -> None:
     assert [path for path in own.rglob("*") if not path.is_dir()] == [file]
 
 
-def test_uninstallation_preserves_options_file_from_package(own: Path) -> None:
+def test_uninstallation_preserves_preexisting_options_file(own: Path) -> None:
     (own / "lib/postprox/default").unlink()  # The options file already existed.
     install("--prefix", own, "--python", PYTHON)
     install("--prefix", own, "--uninstall")
@@ -887,7 +887,7 @@ def test_uncreatable_prefix_is_reported(tmp_path: Path) -> None:
     assert f"{tmp_path}/file/lib cannot be made: run this as root" in done.stderr
 
 
-def test_package_build_lists_all_requirements() -> None:
+def test_packaging_page_lists_all_build_requirements() -> None:
     (needs,) = re.findall(r'^needs="(.*)"$', (PACKAGING / "deb").read_text(), re.MULTILINE)
     assert f"\n    apt-get install --no-install-recommends {needs}\n" in (
         PACKAGING / "README.md"
@@ -1025,7 +1025,7 @@ def test_service_stop_does_not_kill_running_filter() -> None:
     assert unit("postprox.service")["Service"]["KillMode"] == "mixed"
 
 
-def test_template_socket_shares_port() -> None:
+def test_socket_instances_can_share_port() -> None:
     shared, single = unit("postprox@.socket")["Socket"], unit("postprox.socket")["Socket"]
     assert dict(shared) == {**single, "reuseport": "yes"}
 

@@ -153,7 +153,7 @@ def test_strict_option_is_reported(rehearse: Rehearse) -> None:
     assert "exit status 1 without a reply code (--strict)" in text
 
 
-def test_timeout_is_reported(rehearse: Rehearse) -> None:
+def test_filter_timeout_is_reported(rehearse: Rehearse) -> None:
     message = rehearse.one("echo working >&2; sleep 60", "-t", "0.2")
     assert (message["verdict"], message["timed_out"]) == ("fail-open", True)
     assert message["filter"]["status"] is None
@@ -344,7 +344,7 @@ def test_client_sends_commands_like_postfix(rehearse: Rehearse) -> None:
     assert said == ["EHLO", "XFORWARD", "MAIL", "RCPT", "DATA", "content", "QUIT"]
 
 
-def test_upstream_quit_precedes_client_quit_after_rejection(
+def test_rejection_sends_quit_upstream_before_client_quits(
     rehearse: Rehearse,
 ) -> None:
     events = rehearse.one("exit 1")["dialogue"]
@@ -358,7 +358,7 @@ def test_upstream_quit_precedes_client_quit_after_rejection(
     ]
 
 
-def test_unchanged_command_is_shown_as_one_step() -> None:
+def test_relayed_command_is_shown_as_one_step() -> None:
     dialogue = Dialogue()
     dialogue.note(CLIENT, PROXY, COMMAND, b"NOOP\r\n")
     dialogue.note(PROXY, UPSTREAM, COMMAND, b"NOOP\r\n")
@@ -472,7 +472,7 @@ def test_envelope_is_read_from_header(
 # Differences
 
 
-def test_difference_near_end_has_line_number() -> None:
+def test_diff_near_end_of_large_message_has_line_number() -> None:
     old = b"".join(b"%d\r\n" % number for number in range(9000))
     lines = difference(old, old.replace(b"\r\n7000\r\n", b"\r\nx\r\n"))
     assert lines is not None

@@ -138,7 +138,7 @@ def test_directory_of_empty_files_is_rejected(rehearse: Rehearse) -> None:
 
 @pytest.mark.parametrize("command", ["nosuchcommand", "/nonexistent/filter", "./1.eml", "/tmp"])
 @pytest.mark.parametrize("expected", [[], ["--expect", "fail"], ["--expect", "accept"]])
-def test_expectations_are_ignored_if_filter_cannot_start(
+def test_expectation_does_not_hide_filter_start_failure(
     rehearse: Rehearse, command: str, expected: list[str]
 ) -> None:
     result = rehearse("--brief", "-c", command, *expected, *saved(rehearse, MESSAGE))
@@ -237,7 +237,7 @@ def test_observer_does_not_change_environment(rehearse: Rehearse) -> None:
 
 
 @pytest.mark.parametrize("sizes", [[1, 2, 3], [9, 9, 9, 1], [100], [8, 8, 1] * 50])
-def test_record_ends_with_last_octets_after_each_write(tmp_path: Path, sizes: list[int]) -> None:
+def test_record_always_ends_with_last_octets(tmp_path: Path, sizes: list[int]) -> None:
     whole = b""
     with (tmp_path / "record").open("w+b", 0) as file:
         tail = Tail(file.fileno(), kept=8)
@@ -363,7 +363,7 @@ def test_from_line_after_long_line_is_not_a_separator(
 LONG = "a" * 300
 
 
-def test_long_word_in_command_is_not_watched_as_file() -> None:
+def test_long_word_in_command_is_not_treated_as_file_name() -> None:
     settings = options.parse(["-c", f"sh -c ': {LONG}'"])
     assert set(watch.state(settings)) == set(settings.messages)
 

@@ -305,7 +305,7 @@ def test_filter_has_same_user_and_group_ids_as_under_spawn(public: Path) -> None
 @as_another_user
 @pytest.mark.parametrize("name", ["environment", "stderr", "status", "outfile"])
 @pytest.mark.parametrize("plant", ["ln -s {}", "mkfifo", "mkdir"])
-def test_file_replacing_record_is_not_read_by_root(public: Path, name: str, plant: str) -> None:
+def test_root_does_not_read_file_that_replaces_record(public: Path, name: str, plant: str) -> None:
     secret = public / "secret"
     secret.write_text("root's own\0\n")
     secret.chmod(0o600)
@@ -315,7 +315,7 @@ def test_file_replacing_record_is_not_read_by_root(public: Path, name: str, plan
 
 
 @as_another_user
-def test_directory_replacing_records_is_not_read_by_root(public: Path) -> None:
+def test_root_does_not_read_directory_that_replaces_records(public: Path) -> None:
     private = public / "private"
     private.mkdir(mode=0o700)
     (private / "stderr").write_text("root's own\n")

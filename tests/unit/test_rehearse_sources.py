@@ -76,7 +76,7 @@ def test_quoted_from_line_does_not_split_message(tmp_path: Path, line: bytes) ->
     assert read(box) == [text.replace(b">From", b"From")] * 2
 
 
-def test_separator_without_empty_line_does_not_split_mbox(tmp_path: Path) -> None:
+def test_separator_without_preceding_empty_line_does_not_split_mbox(tmp_path: Path) -> None:
     box = tmp_path / "inbox"
     box.write_bytes(SEPARATOR + b"Subject: x\n\nhello\n" + SEPARATOR)
     assert len(names(box)) == 1

@@ -260,7 +260,7 @@ def test_idle_server_wakes_up_only_for_watchdog(
 
 
 @pytest.mark.parametrize("timeline", [60], indirect=True)
-def test_watchdog_is_sent_during_unchanged_status(
+def test_watchdog_is_sent_even_if_status_is_unchanged(
     timeline: Timeline, manager: ServiceNotifier
 ) -> None:
     timeline.has_sessions(1)

@@ -344,7 +344,7 @@ def test_reduced_session_limit_is_logged(
     ]
 
 
-def test_unreduced_session_limit_is_not_logged(site: Site, logged: Lines) -> None:
+def test_nothing_is_logged_if_session_limit_is_not_reduced(site: Site, logged: Lines) -> None:
     site.serves("--max-sessions", "3")
     assert logged == []
 
@@ -407,7 +407,7 @@ def test_server_start_time_is_unix_time(
     ) in file.read_text()
 
 
-def test_unknown_backlog_counts_as_zero() -> None:
+def test_backlog_of_non_tcp_socket_counts_as_zero() -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         assert listen._waiting(listener) == 0
 
@@ -445,7 +445,7 @@ def test_pid_file_is_world_readable(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o644
 
 
-def test_unwritten_pid_file_is_not_removed(tmp_path: Path) -> None:
+def test_pid_file_not_written_by_server_is_not_removed(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     file.write_text("1\n")
     with listen._PidFile(str(file)):

@@ -84,14 +84,14 @@ def test_quit_before_client_eof_is_answered() -> None:
 
 
 @pytest.mark.parametrize("behind", [b"NOOP\r\n", b"QUIT", b"RSET\r\nQUI"])
-def test_input_other_than_quit_does_not_prevent_abort_at_client_eof(behind: bytes) -> None:
+def test_only_complete_quit_prevents_abort_at_client_eof(behind: bytes) -> None:
     dialogue = in_data()
     dialogue.client_sends(lines(*MESSAGE) + behind)
     dialogue.client_ends()
     dialogue.is_over_after_goodbye()
 
 
-def test_quit_in_discarded_octets_aborts_message() -> None:
+def test_quit_in_bdat_content_does_not_prevent_abort() -> None:
     dialogue = in_filter()
     dialogue.client_says(b"BDAT 6", b"QUIT")
     dialogue.client_ends()
@@ -157,7 +157,7 @@ def test_client_reset_aborts_message_despite_quit() -> None:
     assert dialogue.session.client_closed
 
 
-def test_proxy_sends_quit_once_if_client_resets_connection_after_quit() -> None:
+def test_client_reset_causes_no_second_quit() -> None:
     dialogue = greeted()
     dialogue.client_says(b"QUIT")
     dialogue.client_is_reset()

@@ -149,7 +149,7 @@ def test_final_reply_is_relayed_unchanged(reply: bytes) -> None:
         ),
     ],
 )
-def test_non_354_reply_to_data_ends_message(reply: bytes, expected: bytes) -> None:
+def test_reply_to_data_other_than_354_ends_delivery(reply: bytes, expected: bytes) -> None:
     dialogue = in_delivery()
     dialogue.upstream_says(reply)
     dialogue.client_sees(expected)
@@ -191,7 +191,7 @@ def test_proxy_omits_rset_if_client_command_resets_transaction(command: bytes) -
         relayed(dialogue, MAIL)
 
 
-def test_refusal_during_message_ends_delivery() -> None:
+def test_upstream_refusal_before_end_of_data_ends_delivery() -> None:
     dialogue = sending()
     dialogue.upstream_says(b"552 too big")
     dialogue.client_sees(b"552 too big")

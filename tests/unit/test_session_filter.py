@@ -59,7 +59,7 @@ def test_failed_filter_delivers_original_message(status: int | None, failure: st
 
 
 @FAILURES
-def test_failed_filter_causes_451_reply_with_reject_option(
+def test_filter_failure_with_reject_option_causes_451_reply(
     status: int | None, failure: str
 ) -> None:
     dialogue = in_filter(reject_failures=True)
@@ -150,7 +150,7 @@ def test_timed_out_filter_is_killed_and_message_is_accepted() -> None:
     assert warning.endswith(' said="still scanning"')
 
 
-def test_timed_out_filter_causes_451_reply_with_reject_option() -> None:
+def test_filter_timeout_with_reject_option_causes_451_reply() -> None:
     dialogue = in_filter(filter_timeout=30, reject_failures=True)
     dialogue.seconds_pass(31)
     dialogue.filter_is_gone()
@@ -228,7 +228,9 @@ def seen_by_filter(dialogue: Dialogue) -> tuple[bytes, bytes]:
         [(XFORWARD[0], b"550 no")],
     ],
 )
-def test_filter_receives_client_name_without_xforward(commands: list[tuple[bytes, bytes]]) -> None:
+def test_filter_receives_hello_name_without_xforward_values(
+    commands: list[tuple[bytes, bytes]],
+) -> None:
     dialogue = greeted()
     for command, reply in commands:
         relayed(dialogue, command, reply)
@@ -262,7 +264,7 @@ def test_each_command_after_rejection_gets_one_reply() -> None:
     dialogue.is_over()
 
 
-def test_command_after_rejection_reconnects() -> None:
+def test_command_after_rejection_causes_reconnection() -> None:
     dialogue = reconnecting()
     dialogue.nothing_is_said()
     dialogue.upstream_says(b"220 up again")
@@ -284,7 +286,7 @@ def test_new_hello_replaces_replayed_hello(hello: bytes) -> None:
     dialogue.client_sees(b"250 up")
 
 
-def test_hello_that_client_never_sent_is_not_replayed() -> None:
+def test_missing_hello_is_not_replayed() -> None:
     dialogue = connected()
     begin_transaction(dialogue)
     send_message(dialogue)
@@ -315,7 +317,7 @@ def test_message_after_rejection_is_delivered() -> None:
     assert codes == [b"250", b"250", b"354", b"250"]
 
 
-def test_authenticated_client_must_reconnect() -> None:
+def test_authenticated_client_must_reconnect_after_rejection() -> None:
     dialogue = greeted()
     relayed(dialogue, b"AUTH PLAIN x", b"235 ok")
     begin_transaction(dialogue)

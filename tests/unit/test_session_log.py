@@ -137,7 +137,7 @@ def test_message_is_counted_only_in_listening_mode(level: int, listening: bool) 
     assert dialogue.counted == counted
 
 
-def test_message_below_log_level_is_not_logged() -> None:
+def test_informational_line_is_not_logged_at_warning_level() -> None:
     dialogue = in_transaction()
     dialogue.session._options.log_level = log_levels.WARNING
     dialogue.log.clear()

@@ -166,7 +166,7 @@ ORDERS = st.lists(st.integers(0, 3), min_size=1, max_size=20)
 
 
 @given(scripts(), SIZES, ORDERS)
-def test_session_is_independent_of_event_order_and_blocks(
+def test_result_is_independent_of_event_order_and_block_boundaries(
     script: Script, sizes: list[int], order: list[int]
 ) -> None:
     whole = script.begin([1 << 30], [0])
@@ -302,7 +302,7 @@ def test_every_reply_to_client_is_complete(
     assert not seen or seen.endswith(b"\n")
 
 
-def test_message_marker_in_command_is_detected() -> None:
+def test_relayed_command_with_message_marker_is_detected() -> None:
     dialogue = Dialogue()
     dialogue.client_sends(lines(b"NOOP " + MARK))
     dialogue.upstream_connects()

@@ -130,7 +130,7 @@ def test_proxy_replies_are_sent_in_order() -> None:
     assert codes == [b"250", b"502", b"250", b"503", b"502"]
 
 
-def test_command_processing_pauses_after_limit() -> None:
+def test_number_of_commands_per_iteration_is_limited() -> None:
     dialogue = greeted()
     dialogue.to_client.clear()
     dialogue.client_says(*[b"STARTTLS"] * 1000)
@@ -337,7 +337,7 @@ def test_client_eof_discards_incomplete_command(octets: bytes) -> None:
     dialogue.is_over_after_goodbye()
 
 
-def test_commands_before_early_eof_are_handled() -> None:
+def test_commands_are_handled_if_client_eof_precedes_greeting() -> None:
     dialogue = Dialogue()
     dialogue.client_says(b"EHLO x", b"QUIT")
     dialogue.client_ends()
@@ -350,7 +350,7 @@ def test_commands_before_early_eof_are_handled() -> None:
     dialogue.is_over()
 
 
-def test_commands_before_client_eof_are_handled() -> None:
+def test_commands_are_handled_despite_client_eof() -> None:
     dialogue = greeted()
     dialogue.client_says(b"NOOP", b"VRFY x")
     dialogue.client_ends()

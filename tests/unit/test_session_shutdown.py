@@ -130,14 +130,14 @@ def test_stop_of_closed_session_is_ignored(event: Callable[[Dialogue], None]) ->
 
 
 @pytest.mark.parametrize("stage", [in_filter, in_delivery, sending])
-def test_termination_before_end_of_data_aborts_message(stage: Stage) -> None:
+def test_termination_aborts_message_not_yet_delivered(stage: Stage) -> None:
     dialogue = stage()
     dialogue.is_terminated(10)
     dialogue.client_sees(replies.SHUTTING_DOWN.rstrip())
     assert dialogue.deliveries == 0
 
 
-def test_termination_after_end_of_data_waits_for_final_reply() -> None:
+def test_termination_after_delivery_waits_for_final_reply() -> None:
     dialogue = sent()
     dialogue.is_terminated(10)
     dialogue.seconds_pass(9)

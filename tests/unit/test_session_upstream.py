@@ -174,7 +174,7 @@ def test_unsolicited_reply_does_not_answer_next_command() -> None:
     dialogue.is_over(exit_status=1)
 
 
-def test_reply_pipelined_with_354_is_not_final() -> None:
+def test_reply_pipelined_with_354_is_not_relayed() -> None:
     dialogue = in_delivery()
     dialogue.upstream_is_fast = False
     dialogue.upstream_says(b"354 go on", b"250 ok")
@@ -335,7 +335,7 @@ def test_proxy_sends_noop_to_idle_upstream_each_minute(stage: Stage) -> None:
         dialogue.client_sees()
 
 
-def test_idle_time_before_data_counts_towards_keepalive() -> None:
+def test_keepalive_interval_includes_idle_time_before_data() -> None:
     dialogue = in_transaction()
     dialogue.seconds_pass(50)
     dialogue.client_says(b"DATA")

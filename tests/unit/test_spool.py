@@ -74,7 +74,7 @@ def test_message_can_be_read_twice(spool: Spool) -> None:
     assert [content(spool), content(spool)] == [b"one\r\n", b"one\r\n"]
 
 
-def test_last_block_is_not_followed_by_read(spool: Spool) -> None:
+def test_no_read_follows_short_block(spool: Spool) -> None:
     spool.store(b"", b"x" * (limits.COPY_SIZE + 1))
     descriptor = os.dup(spool.original)
     reading = blocks(descriptor)
@@ -88,7 +88,7 @@ def test_message_is_read_in_blocks(spool: Spool) -> None:
     assert [len(block) for block in spool.original_blocks()] == [limits.COPY_SIZE, 1]
 
 
-def test_original_is_not_read_after_last_block(
+def test_no_read_follows_last_block_of_original(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool.store(b"one\n", b"one\r\n.\r\n")
@@ -110,7 +110,7 @@ def test_message_is_stored_in_unnamed_file(spool: Spool, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_email_contains_message(offered: Spool) -> None:
+def test_email_file_contains_message(offered: Spool) -> None:
     assert Path(offered.email).read_bytes() == b"Subject: x\n\nbody\n"
 
 
@@ -123,7 +123,7 @@ def test_filter_files_are_readable_only_by_owner(offered: Spool) -> None:
     assert modes == [0o600, 0o600]
 
 
-def test_changing_email_does_not_change_message(offered: Spool) -> None:
+def test_changing_email_file_does_not_change_message(offered: Spool) -> None:
     Path(offered.email).write_bytes(b"changed\n")
     assert content(offered) == b"Subject: x\r\n\r\nbody\r\n.\r\n"
 
@@ -379,12 +379,12 @@ def is_locked(path: str) -> bool:
     return b"BlockingIOError" in subprocess.run(command, capture_output=True, check=False).stderr
 
 
-def test_email_is_locked_during_proxy_lifetime(offered: Spool) -> None:
+def test_email_file_is_locked(offered: Spool) -> None:
     assert is_locked(offered.email)
 
 
 @pytest.mark.parametrize("missing", ["no_nameless_files", "no_proc"])
-def test_named_email_is_locked_at_creation(
+def test_email_file_created_with_name_is_locked(
     missing: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     request.getfixturevalue(missing)
@@ -566,7 +566,7 @@ def test_directory_that_exceeds_removal_limit_is_logged(
     assert said == [f"cannot remove {spool.outfile}: Directory not empty"]
 
 
-def test_second_removal_removes_remaining_files(
+def test_failed_removal_is_retried(
     offered: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = posix.unlink

@@ -289,7 +289,7 @@ def test_outfile_is_removed_if_email_is_not_regular(
     assert swept(tmp_path) == ["email"]
 
 
-def test_unreadable_email_is_removed_without_proc(
+def test_unreadable_email_is_removed_if_proc_is_not_mounted(
     tmp_path: Path, passes: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without /proc, the C library cannot change a mode without following symbolic links."""

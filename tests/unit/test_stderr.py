@@ -143,7 +143,7 @@ def test_informational_lines_are_dropped_before_warnings(
     assert warning.endswith(b": " + b"w" * 1000)
 
 
-def test_full_pipe_backlog_is_bounded(written: StandardError, pipe: Pipe) -> None:
+def test_backlog_is_bounded_if_pipe_is_full(written: StandardError, pipe: Pipe) -> None:
     pipe.fill()
     for _ in range(1000):
         written.write(log_levels.ERROR, "x" * 1000)
@@ -182,7 +182,7 @@ def test_log_thread_waits_for_full_nonblocking_pipe(
     assert (written.dropped, os.get_blocking(pipe.writer)) == (0, False)
 
 
-def test_exit_flush_of_full_pipe_has_time_limit(
+def test_exit_flush_has_time_limit_if_pipe_is_full(
     written: StandardError, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LOG_EXIT_FLUSH", 0.02)

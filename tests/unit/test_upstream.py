@@ -30,7 +30,7 @@ def site() -> Site:
     return Site()
 
 
-def test_upstream_connection_is_initially_absent(site: Site) -> None:
+def test_no_upstream_connection_exists_initially(site: Site) -> None:
     assert site.link.state == upstream.ABSENT
     assert site.link.deadline == limits.NEVER
 
@@ -85,14 +85,16 @@ def test_client_disconnect_shortens_reply_timeout(site: Site, awaited: str) -> N
 
 
 @pytest.mark.parametrize("awaited", [upstream.GREETING, upstream.DATA, upstream.FINAL])
-def test_client_disconnect_does_not_shorten_final_reply_timeout(site: Site, awaited: str) -> None:
+def test_client_disconnect_does_not_shorten_greeting_and_data_timeouts(
+    site: Site, awaited: str
+) -> None:
     connection = site.ready()
     connection.client_gone()
     connection.expect(awaited)
     assert connection.deadline > site.now + limits.REPLY_AFTER_CLIENT_EOF
 
 
-def test_awaited_description_identifies_next_reply(site: Site) -> None:
+def test_awaited_event_is_described(site: Site) -> None:
     site.link.connect()
     assert site.link.awaited_description == "connection"
     site.link.connected()
@@ -127,7 +129,7 @@ def test_reply_updates_time_of_last_use(site: Site) -> None:
     assert connection.used == site.now
 
 
-def test_leaving_upstream_sends_quit_and_sets_short_timeout(site: Site) -> None:
+def test_leave_sends_quit_and_sets_short_timeout(site: Site) -> None:
     connection = site.ready()
     connection.leave()
     assert site.asked == [actions.SendToUpstream(b"QUIT\r\n")]
@@ -135,7 +137,7 @@ def test_leaving_upstream_sends_quit_and_sets_short_timeout(site: Site) -> None:
     assert connection.deadline == site.now + limits.UPSTREAM_GOODBYE
 
 
-def test_leaving_upstream_does_not_await_reply(site: Site) -> None:
+def test_leave_cancels_awaited_reply(site: Site) -> None:
     connection = site.ready()
     connection.expect(upstream.REPLY)
     connection.leave()
