@@ -173,7 +173,7 @@ def test_report_lists_missing_measurements() -> None:
     assert report.everything(results()).endswith("Not measured: memory: no room")
 
 
-def test_failing_benchmark_does_not_discard_other_results(
+def test_failing_benchmark_does_not_discard_earlier_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def breaks(_: object) -> Iterator[Figure]:

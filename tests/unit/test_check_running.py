@@ -358,7 +358,9 @@ def test_stopped_postfix_is_reported(site: Site, capsys: pytest.CaptureFixture[s
     assert checked.remedy == "postfix start"
 
 
-def test_unknown_state_causes_exit_status_3(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_systemd_causes_exit_status_3(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     site.machine.states = {}
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (3, [])
@@ -814,7 +816,7 @@ def test_filter_command_syntax_error_is_reported(
 
 
 @pytest.mark.parametrize("name", ["mail-filter", "."])
-def test_world_writable_filter_is_reported(
+def test_world_writable_filter_or_directory_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     path = site.directory / name

@@ -411,7 +411,7 @@ def test_port_in_use_is_reported(foreground: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "address", ["192.0.2.1:25252", "name.invalid:25252", "a..b:25252", "x" * 300 + ":25252"]
 )
-def test_address_of_another_machine_is_reported(address: str) -> None:
+def test_unavailable_listen_address_is_reported(address: str) -> None:
     done = run_listening("up", "-l", address)
     assert done.returncode == 1
     assert done.stderr.startswith(f"postprox: cannot listen on {address}: ")
@@ -469,7 +469,7 @@ def test_passed_sockets_are_ignored_if_listen_pid_is_invalid(
 
 
 @pytest.mark.parametrize("given", ["3</dev/null", "3<&-"])  # After 3<&-, the proxy reuses 3.
-def test_passed_descriptor_without_socket_is_reported(given: str) -> None:
+def test_passed_descriptor_that_is_not_a_socket_is_reported(given: str) -> None:
     host, port = own_address()
     handing = ("/bin/sh", "-c", f"export LISTEN_FDS=1; exec {given}; {FOR_US}", "sh")
     done = run_listening("up", "-l", f"{host}:{port}", "--foreground", prelude=handing)

@@ -349,7 +349,7 @@ def test_error_about_missing_options_file_mentions_file(tmp_path: Path) -> None:
     )
 
 
-def test_unterminated_quote_in_options_file_is_reported(tmp_path: Path) -> None:
+def test_assignment_in_place_of_upstream_address_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "default"
     file.touch()
     said = errors_of_unit(file, "-c", "/f", "POSTPROX_UPSTREAM=127.0.0.1:10026")
@@ -402,7 +402,9 @@ def test_user_defined_signal_is_ignored(
     assert proxy.exit_status() == 0
 
 
-def test_signal_during_data_causes_421_reply(spawn: Spawn, upstream: Upstream, spool: Path) -> None:
+def test_signal_during_data_ends_session_and_removes_files(
+    spawn: Spawn, upstream: Upstream, spool: Path
+) -> None:
     proxy = spawn("-c", "true", "-d", str(spool), upstream.address)
     peer = in_data(proxy.client, upstream)
     proxy.client.says(b"Subject: x")
@@ -477,7 +479,7 @@ def test_filter_signals_have_default_dispositions(
     assert ignored & ~(1 << 31 | 1 << 32) == 0
 
 
-def test_filter_inherits_no_descriptor(status_of_filter: Callable[[str], str]) -> None:
+def test_filter_inherits_only_standard_descriptors(status_of_filter: Callable[[str], str]) -> None:
     # ls opens the directory that it lists.
     assert status_of_filter("ls /proc/self/fd").split() == ["0", "1", "2", "3"]
 

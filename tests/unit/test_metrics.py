@@ -20,7 +20,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     return lines
 
 
-def test_metrics_file_is_world_readable_at_start(loop: Loop, tmp_path: Path) -> None:
+def test_world_readable_metrics_file_is_written_at_start(loop: Loop, tmp_path: Path) -> None:
     path = tmp_path / "postprox.prom"
     metrics = Metrics(loop, str(path), lambda: "sessions 1\n")
     assert metrics.deadline == limits.NEVER

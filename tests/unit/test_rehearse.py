@@ -140,7 +140,7 @@ def test_filter_failure_with_reject_option_causes_451_reply(rehearse: Rehearse) 
         ("true", "accept"),
     ],
 )
-def test_strict_option_rejects_message_after_filter_failure(
+def test_strict_option_requires_reply_code_for_rejection(
     rehearse: Rehearse, command: str, verdict: str
 ) -> None:
     message = rehearse.one(command, "--strict")

@@ -297,7 +297,9 @@ def test_repeat_count_over_maximum_is_rejected(rehearse: Rehearse) -> None:
     assert (result.returncode, "must be a whole number from 1" in result.stderr) == (2, True)
 
 
-def test_nested_directories_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deeply_nested_directories_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(1500):
         Path("a").mkdir()

@@ -127,7 +127,7 @@ def test_directory_is_read_recursively_in_order(tmp_path: Path) -> None:
     assert names(tmp_path) == [str(tmp_path / name) for name in ("a.eml", "b.eml", "c/d.eml")]
 
 
-def test_recursive_link_is_not_followed(tmp_path: Path) -> None:
+def test_link_to_parent_directory_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "a.eml").write_bytes(MESSAGE)
     (tmp_path / "again").symlink_to(tmp_path)
     assert names(tmp_path) == [str(tmp_path / "a.eml")]

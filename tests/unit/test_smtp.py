@@ -350,7 +350,7 @@ def test_reply_of_maximum_size_is_accepted() -> None:
     ],
 )
 @pytest.mark.parametrize("size", [1 << 20, 60_000])
-def test_endless_reply_raises_error(octets: bytes, size: int) -> None:
+def test_oversized_reply_raises_error(octets: bytes, size: int) -> None:
     pieces = [octets[start : start + size] for start in range(0, len(octets), size)]
     with pytest.raises(BadReplyError, match="longer than 65536 octets"):
         read_replies(*pieces)

@@ -276,7 +276,7 @@ def test_missing_directory_raises_filenotfounderror(tmp_path: Path) -> None:
         Spool(str(tmp_path / "missing"), filtering=True)
 
 
-def test_regular_file_as_directory_raises_notadirectoryerror(tmp_path: Path) -> None:
+def test_regular_file_in_place_of_directory_raises_notadirectoryerror(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         Spool(str(tmp_path / "file"), filtering=True)

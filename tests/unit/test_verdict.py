@@ -105,7 +105,7 @@ def test_strict_rejection_requires_final_reply_code(line: bytes, rejects: bool) 
     assert reason == ("" if rejects else "exit status 1 without a reply code (--strict)")
 
 
-def test_failed_filter_results_in_451_reply() -> None:
+def test_filter_failure_reply_has_code_451() -> None:
     assert FILTER_FAILED.startswith(b"451 ")
     assert FILTER_FAILED.endswith(b"\r\n")
 
