@@ -3,7 +3,7 @@
 Rule: each module has one task.
 
 - `probe.py` reads files and runs `access.py` to test another user's permissions. `machine.py` reads
-  the state of the running system, and `running.py` converts it to facts.
+  the state of the running system, and `running.py` converts this state to facts.
 - `postconf.py`, `values.py` and `unit.py` parse the input.
 - `selection.py`, `routes.py`, `tables.py` and `setup.py` find the proxies and the routes that mail
   takes through them.

@@ -1,7 +1,7 @@
 """The command `postprox-check`, which reports configuration errors on a mail server.
 
-Rule: this module only calls the other modules. The exit status is the highest level of all
-findings.
+Rule: this module only calls the other modules. The exit status depends on the levels of findings
+and on the unchecked items.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _setup(wanted: argparse.Namespace) -> Setup:
 
 
 def _recipe(wanted: argparse.Namespace) -> list[str]:
-    """Return the comments and commands of --recipe, one per line."""
+    """Return the commands and comments that --recipe prints, one per line."""
     configuration = probe.read_configuration(wanted.config)
     unit = None
     if not wanted.spawn:
@@ -128,7 +128,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _write(stream: TextIO | None, text: str) -> str:
-    """Write a text to standard output. Return an error message, or "" if there was no error."""
+    """Write a text to a stream. Return an error message, or "" if there was no error."""
     if not text:
         return ""
     if stream is None:
@@ -138,8 +138,8 @@ def _write(stream: TextIO | None, text: str) -> str:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        # Python flushes the buffer again at exit, and a second failure would change the exit
-        # status.
+        # Python flushes the buffer again at exit. A second failure would change the exit status, so
+        # redirect the stream to /dev/null.
         with Path(os.devnull).open("wb") as null:
             os.dup2(null.fileno(), stream.fileno())
         return error.strerror or str(error)
@@ -161,7 +161,8 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "       postprox-check --recipe before-queue|after-queue [--spawn] [--config DIR] "
         "[--unit FILE] [--offline]",
         description=DESCRIPTION,
-        epilog="After --, specify the command line of a proxy outside master.cf and systemd.",
+        epilog="After --, specify the command line of a proxy that neither master.cf nor systemd "
+        "starts.",
     )
     parser.add_argument(
         "--config", default="", metavar="DIR", help="the directory with main.cf and master.cf"

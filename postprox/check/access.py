@@ -16,7 +16,10 @@ ALLOWED, REFUSED = 10, 11
 
 
 def main() -> int:
-    """Test a permission. Arguments: os.W_OK or os.X_OK, the path, the user ID and the group IDs."""
+    """Test a permission.
+
+    Arguments: the permission (such as os.R_OK), the path, the user ID and the group IDs.
+    """
     right, path, user, *groups = sys.argv[1:]
     os.setgroups([int(group) for group in groups])
     os.setegid(int(groups[0]))

@@ -20,7 +20,7 @@ PACKAGED = {
 _BLANKS = " \t\r"
 _LIKELY = re.compile(rf"^[^#;\n]*?({OPTIONS}|{UPSTREAM})[ \t]*[=:]?(.*)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-#: Characters before which a backslash in double quotes is removed.
+#: Within double quotes, systemd removes a backslash before one of these characters.
 _ESCAPED = '"\\`$'
 
 
@@ -33,7 +33,7 @@ class Assignments:
     problems: list[str] = field(default_factory=list)
     #: Variables whose value has more than one line.
     multiline: set[str] = field(default_factory=set)
-    #: The values that were probably intended in a file with errors (from lines without quotes).
+    #: The probable values if the file has errors. They are parsed by line, ignoring quotes.
     likely: dict[str, str] = field(default_factory=dict)
 
 
@@ -94,7 +94,7 @@ def _end_of_comment(text: str, position: int) -> int:
 def _value(text: str, position: int) -> tuple[str, int, bool]:
     """Return a value, the position of its end, and whether all its quotes are closed.
 
-    Quotes are recognised only before the first unquoted letter.
+    A quote after the first unquoted character has no special meaning.
     """
     value, blanks, quote = [], "", ""
     is_bare = False

@@ -21,8 +21,7 @@ class ProgramFacts:
     path: str
     exists: bool
     is_directory: bool = False
-    #: True if the user can execute the file, which also depends on the permissions of its
-    #: directories.
+    #: True if the user can execute the file. The permissions of the parent directories also count.
     executable: bool | None = None
     #: The first directory that the user cannot search, or "" if there is none.
     closed_directory: str = ""
@@ -37,7 +36,7 @@ class ProgramFacts:
     interpreter_executable: bool | None = True
     #: True if the file begins with a UTF-8 byte order mark.
     has_mark: bool = False
-    #: True if a line read by the kernel or the shell ends with CR LF.
+    #: True if a line that the kernel or the shell reads ends with CR LF.
     has_crlf: bool = False
     #: The first syntax error that the interpreter reports, or "" if there is none.
     syntax_error: str = ""

@@ -1,6 +1,6 @@
 """Problems with the filter's file, interpreter and contents.
 
-Rule: each finding has one pure function.
+Rule: each check is a pure function.
 """
 
 from __future__ import annotations
@@ -101,7 +101,10 @@ def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
 
 
 def _first_line(seen: ProgramFacts) -> Edit:
-    """Add -S to `#!/usr/bin/env NAME OPTION`. For any other first line, only show it."""
+    """Return a command that adds -S to `#!/usr/bin/env NAME OPTION`.
+
+    For any other first line, the command only shows the line.
+    """
     path = shlex.quote(seen.path)
     if " " in seen.interpreter:
         return fixes.run(f"sed -i '1s|/env |/env -S |' {path}")

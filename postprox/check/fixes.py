@@ -73,7 +73,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Shell:
-    """A command that is independent of all others."""
+    """A command that is independent of all other commands."""
 
     command: str
 
@@ -83,7 +83,7 @@ Place = Main | Own | Column | Setting | Rewritten | Words | Shell
 
 @dataclass(frozen=True)
 class Edit:
-    """The target of an edit, and a function that maps its current text to the new text."""
+    """A target, and a function that maps the target's current text to its new text."""
 
     place: Place
     change: Callable[[str], str]
@@ -158,7 +158,7 @@ def _set_command(service: Service, change: Callable[[list[str]], list[str]]) -> 
 
 
 def keep(service: Service) -> Edit:
-    """Keep one of several services that have the same name."""
+    """Keep this service, and remove all other services with the same name."""
     return Edit(Column(service, "service"), lambda old: old)
 
 
@@ -250,8 +250,8 @@ def set_directory(proxy: Proxy, value: str) -> Edit:
 
 def _with_directory(words: list[str], value: str) -> list[str]:
     old = _directory(words, Options().directory)
-    # A marker in the parsed directory identifies the argument to replace, regardless of how -d is
-    # spelled.
+    # -d has several spellings. To find its argument, append an index to each argument that ends
+    # with the directory, and look for the index in the parsed directory.
     marked = [
         f"{word.removesuffix(old)}{old}/{index}" if word.endswith(old) else word
         for index, word in enumerate(words)
@@ -373,7 +373,7 @@ class Plan:
             columns["command"] = _with_parameters(command, own)
             own = {}
         if "service" in columns:
-            # Another service can have the same old name, so only one finding removes the old entry.
+            # Another service can have the old name, so only the edit of the name removes the entry.
             if not is_own and name == "service":
                 yield f"{self._postconf} -MX {shlex.quote(service.label)}"
             yield f"{self._postconf} -M {shlex.quote(_line(service, columns))}"
@@ -455,7 +455,7 @@ def _split(fixed: Sequence[str], words: Sequence[str]) -> dict[str, str]:
 
 
 def _changed(unit: Unit, values: dict[str, str]) -> Iterator[str]:
-    """Return the commands that set variables in the options file, each on its existing line."""
+    """Return commands that set variables in the options file, in their existing lines if any."""
     changed = {n: v for n, v in values.items() if unit.assignments.values.get(n) != v}
     is_simple = unit.options_file_exists and not unit.assignments.problems
     if not is_simple or unit.assignments.multiline & changed.keys():

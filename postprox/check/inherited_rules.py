@@ -1,6 +1,6 @@
 """Reports main.cf settings that make the services before and after the proxy block mail.
 
-Rule: each finding has one pure function. The options that override these settings are in
+Rule: each check is a pure function. The options that override these settings are in
 examples/postfix/.
 """
 
@@ -116,9 +116,9 @@ def _stopped(proxy: Proxy, service: Service, name: str, own: str, effect: str) -
 
 
 def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
-    """Report limits that are too low for some mail in the service after the proxy."""
+    """Report limits of the service after the proxy that are too low for some mail."""
     name = "smtpd_client_event_limit_exceptions"
-    # The default value of this parameter is $mynetworks.
+    # The default value of smtpd_client_event_limit_exceptions is $mynetworks.
     exceptions = behind.tokens(name) if name in behind.own or name in behind.main else []
     host = target_endpoint(wanted.target).host
     is_limited = (name in behind.own or name in behind.main) and not xforward.permits(

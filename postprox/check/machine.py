@@ -70,7 +70,7 @@ class Machine:
         return "".join(table.read_text() for table in tables if table.exists())
 
     def owners(self, inodes: Collection[int]) -> dict[int, set[str]]:
-        """Return, for each socket, the programs that have it open and that the caller may see."""
+        """Map each socket to the programs that have it open, if the caller may inspect them."""
         wanted = {f"socket:[{inode}]": inode for inode in inodes}
         found: dict[int, set[str]] = {}
         for process in Path("/proc").glob("[0-9]*") if inodes else ():
@@ -135,7 +135,7 @@ def _links(directory: Path) -> set[str]:
 
 
 def _run(command: Sequence[str], content: bytes) -> subprocess.CompletedProcess[bytes] | None:
-    """Run a program with an empty environment.
+    """Run a program with a minimal environment.
 
     Return None if the program times out or cannot be started.
     """
@@ -175,7 +175,7 @@ def syntax_error(interpreter: str, script: bytes) -> str:
 
 
 def has_crlf(interpreter: str, script: bytes) -> bool:
-    """Return whether a line read by the kernel or a shell ends with CR LF."""
+    """Return whether a line that the kernel or a shell reads ends with CR LF."""
     if not script.startswith(b"#!"):
         return False
     is_shell = PurePosixPath(interpreter.rstrip("\r")).name in _SHELLS

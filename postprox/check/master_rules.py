@@ -1,6 +1,6 @@
 """Problems with the entries in master.cf and main.cf, and with the proxies' ports.
 
-Rule: each finding has one pure function.
+Rule: each check is a pure function.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def _indented_parameters(configuration: Configuration) -> Iterator[Fault]:
         if found:
             yield _indented(
                 "main.cf",
-                f"the line {found[0]} begins with whitespace; Postfix reads it as part of {name}, "
-                "so it has no effect",
+                f"the line that sets {found[0]} begins with whitespace; Postfix reads it as part "
+                f"of {name}, so it has no effect",
                 [_unindent(configuration, "main.cf", each) for each in found],
             )
 
@@ -88,7 +88,7 @@ def defined_twice(setup: Setup) -> Iterator[Fault]:
             yield Fault(
                 "defined-twice",
                 f"master.cf, {last.label}",
-                "it is defined twice; Postfix ignores all but the last definition",
+                "it is defined twice; Postfix uses only the last definition",
                 (fixes.keep(last),),
             )
         else:
@@ -102,7 +102,7 @@ def defined_twice(setup: Setup) -> Iterator[Fault]:
 
 
 def _apart(setup: Setup, proxy: Proxy, earlier: Service) -> Iterator[Edit]:
-    """Move the proxy to a free port and keep the earlier service."""
+    """Move the proxy to a free port, and keep the service that the proxy has replaced."""
     host, _, port = earlier.name.rpartition(":")
     number = free_port(setup, int(port) + 100 if port.isdigit() else 10125)
     address = f"{host or '127.0.0.1'}:{number}"
@@ -140,7 +140,7 @@ def port_twice(setup: Setup) -> Iterator[Fault]:
 
 def _is_same(one: Endpoint, other: Endpoint, proxy: Proxy) -> bool:
     if proxy.service and (one.is_open() or other.is_open()):
-        return one == other  # Linux prefers a listener on a specific address
+        return one == other  # Linux prefers a specific address to a wildcard
     return one.is_at(other) or other.is_at(one)
 
 
@@ -152,9 +152,10 @@ def _taken(setup: Setup, proxy: Proxy, service: Service, endpoint: Endpoint) -> 
     if any(each.service is service for each in setup.proxies):
         edits = (fixes.stop(setup.configuration, proxy),)
     effect = (
-        "each of the two receives part of the mail"
+        "the proxy and this service each receive part of the mail"
         if proxy.service
-        else "one of the two cannot start, and a failed `postfix reload` terminates Postfix"
+        else "the proxy or this service cannot start, and a failed `postfix reload` terminates "
+        "Postfix"
     )
     return Fault(
         "port-twice",
@@ -166,7 +167,7 @@ def _taken(setup: Setup, proxy: Proxy, service: Service, endpoint: Endpoint) -> 
 
 def foreign_port(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a proxy port on which another program listens."""
-    # A child process inherits a listening socket from systemd or its parent.
+    # master(8) opens the socket of a spawned proxy. systemd or the proxy opens that of a unit.
     expected = ("master",) if proxy.service else ("systemd", "postprox", "python")
     for endpoint in proxy.endpoints:
         found = setup.listener_at(endpoint)

@@ -1,6 +1,6 @@
 """Problems in the Postfix configuration that do not depend on a proxy.
 
-Rule: each finding has one pure function.
+Rule: each check is a pure function.
 """
 
 from __future__ import annotations

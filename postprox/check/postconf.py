@@ -166,7 +166,7 @@ def parse(main: str, master: str, overrides: str, directory: str = "") -> Config
 
 
 def _own(words: Sequence[str]) -> dict[str, str]:
-    """Parse parameters from a command, because postconf(1) confuses services with the same name."""
+    """Parse `-o` parameters here, because postconf(1) confuses services with the same name."""
     pairs = [word.partition("=") for option, word in pairwise(words) if option == "-o"]
     return {name.strip(): value.strip() for name, _, value in pairs}
 

@@ -1,6 +1,6 @@
 """Problems with the connections between a proxy and the Postfix services before and after it.
 
-Rule: each finding has one pure function.
+Rule: each check is a pure function.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a proxy that receives no mail, unless a table may route mail to it."""
     endpoint = proxy.endpoint
     has_way = setup.routes_to(proxy) or setup.possible_routes(proxy)
-    # The commands for these findings give the proxy a route.
+    # The commands that correct these findings also give the proxy a route.
     faults = [*malformed(setup), *unfiltered(setup)]
     faults += [fault for route in routes(setup.configuration) for fault in bypass(setup, route)]
     is_corrected = bool(faults or setup.lost_routes())
@@ -93,7 +93,7 @@ def _way(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
 
 
 def _use(setup: Setup, proxy: Proxy) -> list[Edit]:
-    """Send local users' mail to a proxy that is followed by milters. Stop any other proxy."""
+    """If milters follow the proxy, use it for local users' mail. Otherwise, stop the proxy."""
     behind = setup.reinjection_service(proxy)
     fronts = [each for each in setup.configuration.services if each.program == "smtpd"]
     unsigned_fronts = [
@@ -174,7 +174,7 @@ def malformed(setup: Setup) -> Iterator[Fault]:
 def unfiltered(setup: Setup) -> Iterator[Fault]:
     """Report a service that receives mail from outside and does not send it to a filter.
 
-    An empty value in master.cf is treated as intended, unless a proxy receives no mail.
+    An empty value in master.cf is considered intentional, unless a proxy receives no mail.
     """
     address = _proxy_for(setup)
     if address is None or any(map(setup.possible_routes, setup.proxies)):
@@ -230,7 +230,7 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     process_count = _total(fronts)
     if not fronts or not proxy.capacity or 0 < process_count <= sharing_factor * proxy.capacity:
         return
-    without = "" if sharing_factor == SPEED_ADJUST_FACTOR else " without speed_adjust"
+    without = "" if sharing_factor == SPEED_ADJUST_FACTOR else ", and speed_adjust is not set"
     share = max(SPEED_ADJUST_FACTOR * proxy.capacity // len(fronts), 1)
     yield Fault(
         "process-limit",
@@ -283,7 +283,8 @@ def transports_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
                 "process-limit",
                 proxy.where,
                 f"{process_count or 'an unlimited number of'} processes of {transport.label} "
-                f"share {proxy.capacity} proxies; under load, they wait for a greeting",
+                f"share {proxy.capacity} proxies; under load, these processes "
+                "wait for a greeting",
                 (fixes.set_field(transport, "process_limit", str(proxy.capacity)),),
             )
 
@@ -463,7 +464,10 @@ def has_milters(service: Service) -> bool:
 
 
 def _signed(setup: Setup, front: Service) -> list[Edit]:
-    """Send a service's mail to a proxy that is followed by milters, or else bypass the filter."""
+    """Send a service's mail to a proxy that milters follow.
+
+    If no such proxy exists, do not filter this mail.
+    """
     name = FilterStage.BEFORE_QUEUE.value
     for proxy in setup.proxies:
         behind = setup.reinjection_service(proxy)

@@ -143,7 +143,7 @@ def examples() -> str:
 
 
 def example_texts() -> dict[str, str]:
-    """Return the texts of the recipe's files by file name.
+    """Return the text of each recipe file, indexed by file name.
 
     Raises:
         UnreadableError: the files are missing.
@@ -328,7 +328,7 @@ def _account(user: str) -> pwd.struct_passwd | None:
 
 
 def _may(user: str, right: int, path: str) -> bool | None:
-    """Return whether the user has a permission (os.W_OK or os.X_OK), or None if unknown."""
+    """Return whether the user has a permission (such as os.R_OK), or None if unknown."""
     account = _account(user)
     if account is None:
         return None

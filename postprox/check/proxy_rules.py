@@ -1,6 +1,6 @@
 """Problems with the proxy itself: its command line, user, program and message directory.
 
-Rule: each finding has one pure function.
+Rule: each check is a pure function.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def _corrected(setup: Setup, proxy: Proxy) -> Edit:
-    """Return the longest part of the command line that the proxy accepts."""
+    """Return the smallest edit that makes the command line valid, or else show the help."""
     if not is_proxy(proxy.words):
         return fixes.run("postprox --help")
     words = list(arguments(proxy.words))
@@ -63,7 +63,7 @@ def _corrected(setup: Setup, proxy: Proxy) -> Edit:
 
 
 def _without_a_part(words: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the words with one word removed, and then with two words removed."""
+    """Yield the words without one word, and then without two adjacent words."""
     for count in (1, 2):
         for index in range(len(words)):
             yield [*words[:index], *words[index + count :]]

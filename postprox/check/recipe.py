@@ -147,7 +147,7 @@ class _Recipe:
         self.ports = self._free_ports()
         self.transport = self._free_name("scan", "postprox", "postproxscan")
 
-    # The parts of the site
+    # Methods that inspect the configuration
 
     def _refuse_second_proxy(self) -> None:
         proxies = list(spawned_proxies(self.configuration))
@@ -177,7 +177,7 @@ class _Recipe:
         return next(name for name in names if self.configuration.transport(name) is None)
 
     def _is_unfiltered(self, service: Service) -> bool:
-        """Return whether a service intentionally has no filter, as after another filter."""
+        """Return whether a service is intentionally unfiltered, or follows a filter."""
         stages = [stage.value for stage in FilterStage if stage.value in service.own]
         endpoint = self._endpoint(service)
         is_behind = "smtpd_authorized_xforward_hosts" in service.own or _OVERRIDES in service.own
@@ -206,11 +206,11 @@ class _Recipe:
         ]
 
     def _signed(self) -> list[Service]:
-        """Return the services for users whose mail is signed by the same milters."""
+        """Return the first service for users that has milters, and others with these milters."""
         found = [user for user in self._users() if has_milters(user)]
         return [user for user in found if _milters(user) == _milters(found[0])]
 
-    # The recipe
+    # Methods that create the recipe
 
     def lines(self) -> Iterator[str]:
         """Return all lines of the recipe."""
@@ -223,7 +223,7 @@ class _Recipe:
         self.main[self.stage.value] = self._address(self._listener())
         self.edits += self._proxy_edits()
         way = "before the queue" if self.stage is FilterStage.BEFORE_QUEUE else "after the queue"
-        yield f"# postprox {way}: {self._listener()} filters and sends mail to {self._back()}."
+        yield f"# postprox {way}: {self._listener()} filters mail and sends it to {self._back()}."
         yield from (f"# {comment}" for comment in self.comments)
         if not self.installed.has_filter:
             command = filter_command(self.installed.unit)
@@ -236,7 +236,7 @@ class _Recipe:
         if self.installed.unit and self.installed.unit.installed:
             names = self.installed.unit.socket or self.installed.unit
             yield f"systemctl enable --now {shlex.join(names.instances)}"
-        # The last parameter routes mail to the proxy.
+        # The parameter that routes mail to the proxy comes last.
         for name, value in self.main.items():
             yield f"{postconf} -e {shlex.quote(f'{name}={value}')}"
         yield f"{self.configuration.postfix} reload"
@@ -282,7 +282,7 @@ class _Recipe:
         return entries(self.installed.examples[name])
 
     def _entries(self) -> tuple[list[_Entry], list[Service]]:
-        """Return the new services, and the services for users that get their own proxy."""
+        """Return the new services, and the existing services that use the second proxy."""
         added = self._example("")
         if self.installed.unit is None:
             added[:0] = entries(self.installed.examples["spawned.master.cf"])
@@ -297,7 +297,10 @@ class _Recipe:
         return added, signed
 
     def _public(self) -> list[Service]:
-        """Return the public services whose milters do not receive the message before the queue."""
+        """Return the public services with milters.
+
+        With a before-queue filter, these milters do not receive the message.
+        """
         users = self._users()
         return [each for each in self._fronts() if each not in users and has_milters(each)]
 
@@ -388,7 +391,7 @@ class _Recipe:
             entry.columns[4] = str(clients)
 
     def _following(self) -> dict[str, str]:
-        """Return the filter that mail passes after the proxy, as parameters of a service."""
+        """Return the parameters that send filtered mail to the next filter."""
         users = self._users()
         fronts = [front for front in self._fronts() if front not in users] or self._fronts()
         before, after = (stage.value for stage in FilterStage)
@@ -398,7 +401,7 @@ class _Recipe:
         return {name: value for name, value in found.items() if value}
 
     def _unfilter(self) -> None:
-        """Keep services without a filter unfiltered, such as a service after another filter."""
+        """Keep unfiltered services unfiltered, and adapt the limits of all other services."""
         for service in self.configuration.services:
             if service.program == "smtpd" and self.stage.value not in service.own:
                 if self._is_unfiltered(service):
@@ -434,15 +437,15 @@ class _Recipe:
                 self.edits.append(fixes.set_own(user, limit, "50"))
             if user not in signed and has_milters(user):
                 self.comments.append(
-                    f"Mail sent to {user.label} is not filtered, because other milters sign it."
+                    f"{user.label} keeps its own milters, so its mail is not filtered."
                 )
                 self.edits.append(fixes.set_own(user, self.stage.value, ""))
         if self.stage is FilterStage.BEFORE_QUEUE and self._users():
             for front in self._public():
                 if front.parameter("smtpd_sasl_auth_enable") == "yes":
                     self.comments.append(
-                        f"{front.label} does not offer AUTH, because its milters could not sign "
-                        "mail."
+                        f"{front.label} does not offer AUTH, because its milters do not receive "
+                        "messages and cannot sign them."
                     )
                     self.edits.append(fixes.set_own(front, "smtpd_sasl_auth_enable", "no"))
 

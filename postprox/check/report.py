@@ -1,7 +1,7 @@
 """The report, as text for a terminal or as JSON for a program.
 
 Rule: this module creates only text, which contains only printable characters. The exit status is
-the highest level of a finding.
+the highest level of the findings, or 3 if there are only unchecked items.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Result:
 
 
 def as_text(result: Result) -> str:
-    """Format the report for a terminal. Without findings or unchecked items, the text is empty."""
+    """Format the report for a terminal. The text is empty if there is nothing to report."""
     lines: list[str] = []
     for finding in sorted(result.findings, key=lambda finding: -finding.level):
         title = f"{_WORDS[finding.level]}: {finding.where}: {finding.problem} [{finding.name}]"
@@ -94,7 +94,7 @@ def wrapped_command(command: str) -> list[str]:
 
 
 def _pieces(command: str) -> Iterator[tuple[str, bool]]:
-    """Split a command before each space, and long words anywhere except at a quote.
+    """Split a command before each space, and split long words, but not before a quote.
 
     Yield each piece, and whether it begins within single quotes.
     """

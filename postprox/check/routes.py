@@ -257,7 +257,7 @@ def listening_proxy(unit: Unit) -> Proxy:
         _parsed(unit.words) if is_proxy(unit.words) else (None, "it does not run postprox")
     )
     if wanted and wanted.listen is None and unit.user:
-        wanted, error = None, "-l [IP:]PORT is missing; a service must listen"
+        wanted, error = None, "-l [IP:]PORT is missing; a unit requires this option"
     endpoints = [listen_stream(text) for text in (unit.socket.listen if unit.socket else ())]
     if not endpoints and wanted and wanted.listen:
         endpoints = [Endpoint(*wanted.listen)]

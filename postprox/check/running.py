@@ -1,6 +1,6 @@
 """Facts about the running system, from `systemctl show` and the kernel's socket tables.
 
-Rule: this module converts texts to facts. All input comes from a `Machine`, which tests can
+Rule: this module converts text to facts. All input comes from a `Machine`, which tests can
 replace.
 """
 

@@ -1,6 +1,6 @@
 """Problems with the running system: units, sockets and the proxy's greeting.
 
-Rule: each finding has one pure function. The input of each function is `Setup.running`.
+Rule: each check is a pure function. The input of each function is `Setup.running`.
 """
 
 from __future__ import annotations

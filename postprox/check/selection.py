@@ -1,4 +1,4 @@
-"""The selection of the proxies to check.
+"""Selects the proxies to check.
 
 Rule: the selection depends only on the configuration, the installed units and their states.
 """

@@ -22,7 +22,7 @@ _RESTRICTIONS = tuple(
     f"smtpd_{stage}_restrictions"
     for stage in ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
 )
-#: The table types whose text file has the same path.
+#: The table types for which a parameter contains the path of the text file.
 _FILES = (
     *("btree", "cdb", "cidr", "dbm", "fail", "hash", "lmdb", "pcre", "regexp", "sdbm", "texthash"),
 )
@@ -40,7 +40,7 @@ def possible_routes(
 ) -> list[str]:
     """Return the parameters through which mail can be routed to an address.
 
-    A table that is not in `texts` can have any contents.
+    A table that is not in `texts` counts as a possible route.
     """
     return list(
         dict.fromkeys(
@@ -60,7 +60,7 @@ def _values(configuration: Configuration) -> Iterator[tuple[str, str]]:
 
 
 def _texts(value: str, texts: Mapping[str, str]) -> Iterator[str | None]:
-    """Yield a parameter's value and the text of each table that it names (None if unknown)."""
+    """Yield a parameter's value, and the text of each table in it, or None for an unknown text."""
     yield value
     for found in _TABLE.finditer(value):
         yield texts.get(found["path"]) if found["type"] in _FILES else None

@@ -54,7 +54,7 @@ class Unit:
     options_file_exists: bool = True
     #: The contents of the options file.
     assignments: Assignments = field(default_factory=Assignments)
-    #: Parts of ExecStart= that systemd would replace, other than paths and names.
+    #: Parts of ExecStart= that were probably meant for the filter, but that systemd would replace.
     replaced: tuple[str, ...] = ()
     #: The path of the unit, or "" for a command line.
     path: str = ""
@@ -178,7 +178,7 @@ def _settings(texts: Sequence[str], wanted: str) -> dict[str, list[str]]:
 
 
 def _last_of_each(paths: Sequence[str]) -> list[str]:
-    """Remove all but the last mention of each file. The resulting variables are the same."""
+    """Keep only the last mention of each file. This does not change the resulting variables."""
     return list(reversed(dict.fromkeys(reversed(paths))))
 
 
@@ -224,10 +224,10 @@ def split_words(text: str) -> list[str]:
 
 
 def _expand(unit: Unit, command: str) -> None:
-    """Expand `$NAME` to words, `${NAME}` to a part of a word, and specifiers.
+    """Expand `$NAME` to words, and `${NAME}` and specifiers to parts of words.
 
-    If systemd would replace a part that was probably meant for the filter, the part is left
-    unchanged and added to `replaced` (systemd.service(5), systemd.unit(5)).
+    Some variables and specifiers were probably meant for the filter. They are left unchanged and
+    added to `replaced`, because systemd would replace them (systemd.service(5), systemd.unit(5)).
 
     Raises:
         ValueError: the command line is longer than `LARGEST_COMMAND`.

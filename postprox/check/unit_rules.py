@@ -1,6 +1,6 @@
 """Problems with a unit's settings that prevent systemd from running the proxy as intended.
 
-Rule: each finding has one pure function.
+Rule: each check is a pure function.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def options_file(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def _meant(setup: Setup, proxy: Proxy, unit: Unit) -> list[str]:
-    """Return the arguments probably intended in a file, or else the package's defaults."""
+    """Return the arguments that the file probably should contain, or the package's defaults."""
     behind = setup.place_for_filtered(proxy)
     target = behind.name if behind else environment.PACKAGED[environment.UPSTREAM]
     for text in (unit.assignments.likely, environment.PACKAGED):
@@ -166,8 +166,8 @@ def replaced(proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "replaced",
             proxy.where,
-            f"systemd replaces {part} in ExecStart or does not load the unit; to pass it to the "
-            f"filter, write {part[0]}{part}",
+            f"systemd replaces {part} in ExecStart or does not load the unit; to pass {part} to "
+            f"the filter, write {part[0]}{part}",
             (fixes.set_arguments(proxy, lambda words: words),),
         )
 
@@ -179,7 +179,7 @@ def exec_start(proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "exec-start",
             proxy.where,
-            "ExecStart is set twice, so systemd does not load the unit; an empty ExecStart= must "
-            "precede the second one; all mail is deferred (451)",
+            "ExecStart is set twice without an empty ExecStart= in between, so systemd does not "
+            "load the unit; all mail is deferred (451)",
             (fixes.set_arguments(proxy, lambda words: words),),
         )

@@ -29,5 +29,6 @@ def _matches(pattern: str, address: str) -> bool | None:
     try:
         return ipaddress.ip_address(address) in ipaddress.ip_network(text, strict=False)
     except ValueError:
-        # The item is a table (hash:/etc/postfix/hosts), a pattern file, or another host's name.
+        # The item is not an address. It can be a table (hash:/etc/postfix/hosts), a pattern file or
+        # a host name.
         return None if "/" in pattern or ":" in pattern else False

@@ -586,7 +586,7 @@ def test_unit_without_listen_option_is_reported(machine: Machine) -> None:
         "--unit", str(machine.unit(unit_command().replace("-l 10025 --foreground", "")))
     )
     assert (said.status, said.names()) == (2, {"command-line"})
-    assert "-l [IP:]PORT is missing; a service must listen" in said.text
+    assert "-l [IP:]PORT is missing; a unit requires this option" in said.text
 
 
 def test_unit_without_strict_option_is_reported(machine: Machine) -> None:
