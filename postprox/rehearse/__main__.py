@@ -102,7 +102,7 @@ def _open_closed_streams() -> None:
 
 
 def _print(text: str) -> None:
-    """Print a text to standard output.
+    """Print text to standard output.
 
     Raises:
         _OutputError: standard output cannot be written.
@@ -110,7 +110,7 @@ def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        raise _OutputError from None  # The reader needs no more output, which is not an error.
+        raise _OutputError from None  # The reader has closed the pipe, which is not an error.
     except OSError as error:
         raise _OutputError(error.strerror) from None
 
@@ -125,7 +125,7 @@ def _flush() -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    """Redirect a stream to /dev/null, because the interpreter flushes the stream at exit."""
+    """Redirect a stream to /dev/null, so that the interpreter's flush at exit cannot fail."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -149,7 +149,7 @@ def _complain(why: str) -> None:
 
 
 def _watch(settings: Settings) -> NoReturn:
-    """Repeat the run after each change until a signal ends the process."""
+    """Run, and run again after each change to the filter or a message, until a signal arrives."""
     shown = without_commands if settings.github else str
     while True:
         before = watch.state(settings)
@@ -210,7 +210,10 @@ def _path(source: Source) -> str:
 def _rehearsals(
     each: list[Source], settings: Settings, width: int
 ) -> Iterator[tuple[Source, Rehearsal]]:
-    """Yield each message as often as --repeat requires. A list of them could be too long."""
+    """Yield each message and its rehearsal, as often as --repeat requires.
+
+    A list of all rehearsals could exceed the available memory.
+    """
     progress = Progress(len(each) * settings.repeat, width)
     todo = (source for source in each for _ in range(settings.repeat))
     with _directory() as parent:

@@ -29,7 +29,7 @@ _MAX_LINKS = 40
 
 
 class Access:
-    """Accesses files. If this process runs as root, it uses the rights of `user`."""
+    """Accesses files. If this process runs as root, it uses the rights of `user` instead."""
 
     def __init__(self, user: User | None) -> None:
         self._user = None if user is None or os.geteuid() or not user.uid else user
@@ -104,7 +104,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 @contextlib.contextmanager
 def _rights_of(user: User) -> Iterator[None]:
-    """Set the effective IDs of this process to the user's, and its groups as spawn(8) does."""
+    """Run the context with the IDs of `user` and, as under spawn(8), only its primary group."""
     groups, group = os.getgroups(), os.getegid()
     try:
         os.setgroups([user.gid])
@@ -163,7 +163,7 @@ def _reversed_names(path: Path) -> list[str]:
 
 
 def _can_change(user: User, directory: os.stat_result) -> bool:
-    """Return whether the user may replace entries of a directory.
+    """Return whether the user could replace entries of a directory.
 
     The user is assumed to be in every group except root's.
     """

@@ -147,7 +147,7 @@ class Client:
 
 
 def _xforward(offered: bytes, envelope: Envelope) -> list[bytes]:
-    """Return the XFORWARD command with the offered attributes, if any (XFORWARD_README)."""
+    """Return the XFORWARD command (XFORWARD_README), or [] if no known attribute is offered."""
     known = {
         b"NAME": b"",
         b"ADDR": (b"IPv6:" if b":" in envelope.client_ip else b"") + envelope.client_ip,

@@ -86,7 +86,7 @@ def merged(events: list[Event]) -> list[Event]:
     """Return `events`, with each event and its unchanged copy merged into a single event.
 
     Without pipelining, the proxy replies to a command or relays it before it reads the next
-    command. The proxy can therefore relay only the last event from either side.
+    command. An event that the proxy relays is therefore always the latest one from its source.
     """
     steps: list[Event] = []
     open_steps: dict[str, int] = {}

@@ -37,11 +37,11 @@ class FilterRun:
 
     #: The environment variables that the proxy sets.
     environment: dict[str, bytes]
-    #: The exit status, 128 + N for signal N, or None if the observer was also killed.
+    #: The exit status, 128 + N for signal N, or None if the observer was killed first.
     status: int | None
     #: The last octets of the filter's standard error.
     stderr: bytes
-    #: The duration in seconds, or None if the observer was also killed.
+    #: The duration in seconds, or None if the observer was killed first.
     seconds: float | None
     #: The state of OUTFILE.
     outfile: str
@@ -65,16 +65,16 @@ def parses(command: str) -> bool:
             check=False,
         )
     except OSError:
-        return True  # Running the filter will fail as well.
+        return True  # There is no usable shell, so the run will report the error.
     return done.returncode == 0
 
 
 class Records:
-    """The records of a run in a new directory.
+    """The records of a filter run, in the new directory `path`.
 
-    If `user` is not None, the directory belongs to that user.
+    If `user` is not None, the directory and the records belong to that user.
 
-    The files stay open within the context. The observer removes the file names.
+    The files stay open until the context ends. The observer removes the file names.
     """
 
     def __init__(self, path: Path, user: User | None) -> None:
@@ -115,7 +115,7 @@ class Records:
         )
 
     def _read(self, name: str) -> bytes:
-        """Return the end of a record."""
+        """Return the last octets of a record."""
         file = self._files[name]
         size = os.fstat(file).st_size
         return os.pread(file, STDERR_KEPT, max(0, size - STDERR_KEPT))

@@ -1,7 +1,6 @@
 """The messages of a rehearsal.
 
-Rule: a message has the form in which a client sends it. Each line ends with CRLF, even if the file
-uses LF.
+Rule: each line of a message ends with CRLF, as a client sends it, even if the file uses LF.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from email.utils import getaddresses
 
 SENDER = b"sender@example.net"
 RECIPIENT = b"recipient@example.org"
-#: The maximum size of a parsed header in octets, which is the default of header_size_limit.
+#: The maximum size of a parsed header in octets, which is Postfix's default for header_size_limit.
 _HEADER = 102400
 # Matches addresses that can be used in an envelope unchanged. For other addresses, use --sender and
 # --recipient.

@@ -4,10 +4,11 @@ Rule: the observer imports nothing from this package. The observer changes nothi
 the filter can notice, except the parent process of the filter's shell.
 
 Usage: observer.py DIRECTORY COMMAND. The observer opens the records in DIRECTORY and then removes
-    their names, so that the filter cannot change them. The observer runs `sh -c COMMAND` in its own
-    process group. The filter's standard error is a pipe, as in production. The observer forwards
-    all data to the proxy and keeps the last octets in a record. Finally, it exits with the filter's
-    exit status, or terminates with the filter's signal.
+    their names, so that the filter cannot change them. The observer runs `sh -c COMMAND`, which
+    stays in the observer's process group. The filter's standard error is a pipe, as in production.
+    The observer forwards all data to the proxy and keeps the last octets in a record.
+    Finally, it exits with the filter's exit status, or terminates with the signal that killed the
+    filter.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def main() -> None:
     records = _opened_records(directory)
     values = (environment.get(name, "") for name in VARIABLES)
     _write(records[ENVIRONMENT], b"".join(os.fsencode(value) + b"\0" for value in values))
-    # The filter may ignore a signal that it sends to its process group.
+    # The filter may survive a signal that it sends to its process group. The observer must too.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
         signal.signal(number, signal.SIG_IGN)
     began = time.monotonic()
@@ -89,7 +90,7 @@ def main() -> None:
 
 
 def _opened_records(directory: str) -> dict[str, int]:
-    """Open the records and remove their names. Open /dev/null instead of a missing record."""
+    """Open the records and remove their names. If a record is missing, open /dev/null."""
     opened = {}
     for name in RECORDS:
         path = f"{directory}/{name}"

@@ -1,7 +1,7 @@
 """A progress indicator on the last line of a terminal.
 
-Rule: the line is written to standard error if standard error is a terminal, and nowhere else. The
-line is erased before any other output.
+Rule: the line is written to standard error, and only if standard error is a terminal. The line is
+erased before any other output.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ _CLEAR = "\r\033[K"
 
 
 class Progress:
-    """A context manager for a filter run. `begins` sets the message to display.
+    """A context manager that shows the elapsed time of a filter run.
+
+    `begins` sets the message to display.
 
     total: the number of messages.
     width: the width of the terminal in columns.

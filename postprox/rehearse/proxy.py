@@ -1,4 +1,4 @@
-"""The proxy under test, a child process that is started in the same way as by spawn(8).
+"""The proxy under test, run as a child process in the way that spawn(8) runs it.
 
 Rule: file descriptors 0, 1 and 2 are the same socket. The proxy does not inherit the environment.
 """
@@ -43,8 +43,8 @@ class Proxy:
         self.socket, child = socket.socketpair()
         with child:
             self._process = subprocess.Popen(
-                # -P is required because the working directory may contain modules. The launcher
-                # uses -S.
+                # -P is required because the working directory may contain modules. The installed
+                # program (packaging/launcher) also uses -S.
                 [sys.executable, "-S", "-P", "-m", "postprox", *arguments],
                 stdin=child.fileno(),
                 stdout=child.fileno(),

@@ -66,7 +66,7 @@ class Rehearsal:
 def rehearse(
     mail: Mail, settings: Settings, directory: Path, waiting: AbstractContextManager[None]
 ) -> Rehearsal:
-    """Send `mail` through the proxy, and store all files in a new `directory`.
+    """Send `mail` through the proxy. `directory` is created for all files of the run.
 
     waiting: a context manager that is active while the filter is running.
 

@@ -52,7 +52,7 @@ class Source:
     #: whole file.
     begin: int = 0
     end: int | None = None
-    #: The content if `path` is None. The content is also None if the message is too large.
+    #: The content if `path` is None, or None if the content is too large.
     octets: bytes | None = b""
     #: The user whose rights root uses to open the file, or None for the rights of this process.
     user: User | None = None
@@ -159,7 +159,7 @@ def _once(name: str, file: BinaryIO) -> list[Source]:
 
 
 def _in_directory(path: Path, user: User | None) -> list[Source]:
-    """Return the messages in a file. An error is reported later."""
+    """Return the messages in a file. If it cannot be opened, reading the message fails later."""
     try:
         return _in_file(path, user)
     except OSError:
@@ -204,7 +204,7 @@ def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
         try:
             messages = access.entries(directory / name)
         except OSError:
-            inside.append((directory / name, FILE))  # The error is reported later.
+            inside.append((directory / name, FILE))  # Opening this path will report the error.
             continue
         inside += [
             (directory / name / message, FILE)
@@ -220,14 +220,14 @@ def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
 
 
 def _is(test: Callable[[int], bool], access: Access, path: Path, entries: dict[str, str]) -> bool:
-    """Return whether an entry, or the target of a link, passes a test for a file type."""
+    """Return whether `test` accepts the type of an entry, or of the target if it is a link."""
     kind = entries.get(path.name)
     if kind != LINK:
         return kind == (DIRECTORY if test is stat.S_ISDIR else FILE)
     try:
         return test(access.mode(path))
     except PermissionError:
-        return test is stat.S_ISREG  # The error is reported later.
+        return test is stat.S_ISREG  # Opening the file will report the error.
     except OSError:
         return False
 
@@ -255,7 +255,7 @@ def _in_file(path: Path, user: User | None) -> list[Source]:
 
 
 def _beginnings(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Yield the position of each "From " line in an mbox and of the message that follows it."""
+    """For each message in an mbox, yield the positions of its "From " line and its first line."""
     at = 0
     blank = whole = True
     while line := file.readline(_LINE):

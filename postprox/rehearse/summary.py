@@ -41,7 +41,7 @@ class Result:
 
     #: The name of the message.
     name: str
-    #: The file that contains the message, or "" if there is none.
+    #: The file that contains the message, or "" for standard input and for a pipe.
     path: str
     #: The name of the verdict in the log.
     verdict: str

@@ -58,7 +58,8 @@ _FATES = {
     ),
     outcome.ERROR: "The message was not delivered. The client will send it again later.",
 }
-# The only change that the proxy itself makes (data.no-smuggling in the specification).
+# The only change to a message that the proxy itself makes (data.no-smuggling in the
+# specification).
 _FATES_STUFFED = (
     "The upstream server received the original message with one more dot after each bare CR that "
     "precedes a dot. Without this dot, some mail servers would end the message there."
@@ -154,7 +155,7 @@ class Report:
         )
 
     def message(self, number: int, rehearsal: Rehearsal) -> str:
-        """Return the full report of one message."""
+        """Return the full report on one message."""
         words, colour = _HEADLINES[rehearsal.outcome.verdict]
         name = printable(self._name(rehearsal))
         title = self._paper.painted(BOLD, f"[{number}/{self._total}] {name}:")
@@ -179,7 +180,7 @@ class Report:
         return PurePath(rehearsal.mail.name).name if bundled else rehearsal.mail.name
 
     def line(self, number: int, rehearsal: Rehearsal) -> str:
-        """Return the brief report of one message, which is one line."""
+        """Return the brief report on one message, a single line."""
         words, colour = _HEADLINES[rehearsal.outcome.verdict]
         word = self._paper.painted(colour, f"{words.partition(',')[0]:<13}")
         seconds = rehearsal.seconds
