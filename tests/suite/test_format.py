@@ -212,7 +212,7 @@ def test_include_line_is_parsed() -> None:
         ("P> SIGTREM", "did you mean 'SIGTERM'"),
         ("F< ennv A=b", "did you mean 'env'"),
         ("F? x", r"unknown step F\?; valid steps: F>, F<, F\+"),
-        ("F2< run", "there can be only one F"),
+        ("F2< run", "F2 must be F; only C and U can have a number"),
         ("C< @eof now", "unexpected text 'now'"),
         ("C< @quiet 200", "a time must have a form such as 200ms, 1.5s or 5m"),
         ("C? 254ok", "a reply code must have a form such as"),

@@ -50,7 +50,7 @@ def test_result_of_broken_rule_contains_first_run_and_count() -> None:
     )
     assert (one.outcome, one.level, one.clauses) == ("failed", "should", ("listen.stop",))
     assert (one.requirement, one.requirements) == (REQUIREMENT, (REQUIREMENT,))
-    assert one.message == "in 2 of 3 runs, first a.smtp expected an end; got none"
+    assert one.message == "in 2 of 3 runs; first failure: a.smtp expected an end; got none"
     assert one.text.endswith("all there is to know")
 
 

@@ -178,7 +178,7 @@ def test_error_about_invalid_file_contains_line_number(content: bytes, error: st
         ),
         (
             octets(header(), result(), footer(passed=5)),
-            ("the footer counts 5 passed, but there are 1",),
+            ("the footer counts 5 passed, but the file has 1",),
         ),
     ],
 )

@@ -423,7 +423,9 @@ def test_violated_invariant_fails_only_its_requirement(
     )
     missed = done.unasked.pop(f"invariant/{rule}::stdio")
     assert (missed["outcome"], missed["level"], missed["clauses"]) == ("failed", "should", [clause])
-    assert str(missed["message"]).startswith("in 1 of 1 runs, first relay/one-message.smtp")
+    assert str(missed["message"]).startswith(
+        "in 1 of 1 runs; first failure: relay/one-message.smtp"
+    )
     assert {one["outcome"] for one in done.unasked.values()} <= {"passed", "failed"}
     assert (done.status, done.outcomes) == (1, ["passed"])
     assert message in done.text
@@ -438,7 +440,7 @@ def test_broken_invariant_produces_one_result(runner: Runner) -> None:
     runs = len(done.outcomes)
     assert set(done.outcomes) == {"passed"}
     message = str(done.unasked["invariant/standard-error::stdio"]["message"])
-    assert message.startswith(f"in {runs} of {runs} runs, first ")
+    assert message.startswith(f"in {runs} of {runs} runs; first failure: ")
 
 
 def test_wrong_exit_after_sigterm_fails_only_its_requirement(runner: Runner) -> None:

@@ -130,7 +130,7 @@ def parse(arguments: Sequence[str]) -> Options:
     if len(positional) != 1:
         raise UsageError("the upstream server must be given once, as HOST:PORT")
     if not options.listen.port:
-        raise UsageError("an adapter does not support mode stdio; run with --modes listen")
+        raise UsageError("adapters do not support mode stdio; use --modes listen")
     options.upstream = address(positional[0])
     options.words = tuple(words)
     return options

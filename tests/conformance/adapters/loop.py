@@ -278,7 +278,7 @@ async def accept(loop: Loop, server: socket.socket) -> Stream:
 
 
 async def connect(loop: Loop, address: Address) -> Stream | None:
-    """Return a connection to *address*, or None if it is unknown or refuses the connection."""
+    """Return a connection to *address*, or None if the connection fails."""
     with contextlib.suppress(OSError):
         for family, name in address.resolved():
             if stream := await _connect(loop, family, name):

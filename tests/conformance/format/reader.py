@@ -175,7 +175,7 @@ def _parse_step(line: str, number: int) -> Step:
         marks = [key for key in GRAMMAR if key[0] == kind]
         raise PayloadError(f"unknown step {kind}{mark}; valid steps: {', '.join(marks)}")
     if index and kind in "FP":
-        raise PayloadError(f"there can be only one {kind}")
+        raise PayloadError(f"{kind}{index} must be {kind}; only C and U can have a number")
     verb, argument = _split_verb(text, verbs)
     return Step(kind + index, mark, verb, verbs[verb].read(argument), number, line)
 

@@ -124,7 +124,7 @@ class Conversation:
     def _reply(self, exchange: Exchange) -> Iterator[None]:
         while (reply := next_reply(self._client.received)) is None:
             if self._client.ended or self._client.closed:
-                raise _LostError(f"the connection was closed when {_due(exchange)}")
+                raise _LostError(f"the connection was closed before {_due(exchange)}")
             yield
         self._client.take(len(reply))
         self.run.said.append(Utterance("C<", reply))
@@ -146,8 +146,8 @@ class Conversation:
 
 def _due(exchange: Exchange) -> str:
     if isinstance(exchange.item, Message):
-        return "the reply to a message was due" if exchange.replies else "a 354 is due"
-    return f"the reply to {visible(exchange.item.line)} was due"
+        return "the reply to a message" if exchange.replies else "the 354 reply to DATA"
+    return f"the reply to {visible(exchange.item.line)}"
 
 
 class _Performance:

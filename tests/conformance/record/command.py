@@ -39,9 +39,9 @@ _USAGE = """\
 %(prog)s --upstream HOST:PORT -o FILE.smtp --title TEXT --requires ID ...
            [options] [-- ARGUMENT ...]"""
 _EPILOG = (
-    "The arguments after -- are the proxy's, with {upstream}, {tmp} and "
-    "{filter} as placeholders\n(default: -d {tmp} {upstream}, preceded by -c "
-    "{filter} if there is a filter)."
+    "The arguments after -- are passed to the proxy, after {upstream}, {tmp} and "
+    "{filter} are replaced.\nThe default is -d {tmp} {upstream}, preceded by -c "
+    "{filter} if there is a filter."
 )
 
 

@@ -262,7 +262,7 @@ def _footer_gaps(footer: _Record | None, results: tuple[Result, ...]) -> tuple[s
     counted = [one for one in OUTCOMES if one != STALE or one in footer.fields]
     stopped = footer.text("stopped") if "stopped" in footer.fields else ""
     return ((stopped,) if stopped else ()) + tuple(
-        f"the footer counts {footer.count(outcome)} {outcome}, but there are {there[outcome]}"
+        f"the footer counts {footer.count(outcome)} {outcome}, but the file has {there[outcome]}"
         for outcome in counted
         if footer.count(outcome) != there[outcome]
     )

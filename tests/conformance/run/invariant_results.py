@@ -58,7 +58,9 @@ class InvariantResults:
         if failure is None:
             return Result(name, mode, rule.title, outcome="passed", **basis(rule.requires[:1]))
         known = implementation.divergence(name, mode)
-        message = f"in {self._broken[key]} of {self._runs[key]} runs, first {failure.summary}"
+        message = (
+            f"in {self._broken[key]} of {self._runs[key]} runs; first failure: {failure.summary}"
+        )
         return Result(
             transcript=name,
             mode=mode,

@@ -186,7 +186,9 @@ def judge_divergence(name: str, mode: str, known: Divergence, *, failed: bool) -
             f"{name} [{mode}] passes, but is listed as a known "
             f"divergence ({known.kind}: {known.reason}): remove the entry"
         )
-        raise StaleError(Failure(f"{name} [{mode}] a known divergence passes", text, text, ""))
+        raise StaleError(
+            Failure(f"{name} [{mode}] passed, but is listed as a known divergence", text, text, "")
+        )
 
 
 def divergence_of(item: pytest.Item) -> Divergence | None:
