@@ -76,20 +76,20 @@ def test_bound_socket_is_not_reported_as_listening() -> None:
 # --- rewriting
 
 
-def test_added_header_field_is_removed_once() -> None:
+def test_only_first_added_field_is_removed() -> None:
     head = _Head((b"received:",))
     text = b"Received: by me\r\n\twith x\r\nReceived: by you\r\nSubject: x\r\n\r\n"
     assert head.without_added(text) == text.partition(b"\twith x\r\n")[2]
 
 
-def test_added_header_field_is_removed_octet_by_octet() -> None:
+def test_added_field_is_removed_if_octets_arrive_separately() -> None:
     head = _Head((b"received:",))
     text = b"Received: by me\r\n with x\r\nRe: x\r\n\r\n"
     octets = [head.without_added(text[at : at + 1]) for at in range(len(text))]
     assert b"".join(octets) == b"Re: x\r\n\r\n"
 
 
-def test_message_without_added_field_is_unchanged() -> None:
+def test_message_without_added_first_field_is_unchanged() -> None:
     assert _Head((b"received:",)).without_added(b".\r\n") == b".\r\n"
 
 
@@ -100,14 +100,14 @@ def test_added_field_at_end_of_header_is_removed() -> None:
     )
 
 
-def test_added_field_before_last_line_without_header_is_removed() -> None:
+def test_added_field_is_removed_from_message_without_header() -> None:
     head = _Head((), (b"x-peer:",))
     text = b"no header\r\nX-Peer: ::1\r\nlast\r\n.\r\n"
     octets = [head.without_added(text[at : at + 1]) for at in range(len(text))]
     assert b"".join(octets) == b"no header\r\nlast\r\n.\r\n"
 
 
-def test_message_is_unchanged_if_header_does_not_end_with_added_field() -> None:
+def test_message_without_added_last_field_is_unchanged() -> None:
     assert _Head((), (b"x-peer:",)).without_added(b"a\r\n.\r\n") == b"a\r\n.\r\n"
 
 
@@ -117,7 +117,7 @@ def test_program_name_in_greeting_is_replaced() -> None:
     assert names.to_client(b"220 own.name\r\n") == b"220 up.example ESMTP\r\n"
 
 
-def test_removed_ehlo_keyword_is_restored_in_order() -> None:
+def test_removed_ehlo_keyword_is_restored_at_original_position() -> None:
     names = OwnName(b"own.name", removed=b"PIPELINING")
     names.from_upstream(b"220 up\r\n")
     names.from_upstream(b"250-up\r\n250-SIZE\r\n250-PIPELINING\r\n250 DSN\r\n")
@@ -125,7 +125,7 @@ def test_removed_ehlo_keyword_is_restored_in_order() -> None:
     assert sent == b"250-up\r\n250-SIZE\r\n250-PIPELINING\r\n250 DSN\r\n"
 
 
-# --- the delivery mode for early DATA
+# --- delivery mode Early
 
 
 class Talk:
@@ -172,7 +172,7 @@ def relay(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_early_data_command_is_answered_before_upstream_receives_it(relay: Path) -> None:
+def test_early_mode_does_not_relay_data_command_immediately(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.begin()
@@ -183,7 +183,7 @@ def test_early_data_command_is_answered_before_upstream_receives_it(relay: Path)
         talk.close()
 
 
-def test_early_data_command_reaches_upstream_before_content(relay: Path) -> None:
+def test_early_mode_relays_data_command_before_content(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.begin()
@@ -195,7 +195,7 @@ def test_early_data_command_reaches_upstream_before_content(relay: Path) -> None
         talk.close()
 
 
-def test_refusal_of_early_data_command_becomes_final_reply(relay: Path) -> None:
+def test_early_mode_reports_refusal_of_data_in_final_reply(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.begin()
@@ -208,7 +208,7 @@ def test_refusal_of_early_data_command_becomes_final_reply(relay: Path) -> None:
         talk.close()
 
 
-def test_data_without_recipient_is_forwarded_immediately(relay: Path) -> None:
+def test_data_command_without_recipient_is_relayed_immediately(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.ask(b"DATA\r\n", b"503 no\r\n")
@@ -228,7 +228,7 @@ def test_message_from_disconnected_client_never_reaches_upstream(relay: Path) ->
 # --- processes and files
 
 
-def test_sigterm_terminates_program_by_signal(relay: Path) -> None:
+def test_adapter_is_terminated_by_sigterm(relay: Path) -> None:
     with adapted(relay) as running:
         running.connect().close()
         running.process.terminate()
@@ -258,7 +258,7 @@ def test_background_program_leaves_no_processes_or_files(tmp_path: Path) -> None
         assert running.files == []
 
 
-def test_foreground_program_can_run_in_background(relay: Path) -> None:
+def test_adapter_puts_foreground_program_into_background(relay: Path) -> None:
     with adapted(relay, "-v") as running:
         assert running.process.wait() == 0
         running.connect().close()

@@ -77,7 +77,7 @@ def test_conformant_implementation_results_in_status_0() -> None:
     assert done.status == 0
 
 
-def test_should_failure_results_in_status_1_only_with_strict_option(bent: Path) -> None:
+def test_failed_should_requirement_counts_only_with_strict_option(bent: Path) -> None:
     for strict, status in (((), 0), (("--strict",), 1)):
         done = command("run", bent, SHOULD, *strict)
         assert "verdict: not tested at level MUST: 1 of " in done.text
@@ -105,13 +105,13 @@ def test_implementation_is_the_only_required_argument() -> None:
     assert done.status == 2
 
 
-def test_must_failure_results_in_status_1(broken: Path) -> None:
+def test_failed_must_requirement_results_in_status_1(broken: Path) -> None:
     done = command("run", broken, MUST)
     assert "verdict: not conformant: 1 of 1 failed at level MUST" in done.text
     assert done.status == 1
 
 
-def test_known_must_divergence_results_in_status_0(broken: Path) -> None:
+def test_known_divergence_from_must_requirement_results_in_status_0(broken: Path) -> None:
     path = broken.with_suffix(".toml")
     path.write_text(
         f'name = "broken"\nargv = ["{broken}"]\ncapabilities = ["stdio"]\n[[divergence]]\n'
@@ -160,7 +160,7 @@ def test_failing_smoke_test_ends_run_with_one_report(broken: Path) -> None:
     assert done.status == 1
 
 
-def test_repeated_should_failure_is_reported_only_once(tmp_path: Path) -> None:
+def test_repeated_failure_of_should_requirement_is_reported_once(tmp_path: Path) -> None:
     noisy = program(tmp_path / "noisy", before="echo oops >&2")
     done = command("run", noisy, "--modes", "stdio", "-k", "one-message or greeting-ehlo", "-j1")
     assert "verdict: conformant, not strict" in done.text
@@ -520,7 +520,7 @@ def test_progress_line_mentions_loading_before_first_result() -> None:
         ),
     ],
 )
-def test_harm_of_wrong_proxy_is_reported_with_requirement(
+def test_failure_report_shows_harm_and_violated_requirement(
     fixture: str, name: str, way: str, broken: str
 ) -> None:
     implementation = f"env PYTHONPATH={ROOT} {sys.executable} -S -m tests.fixtures {fixture}"

@@ -268,7 +268,7 @@ def test_inconsistent_lines_are_reported(lines: list[str], at: int, message: str
     assert message in error.message
 
 
-def test_filter_steps_require_filter_header_key() -> None:
+def test_filter_steps_require_filter_key_in_header() -> None:
     text = '+++\ntitle = "t"\nrequires = ["a.b-1"]\n+++\nF< run\n'
     assert "requires 'filter' in the header" in error_of(text).message
 

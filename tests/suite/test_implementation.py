@@ -38,12 +38,12 @@ def test_file_arguments_are_relative_to_current_directory(
     assert find_implementation(line).argv == expected
 
 
-def test_program_without_slash_is_searched_only_on_path(here: Path) -> None:
+def test_program_in_current_directory_requires_slash(here: Path) -> None:
     assert (here / "x").exists()
     assert find_implementation("x").argv == ("x",)
 
 
-def test_relative_path_entry_resolves_to_absolute_program(
+def test_relative_directory_in_path_gives_absolute_program_name(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", ".")

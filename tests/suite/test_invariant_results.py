@@ -54,14 +54,14 @@ def test_result_of_broken_rule_contains_first_run_and_count() -> None:
     assert one.text.endswith("all there is to know")
 
 
-def test_rule_with_known_divergence_diverges() -> None:
+def test_broken_rule_with_known_divergence_does_not_fail() -> None:
     (one,) = results(
         InvariantObservation("stop", "listen", failure("a.smtp")), implementation=KNOWING
     )
     assert one.outcome == "diverged"
 
 
-def test_satisfied_rule_with_known_divergence_is_stale() -> None:
+def test_known_divergence_from_satisfied_rule_is_stale() -> None:
     (one,) = results(InvariantObservation("stop", "listen"), implementation=KNOWING)
     assert one.outcome == "passed"
     assert stale_if_known(one, KNOWING).outcome == "stale"

@@ -179,17 +179,17 @@ def test_empty_input_is_described_as_nothing() -> None:
 
 
 @pytest.mark.parametrize("came", [b"250 ok\r\n", b"200\r\n", b"250-a\r\n250 ok\r\n"])
-def test_no_2yz_step_fails_after_2yz_reply(came: bytes) -> None:
+def test_step_forbidding_2yz_fails_after_2yz_reply(came: bytes) -> None:
     assert NoSuccessAwaited().look(bytearray(came)).state is State.NO
 
 
 @pytest.mark.parametrize("came", [b"451 no\r\n", b"000 what\r\n", b"\r\n", b"451-a\r\n451 b\r\n"])
-def test_no_2yz_step_passes_after_other_reply(came: bytes) -> None:
+def test_step_forbidding_2yz_passes_after_other_reply(came: bytes) -> None:
     assert NoSuccessAwaited().look(bytearray(came)) == Verdict(State.YES, len(came))
 
 
 @pytest.mark.parametrize("came", [b"", b"250", b"451-a\r\n", b"250-a\r\n"])
-def test_no_2yz_step_is_undecided_after_incomplete_reply(came: bytes) -> None:
+def test_step_forbidding_2yz_is_undecided_after_incomplete_reply(came: bytes) -> None:
     assert NoSuccessAwaited().look(bytearray(came)).state is State.WAIT
 
 

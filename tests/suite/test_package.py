@@ -194,7 +194,7 @@ def test_installed_suite_shows_and_lists_transcripts(command: Path) -> None:
     assert run(command, "--version") == f"postprox-conformance {SUITE_VERSION}\n"
 
 
-def test_run_without_reference_requires_implementation(command: Path) -> None:
+def test_installed_suite_requires_implementation(command: Path) -> None:
     text = run(command.parent / "pytest", *NAMED, "--pyargs", "postprox_conformance", status=2)
     assert "missing --implementation TOML|CMD" in text
 

@@ -223,13 +223,13 @@ WRONG: list[tuple[str, str, Spoil]] = [
 
 
 @pytest.mark.parametrize(("name", "how", "spoil"), WRONG, ids=[f"{n}-{how}" for n, how, _ in WRONG])
-def test_wrong_run_violates_its_invariant(name: str, how: str, spoil: Spoil) -> None:
+def test_wrong_run_violates_expected_invariant(name: str, how: str, spoil: Spoil) -> None:
     run = right_run()
     spoil(run)
     assert name in {wrong.partition(":")[0] for wrong in broken(run)}
 
 
-def test_every_invariant_is_violated_by_a_run() -> None:
+def test_each_invariant_is_violated_by_some_wrong_run() -> None:
     assert {name for name, _, _ in WRONG} == {one.__name__ for one in INVARIANTS}
 
 
@@ -484,7 +484,7 @@ def test_permitted_alternative_replies_count_as_equal() -> None:
     assert differences("replies", refused(503), refused(501)) != []
 
 
-def test_aborted_session_differs_only_at_its_end() -> None:
+def test_aborted_session_differs_only_in_aspect_end() -> None:
     other = right_run()
     other.trouble = "silence"
     del other.exchanges[5:], other.visits[:], other.filter_runs[:]
@@ -539,7 +539,7 @@ def test_transcript_of_run_round_trips() -> None:
     assert parse_transcript(write_transcript(transcript), transcript.name) == transcript
 
 
-def test_multiple_verdicts_are_selected_by_counter() -> None:
+def test_script_selects_verdict_by_run_number() -> None:
     script = as_transcript(told_run(), "A title").header.filter
     assert script is not None
     assert "1)\nexit 0\n;;\n2)\nprintf" in script

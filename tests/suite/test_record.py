@@ -301,7 +301,7 @@ def test_invalid_arguments_are_reported_before_recording(
     assert complaint in failure(*arguments)
 
 
-def test_unreachable_upstream_does_not_write_transcript(tmp_path: Path) -> None:
+def test_no_transcript_is_written_if_upstream_is_unreachable(tmp_path: Path) -> None:
     path = tmp_path / "x.smtp"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -419,7 +419,7 @@ def test_parts_of_long_write_are_joined() -> None:
     assert written(steps)[-2:] == ["C+ the last", "C+ ."]
 
 
-def test_block_ending_with_newline_is_continued() -> None:
+def test_long_write_split_after_newline_is_joined() -> None:
     steps = StepRecorder()
     steps.sent("C", b"same line\r\n" * 2000)
     steps.sent("C", b"same line\r\n" * 2000)

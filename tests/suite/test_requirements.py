@@ -137,7 +137,7 @@ def test_level_depends_on_harm_and_source(harm: str, sources: tuple[str, ...], l
 @pytest.mark.parametrize(
     ("source", "is_from"), [("manual", True), ("RFC", True), ("CVE", False), ("Postfix", False)]
 )
-def test_first_word_identifies_source(source: str, is_from: bool) -> None:
+def test_source_is_identified_by_its_first_word(source: str, is_from: bool) -> None:
     row = ROW.replace("manual", "RFC 5321 4.1.1.4, manual")
     requirement = parse_specification(document(row)).requirements["cli.x-1"]
     assert requirement.is_from(source) is is_from

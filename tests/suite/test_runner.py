@@ -166,7 +166,7 @@ def test_terminal_output_contains_table_of_groups(right: Done) -> None:
     assert "relay              2         -         -         -" in right.text
 
 
-def test_results_of_parallel_workers_are_equal(runner: Runner) -> None:
+def test_parallel_and_serial_runs_have_same_results(runner: Runner) -> None:
     transcripts = [*sorted(in_corpus("cli").glob("port-*.smtp")), in_corpus(SESSION)]
     done = runner.run("-n", "2", *transcripts)
     alone = runner.run(*transcripts)
@@ -622,7 +622,7 @@ def after_wrong_status(runner: Runner, *arguments: str, cites: str) -> dict[str,
     return done.records[1]
 
 
-def test_wrong_exit_status_violates_cited_cli_exit_requirement(runner: Runner) -> None:
+def test_wrong_exit_status_violates_cited_exit_requirement(runner: Runner) -> None:
     result = after_wrong_status(runner, cites=', "cli.exit-2"')
     assert result["requirement"] == "cli.exit-2"
     assert (result["level"], result["harm"]) == ("should", "misreported")
@@ -636,7 +636,7 @@ def test_wrong_exit_status_violates_first_requirement_by_default(runner: Runner)
     assert (result["requirement"], result["level"]) == (MUST_ID, "must")
 
 
-def test_violation_outside_selected_source_is_skipped(runner: Runner) -> None:
+def test_failure_of_unselected_requirement_is_skipped(runner: Runner) -> None:
     result = after_wrong_status(runner, "--source", "manual", cites=', "cli.exit-2"')
     assert result["outcome"] == "skipped"
     assert str(result["message"]).startswith("cli.exit-2 was not selected: ")
@@ -771,7 +771,7 @@ def test_profile_option_overrides_implementation_file(runner: Runner) -> None:
         assert f" (profile {profile})\n" in done.text
 
 
-def test_run_without_transcript_in_profile_results_in_status_2(runner: Runner) -> None:
+def test_profile_without_selected_transcript_results_in_status_2(runner: Runner) -> None:
     done = runner.run(in_corpus(SESSION), "--profile", "relay")
     assert "nothing was run; no transcript matches profile relay" in done.text
     assert done.status == 2

@@ -86,13 +86,13 @@ def test_number_of_repeated_runs_is_limited(hasty: Settings) -> None:
     assert waited("must", hasty) != "0.25 s)"
 
 
-def test_should_failure_does_not_use_up_repeated_must_runs(hasty: Settings) -> None:
+def test_must_and_should_repeats_are_limited_separately(hasty: Settings) -> None:
     hasty.timeouts.observed(0.07)
     waited("should", hasty)
     assert hasty.timeouts.replays == {"must": 8, "should": 3}
 
 
-def test_passing_repeated_run_replaces_failure_and_is_timed(
+def test_passing_repeated_run_replaces_failure(
     hasty: Settings,
 ) -> None:
     class Hasty(AdaptiveTimeout):

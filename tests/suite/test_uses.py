@@ -150,7 +150,7 @@ def most_due(lines: list[str]) -> int:
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_derived_pipelining_matches_actual_dialogue(
+def test_derived_pipelining_capability_matches_dialogue(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     transcript = load_transcript(TRANSCRIPTS / name)
@@ -261,7 +261,7 @@ def test_codes_of_complete_replies_are_found(octets: bytes, codes: tuple[bytes, 
     assert reply_codes(octets) == codes
 
 
-def test_abridged_repeat_exceeds_128_kib() -> None:
+def test_shortened_repeat_is_longer_than_128_kib() -> None:
     assert len(parse_payload("\\{50000000*x}", b"").abridged()) in range(131073, 1 << 20)
 
 

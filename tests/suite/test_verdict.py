@@ -121,7 +121,7 @@ def test_shields_badge_contains_suite_version_and_verdict() -> None:
         ("skipped", "must", "not tested (in part)", "lightgrey"),
     ],
 )
-def test_badge_of_selection_is_marked_and_not_green(
+def test_badge_of_partial_run_is_marked_and_not_green(
     outcome: str, level: str, message: str, colour: str
 ) -> None:
     badge = json.loads(badge_json(run(result("a", outcome, level), transcripts=9)))
