@@ -1,7 +1,8 @@
 """Opens message files with the rights of the user that --user specifies.
 
-Rule: root opens files and directories with that user's rights. Root uses its own rights only for
-paths that the user cannot change. Otherwise, the user could create a link to any file.
+Rule: root opens files and directories with the rights of the --user user. Root uses its own rights
+only for paths that this user cannot change. Otherwise, root could follow the user's link to any
+file.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def test_selection_is_reported() -> None:
     assert "  only a selection was tested: 2 of 9 transcripts" in list(verdict(*ALL, of=9).lines())
 
 
-def test_unknown_divergence_is_unexpected() -> None:
+def test_failure_without_known_divergence_is_unexpected() -> None:
     assert not verdict(result("a", "diverged")).unexpected
     assert verdict(result("a", "failed")).unexpected
 

@@ -121,7 +121,7 @@ def _text(transcript: Transcript, comments: list[str]) -> str:
     """Return the transcript as text with *comments*. Raise an error if it cannot be parsed."""
     text = write_transcript(transcript)
     if parse_transcript(text, transcript.name).steps != transcript.steps:
-        raise RecordError(f"{transcript.name} cannot be written in this format")
+        raise RecordError(f"{transcript.name} cannot be written in the transcript format")
     header, end, script = text.rpartition("\n+++\n")
     return header + end + "".join(f"# {comment}\n" for comment in comments) + script
 
