@@ -32,9 +32,10 @@ Texts from files, from the wire and from the filter have one octet per character
         envelope    {"sender", "recipients", "client_ip", "helo"}
         filter      null if the filter did not run, or else {"environment": {"EMAIL", "OUTFILE",
                     "SENDER", "RECIPIENT", "REMOTEIP", "HELO", "RECIPIENTS", "RECIPIENTCOUNT",
-                    "QUEUE_ID", "CLIENT_NAME"}, "status": the shell's exit status, or null if it
-                    was killed, "signal": the name of the signal, or "", "stderr", "outfile":
-                    empty, filled or unusable, "seconds": the duration, or null if it was killed}
+                    "QUEUE_ID", "CLIENT_NAME"}, "status": the shell's exit status (128 + N after
+                    signal N), or null if its process group was killed, "signal": the name of
+                    the signal, or "", "stderr", "outfile": empty, filled or unusable,
+                    "seconds": the duration, or null if the process group was killed}
         dialogue    a list of events in order, each {"from", "to": client, proxy or upstream,
                     "kind": command, reply or content, "text": with line endings}
         proxy_exit_status   the exit status of the proxy
