@@ -6,7 +6,7 @@ names the `Session` method that the shell must then call.
 
 
 class Action:
-    """One action. Actions with the same type and attributes are equal, which the tests require."""
+    """One action. Actions of the same type with equal attributes are equal, as tests require."""
 
     __slots__ = ()
 

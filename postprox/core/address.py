@@ -10,7 +10,7 @@ class UpstreamAddress:
     """The address of the upstream server: a host and a port, or the path of a Unix socket.
 
     Raises:
-        ValueError: `text` is invalid. The error message names the problem and the remedy.
+        ValueError: `text` is invalid.
     """
 
     __slots__ = ("host", "path", "port", "text")
@@ -27,7 +27,8 @@ class UpstreamAddress:
             self.port = port_number(port) if port else DEFAULT_PORT
             if not self.host:
                 raise ValueError("the host is missing")
-            if "=" in self.host:  # for example NAME=VALUE after an unterminated quote
+            # If a quote in the unit's options file is unterminated, the argument is NAME=VALUE.
+            if "=" in self.host:
                 raise ValueError("a host name cannot contain an equals sign")
 
 

@@ -47,7 +47,8 @@ class Counters:
     def prometheus_text(self, present: dict[str, tuple[str, str, float]]) -> str:
         """Format the metrics in the Prometheus text format 0.0.4.
 
-        present: the type, description and value of each additional metric, indexed by its name.
+        present: the type, description and current value of each metric that this class does not
+            count, indexed by the metric's name.
         """
         lines = [
             *_head("build_info", "gauge", "Version of postprox."),

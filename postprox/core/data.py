@@ -22,7 +22,7 @@ _END = b"\r\n.\r\n"
 _MANY_LINES = 16384
 
 # If a block ends with one of these sequences, the decoder holds the sequence back until the next
-# block arrives, because its meaning depends on the next octet. The decoder has no other state.
+# block arrives, because its meaning depends on the next octet.
 _AMBIGUOUS = (
     _END[:4],  # CRLF.CR is the end of data if LF follows
     _END[:3],  # CRLF. is a stuffed dot or the end of data
@@ -32,13 +32,13 @@ _AMBIGUOUS = (
 
 
 class DotUnstuffer:
-    """Decodes the client's input after 354 into content for the file and the upstream server."""
+    """Decodes the client's input after 354, and encodes the content for the upstream server."""
 
     __slots__ = ("_encoder", "_first", "_pending", "complete", "trailing", "wire")
 
     def __init__(self) -> None:
-        self._pending = _END[:2]  # the data begins at the start of a line
-        self._first = True  # true while `_pending` contains this initial CRLF
+        self._pending = _END[:2]  # an initial CRLF, because the data begins at the start of a line
+        self._first = True  # true until the initial CRLF has been removed
         self._encoder = DotStuffer()
         #: The encoded form of the content that `feed` last returned. If the message is complete,
         #: the encoded form includes the end of data.
@@ -92,8 +92,8 @@ class DotStuffer:
     def encode(self, block: bytes, known: bytes = b"") -> bytes:
         """Encode the next block of content.
 
-        known: the encoded form of the block, if the caller has it. A leading dot may still have to
-            be doubled, depending on the end of the previous block.
+        known: the encoded form of the block, if the caller has it. It is not used if the block
+            begins with a dot that must be doubled because of the end of the previous block.
         """
         if not block:
             return b""
@@ -112,7 +112,8 @@ class DotStuffer:
 def _with_lf(text: bytes) -> tuple[bytes, bool]:
     """Replace CRLF with LF. Also return whether every CR and LF was part of a CRLF.
 
-    The function searches for single octets twice, and for pairs only if a CR or LF is bare.
+    If no CR or LF is bare, the function searches only for single octets, because this is faster
+    than searching for pairs.
     """
     if len(text) > _MANY_LINES and (known := _equal_lines_with_lf(text)):
         return known, True

@@ -22,7 +22,7 @@ INPUT_BUFFER = 65536
 
 #: The maximum number of commands from one client that are handled without a pause. Handling this
 #: number of commands takes about half a millisecond. Legitimate clients pipeline fewer commands.
-#: Even if ninety other clients reach this limit, the delay is acceptable.
+#: If ninety other clients reach this limit, a command waits about 45 ms, which is acceptable.
 COMMANDS_AT_ONCE = 64
 
 #: The maximum number of lines containing QUIT or BDAT that the proxy examines after the client has
@@ -62,9 +62,10 @@ RECIPIENTS = 100_000
 #: but not listed.
 LOGGED_RECIPIENTS = 20
 
-#: The maximum number of characters in a message's log line for a single value, for all recipients
-#: together, and for either the reply or the filter's last line. Legitimate addresses and
-#: Message-IDs are shorter. The sum of these limits is less than `LOG_LINE`.
+#: The maximum number of characters in a field of a message's log line. `LOGGED_TO` applies to the
+#: list of recipients, `LOGGED_REPLY` applies to the reply and to the filter's last line, and
+#: `LOGGED_VALUE` applies to all other values. Legitimate addresses and Message-IDs are shorter. All
+#: fields together are shorter than `LOG_LINE`.
 LOGGED_VALUE = 256
 LOGGED_TO = 1024
 LOGGED_REPLY = 512
@@ -79,7 +80,7 @@ MESSAGE_READ = 262144
 
 #: The maximum amount of message data that one iteration of the loop reads from all clients
 #: together. One megabyte takes about 60 ms in the worst case (a message that consists only of empty
-#: lines). The second limit is the minimum per client, because smaller reads would be inefficient.
+#: lines). `MIN_READ` is the minimum for each client, because smaller reads would be inefficient.
 READ_PER_ITERATION = 393216
 MIN_READ = 4096
 
@@ -87,8 +88,8 @@ MIN_READ = 4096
 #: a few percent longer.
 COPY_SIZE = 262144
 
-#: Files above this size are freed in a background thread, because the kernel takes half a
-#: millisecond per megabyte.
+#: Files above this size are freed in a background thread, because freeing a megabyte takes the
+#: kernel half a millisecond.
 LARGE_FILE = 1 << 24
 
 #: The maximum number of files and directories that are removed if a filter has replaced OUTFILE or
@@ -99,10 +100,10 @@ REMOVALS = 1000
 #: open.
 REMOVAL_DEPTH = 8
 
-#: The number of file descriptors that one session can use: client, upstream, spool, EMAIL, OUTFILE
-#: (one for creating and one for sending the file), both ends of the pipe for standard error, and
-#: two descriptors that are about to be closed. A session that is resolving a name uses both ends of
-#: another pipe but has no message.
+#: The number of file descriptors that one session can use. The client, the upstream server, the
+#: spool and EMAIL need one each. OUTFILE and the pipe for standard error need two each. Two more
+#: may be about to be closed. A session that is resolving a name uses another pipe but has no
+#: message.
 SESSION_DESCRIPTORS = 10
 
 #: The number of other file descriptors that a process uses: standard streams, listeners, log and
@@ -110,13 +111,13 @@ SESSION_DESCRIPTORS = 10
 OWN_DESCRIPTORS = 16
 
 #: The idle timeout for a client, and the time limit for a command line. RFC 5321 section 4.5.3.2.7
-#: requires 300 s. smtpd(8) replies to NOOP itself, so two pauses by its client can look like a
-#: single pause to the proxy.
+#: requires 300 s. This limit is twice as long, because smtpd(8) replies to NOOP itself. If its
+#: client sends NOOP between two pauses, the proxy sees a single pause.
 CLIENT_IDLE = 600.0
 
 #: The time limit for a message: a fixed part, plus the message's size divided by a rate in octets
-#: per second. At this rate, smtpd(8) sends a burst of 128 KB every 328 s. This interval is shorter
-#: than the fixed part.
+#: per second. smtpd(8) sends a message in bursts of 128 KB. At this rate, the interval between
+#: bursts is 328 s, which is shorter than the fixed part.
 MESSAGE_TIME = 600.0
 MESSAGE_RATE = 400
 
@@ -155,7 +156,7 @@ STOP_GRACE = 60.0
 
 #: The pause after a client could not be accepted, usually because no file descriptor was free.
 #: Immediate retries would keep the processor busy and flood the log. If the session limit is
-#: reached, this is also the interval between searches for sessions without a client.
+#: reached, this is also the interval between checks for sessions without a client.
 ACCEPT_PAUSE = 1.0
 
 #: The default maximum number of concurrent sessions, equal to Postfix's default_process_limit.
@@ -209,7 +210,7 @@ LOG_EXIT_FLUSH = 1.0
 FULL_WARNING = 60.0
 
 #: The age at which files left behind by a killed proxy are removed. A running proxy writes to its
-#: files at least every `CLIENT_IDLE` seconds. An OUTFILE without other files is removed after a
-#: day, because its filter may still be running (files.stale).
+#: files at least every `CLIENT_IDLE` seconds. An OUTFILE without EMAIL is removed after a day,
+#: because its filter may still be running (files.stale).
 STALE = 1200.0
 STALE_OUTFILE = 86400.0

@@ -27,7 +27,7 @@ def message_line(
 ) -> str:
     """Format the log line for a message.
 
-    reply: the reply to the message, or b"" if the client disconnected before it.
+    reply: the reply to the message, or b"" if the client got no reply.
     """
     verdict = message.verdict
     reply_text = b" ".join(reply.split(b"\r\n")).strip()

@@ -24,10 +24,10 @@ LISTEN_ADDRESS = "127.0.0.1"
 #: information and exits.
 EVERYWHERE, LISTENING, INFORMATION = "everywhere", "listening", "information"
 
-#: An environment variable that contains a divisor for all timeouts. This variable lets tests take
-#: seconds instead of minutes (docs/conformance.md).
+#: The environment variable that contains the divisor for all timeouts. With a large divisor, tests
+#: take seconds instead of minutes (docs/conformance.md).
 CLOCK_SPEED = b"POSTPROX_CLOCK_SPEED"
-#: The environment variable in which a unit specifies its options file.
+#: The environment variable in which a systemd unit specifies its options file.
 ENVIRONMENT_FILE = b"POSTPROX_ENVIRONMENT_FILE"
 
 _LOG_LEVELS = (log_levels.WARNING, log_levels.INFO, log_levels.DEBUG)
@@ -128,8 +128,8 @@ def parse(arguments: "Iterable[str]", clock_speed: bytes = b"") -> Options:
 
 
 def _check_together(options: Options) -> None:
-    """Reject options that would write to the same file or to a client's descriptor."""
-    # The option --foreground itself requires --listen.
+    """Reject invalid combinations of options."""
+    # `parse` has already rejected --foreground without --listen.
     if options.log == STDERR and not options.foreground:
         raise UsageError("--log stderr requires --listen [IP:]PORT and --foreground")
     if options.metrics and options.metrics == options.pid_file:
@@ -209,7 +209,7 @@ def _address(shown: str, value: str) -> tuple[str, int]:
 #: - the long form
 #: - the argument as shown by --help, or ""
 #: - the attribute of `Options`
-#: - a function of the option as spelled and its argument, which returns the value
+#: - a function that takes the option as spelled and its argument, and returns the value
 #: - the scope of the option: EVERYWHERE, LISTENING or INFORMATION
 #: - the description for --help, with `{}` for the default value
 #: `parse` counts --verbose instead of storing a value. A record is a tuple, because a class would
@@ -251,7 +251,9 @@ _WITH_VALUE = {name for _, name, argument, _, _, _, _ in TABLE if argument}
 
 
 def _read(arguments: list[str]) -> "Iterable[tuple[str, str, str]]":
-    """Yield (long name, option as spelled, value) for each option, and ("", word, word) for others.
+    """Yield (long name, option as spelled, value) for each option.
+
+    For each argument that is not an option, yield ("", argument, argument).
 
     As with GNU getopt (cli.getopt), options may follow arguments, short options can be combined,
     long options can be abbreviated, and `--` ends the options.
@@ -300,7 +302,7 @@ def _read_cluster(word: str, arguments: list[str]) -> "Iterable[tuple[str, str, 
 
 
 def _one_line(word: str) -> str:
-    """Escape a word that contains control characters."""
+    """Return `word`, escaped if it contains unprintable characters."""
     return word if word.isprintable() else ascii(word)
 
 

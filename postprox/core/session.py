@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _CLIENT_STATES = (COMMAND, AUTH_RESPONSE, RECEIVING)
 _MESSAGE_STATES = (RECEIVING, FILTERING, DELIVERING)
 
-#: Searching for an integer is five times as fast as searching for bytes.
+#: Searching a line for an integer is five times as fast as searching it for a bytes object.
 _NUL, _CR = b"\0\r"
 
 #: Commands that would bypass the filter or change the client's identity for the upstream server.
@@ -58,7 +58,7 @@ _LOGGABLE = frozenset(
 class Session:
     """The session with one client.
 
-    options: the command line.
+    options: the values of the command-line options.
     clock: a monotonic clock that returns seconds.
     """
 
@@ -196,7 +196,7 @@ class Session:
         self._answer(replies.SEND_MESSAGE, RECEIVING)
         self._keepalive_due = self._upstream.used + limits.KEEPALIVE
         self._receive(self._commands.take_buffered())
-        if self._state == RECEIVING:  # otherwise `spool_sealed` makes this check
+        if self._state == RECEIVING:  # after the end of data, `spool_sealed` checks this
             self._abandon_if_client_lost()
 
     def spool_sealed(self) -> None:
@@ -613,7 +613,7 @@ class Session:
         """Send DATA upstream, or wait for the reply to a pending NOOP first."""
         self._set_state(DELIVERING)
         self._keepalive_due = limits.NEVER
-        if self._upstream.awaited == upstream.NOTHING:  # otherwise, DATA follows the reply to NOOP
+        if self._upstream.awaited == upstream.NOTHING:  # the reply to a pending NOOP triggers DATA
             self._send_data()
 
     def _send_data(self) -> None:
@@ -695,7 +695,7 @@ class Session:
 
     def _answer(self, reply: bytes, state: str = COMMAND) -> None:
         """Send `reply` to the client and enter `state`."""
-        self._set_state(state)  # this checks the transition before the reply is sent
+        self._set_state(state)  # checks the transition before the reply is sent
         self._sent_421 = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
         if isinstance(last, actions.SendToClient):  # consecutive replies are sent in one write
@@ -732,7 +732,7 @@ class Session:
     def _log_verdict(self, reply: bytes) -> None:
         """Log and count the message.
 
-        reply: the reply to the message, or b"" if the client disconnected before it.
+        reply: the reply to the message, or b"" if the client got no reply.
         """
         message = self._message
         if self._options.listen is not None:

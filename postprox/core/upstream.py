@@ -21,7 +21,7 @@ NOTHING = "reply"  # no reply is awaited
 GREETING = "greeting"  # the greeting of a new connection
 EHLO = "reply to HELO or EHLO"  # the proxy repeats this command on a new connection
 RSET = "reply to RSET"  # the proxy sends RSET after a refused message
-REPLY = "reply to the client's command"  # or the reply to the client's AUTH response
+REPLY = "reply to the client's command"  # this text is also used for the reply to an AUTH response
 QUIT = "reply to QUIT"  # this reply is relayed to the client
 KEEPALIVE = "reply to NOOP"  # this reply is not relayed, because the proxy itself sent NOOP
 DATA = "reply to DATA"  # this reply must be 354 before the message is sent
@@ -74,7 +74,7 @@ class UpstreamLink:
         self._act(actions.ConnectUpstream())
 
     def connected(self) -> None:
-        """Await the greeting of the requested connection."""
+        """Await the greeting after the connection has been established."""
         self.state = READY
         self._replies = smtp.ReplyReader()
         self.expect(GREETING)
@@ -128,7 +128,7 @@ class UpstreamLink:
 
     def leave(self) -> None:
         """Send QUIT and wait for the 221 reply with a short timeout."""
-        if self.awaited != QUIT:  # otherwise, the client's QUIT has already been relayed
+        if self.awaited != QUIT:  # QUIT is not sent again if the client's QUIT was relayed
             self._act(actions.SendToUpstream(b"QUIT\r\n"))
         self.state = QUITTING
         self.awaited = NOTHING

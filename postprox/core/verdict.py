@@ -58,7 +58,7 @@ class Verdict:
     action: one of this module's constants.
     reply: the complete reply line for the client, or b"" if the message passes.
     reason: the cause of a filter failure, for the log, or "".
-    said: the last line of the filter's standard error, unchanged, without its newline.
+    said: the last non-blank line of the filter's standard error, without its newline.
     """
 
     __slots__ = ("action", "reason", "reply", "said")

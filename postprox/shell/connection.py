@@ -49,8 +49,8 @@ class Connection:
         self.session = Session(options, loop.clock)
         self._connector: Connector | None = None
         self._upstream: Stream | None = None
-        self._body: Iterator[bytes] | None = None  # unsent blocks of the message ...
-        self._block: bytes | None = None  # ... and the next block
+        self._body: Iterator[bytes] | None = None  # the message's blocks after `_block`
+        self._block: bytes | None = None  # the next block to send
         self._spool: Spool | None = None
         self._replacement: int | None = None
         self._filter: Filter | None = None
@@ -413,7 +413,7 @@ class Connection:
             outcome = ended.outcome(code)
             if outcome.status == 0:
                 self._open_outfile(outcome)
-        finally:  # also after an error, since a later kill could hit another process with this ID
+        finally:  # forget the filter even after an error, because its process ID may be reused
             self._end_filter(ended)
         self.session.filter_finished(outcome)
 

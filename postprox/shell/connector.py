@@ -128,7 +128,7 @@ class Connector:
 
 
 def _in_progress(error: OSError, family: int) -> bool:
-    """Return whether connect(2) has begun. EAGAIN on a Unix socket means a full backlog."""
+    """Return whether connect(2) is in progress. EAGAIN on a Unix socket means a full backlog."""
     return isinstance(error, BlockingIOError) and family != socket.AF_UNIX
 
 
@@ -183,7 +183,7 @@ class Resolver:
         except OSError as error:
             self._found = error
         finally:
-            close(writer)  # this makes the reader readable
+            close(writer)  # the loop then calls `_ready`
 
     def _ready(self) -> None:
         self.cancel()

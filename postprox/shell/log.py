@@ -132,7 +132,7 @@ class Syslog:
     def _sent(self, datagram: bytes) -> bool:
         """Send a datagram. Return False if the datagram must be retried.
 
-        If there is no syslog daemon, the datagram is lost.
+        If no daemon has ever been available, the datagram is lost.
         """
         for _ in range(2):  # the second attempt reaches a restarted daemon
             try:

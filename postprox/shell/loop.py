@@ -2,8 +2,8 @@
 
 Rule: the loop knows nothing about SMTP or sessions. The loop has a single thread, and callbacks
 must not block. If a callback raises an exception, the exception is logged, and the other callbacks
-still run. Events that happened before a timer's deadline was checked are handled before the timer
-runs.
+still run. Before the loop runs a timer, it handles all events that happened before it checked the
+timer's deadline.
 
 The loop does not check all deadlines in each iteration. Instead, the loop stores a lower bound for
 all deadlines, and checks them only after this bound has passed. If a deadline becomes earlier, the
@@ -177,7 +177,7 @@ class Loop:
             self._run_timers(now)
 
     def _is_held_up(self, late: float) -> bool:
-        """Return whether the process was held up, so that this iteration's time does not count.
+        """Return whether the process was held up. If so, this iteration's time is not counted.
 
         Peers and filters that are waiting for the proxy cannot continue while it is stopped
         (SIGSTOP). The time of such a pause therefore does not count towards any limit. The loop
@@ -253,7 +253,7 @@ class Loop:
         try:
             self._reap_by(_next_ended)
         except OSError:
-            if self._children:  # otherwise there is no child process
+            if self._children:  # the call also fails if there are no child processes
                 self._reap_otherwise()
 
     def _reap_otherwise(self) -> None:

@@ -1,11 +1,13 @@
 """The files of one message.
 
 Rule: the spool is an unnamed file. The spool contains the message in the form in which the proxy
-sends it to the upstream server. Changes to EMAIL or OUTFILE do not affect the spool. (Processes of
-the same user can access the spool through /proc, see SECURITY.md.) The filter gets a copy of the
-message (EMAIL) and an empty file (OUTFILE). The proxy writes EMAIL while it receives the message,
-and gives the file a name when the filter starts. EMAIL and OUTFILE have names only while the filter
-is running, so at other times a killed proxy leaves no files behind (files.gone).
+sends it to the upstream server. Changes to EMAIL or OUTFILE do not affect the spool. However,
+processes of the same user can access the spool through /proc (SECURITY.md).
+
+The filter gets a copy of the message (EMAIL) and an empty file (OUTFILE). The proxy writes EMAIL
+while it receives the message, and gives the file a name when the filter starts. EMAIL and OUTFILE
+have names only while the filter is running, so at other times a killed proxy leaves no files behind
+(files.gone).
 
 EMAIL and OUTFILE are locked from their creation until the proxy closes them, so that `stale_files`
 recognises the files of a killed proxy.
@@ -109,7 +111,7 @@ class Spool:
         _lock(self._empty_outfile)
 
     def replacement_blocks(self, descriptor: int) -> "Iterator[bytes]":
-        """Yield the content of OUTFILE from the descriptor of `open_outfile`.
+        """Yield the content of OUTFILE from the descriptor that `open_outfile` returned.
 
         Raises:
             ChangedError: after the last block, if the file changed after it was opened.
@@ -135,7 +137,7 @@ class Spool:
         except OSError as error:
             from errno import ELOOP, ENXIO
 
-            if error.errno not in (ELOOP, ENXIO):  # a link, a socket
+            if error.errno not in (ELOOP, ENXIO):  # the errors for a link and a socket
                 raise
             raise NotAFileError("OUTFILE is not a regular file") from None
         status = posix.fstat(descriptor)

@@ -1,9 +1,9 @@
 """Removes files that killed proxies left behind in the spool directory (files.stale).
 
-Rule: a file is removed only if four conditions are met. The file's name has the form that postprox
-uses, the file is a regular file of this user, it is old, and no running proxy holds a lock on EMAIL
-or OUTFILE of the same message. Names do not contain a process ID, because processes in other PID
-namespaces may share the directory.
+Rule: a file is removed only if it is an old regular file of this user and its name has the form
+that postprox uses. A file is not removed while a running proxy holds a lock on EMAIL or OUTFILE of
+the same message. Names do not contain a process ID, because processes in other PID namespaces may
+share the directory.
 
 Logs: the number of removed files.
 """

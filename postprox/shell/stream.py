@@ -30,7 +30,7 @@ class Stream:
         return len(self._unsent)
 
     def has_sent_all(self) -> bool:
-        """Return whether the kernel has accepted all octets. Dropped octets do not count."""
+        """Return whether the kernel has accepted all octets. After an error, return False."""
         return not self._unsent and not self.failed
 
     def read(self, size: int = limits.READ_SIZE) -> bytes | None:

@@ -86,6 +86,6 @@ def keep_freed_memory() -> None:
 
     By default, the library returns the memory of each block of a message to the system. Allocating
     the memory again, page by page, takes as long as all other work on the block. Freeing one large
-    object raises the threshold (mallopt(3), M_MMAP_THRESHOLD).
+    object raises the threshold for returning memory (mallopt(3), M_MMAP_THRESHOLD).
     """
     bytes(1 << 20)
