@@ -16,13 +16,13 @@ from .shell.system import (
     silence,
 )
 
-# These lines run before anything can fail. Under spawn(8), descriptor 2 is also connected to the
-# client, which must not receive a traceback if startup fails.
+# Under spawn(8), descriptor 2 is also connected to the client. This code runs before anything else
+# can fail, because the client must not receive a traceback.
 try:
     add_standard_descriptors()
     if is_socket(STDIN):
         silence(STDERR)
-except OSError as error:  # otherwise, the next file to be opened would get descriptor 2
+except OSError as error:  # exit, because the next opened file could get descriptor 2
     try:
         if is_socket(STDIN):
             from .core import replies
@@ -84,7 +84,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
     connection.start()
     while not finished:
         loop.run_once()
-    # The session imports the log module for its first log line.
+    # A session does not import the log module before it logs its first line.
     if log := sys.modules.get(f"{__package__}.shell.log"):
         log.destination.flush_and_close()
     # There is nothing to clean up, so a normal interpreter exit would only waste time.
@@ -103,13 +103,13 @@ def _absolute(directory: str) -> str:
 
 
 def _report_usage(error: str) -> int:
-    """Report a wrong command line to the user, or to the log and the SMTP client (cli.errors)."""
+    """Report a usage error to the user, or to the log and the SMTP client (cli.errors)."""
     line = f"{error} (see postprox --help)"
     if is_socket(STDIN):
         from .core import log_levels
         from .shell import log
 
-        log.write(log_levels.ERROR, f"wrong command line: {line}")
+        log.write(log_levels.ERROR, f"invalid command line: {line}")
         return _refuse(replies.MISCONFIGURED, USAGE_STATUS)
     if file := environ.get(options.ENVIRONMENT_FILE):
         line = _with_file(error, file)
@@ -118,7 +118,10 @@ def _report_usage(error: str) -> int:
 
 
 def _with_file(error: str, file: bytes) -> str:
-    """Return an error line that names the unit's options file."""
+    """Return an error line that refers to the options file of the systemd unit.
+
+    If the file cannot be found, the line reports this instead of `error`.
+    """
     name = file.decode("utf-8", "backslashreplace")
     try:
         posix.stat(file)

@@ -43,7 +43,7 @@ _TCP_INFO_UNACKED = 24
 def serve(options: "Options") -> int:
     """Serve clients until SIGTERM and return the exit status.
 
-    For a server in the background, this function returns 0 as soon as the port is bound.
+    If the server runs in the background, the parent process returns 0 after the port is bound.
     """
     cannot = "start"
     with _PidFile(options.pid_file) as pid_file:
@@ -85,7 +85,9 @@ def _logs_to_stderr(options: "Options") -> bool:
 
 
 class _PidFile:
-    """The `--pid-file` file, if specified. The process whose ID is in the file removes the file.
+    """The file specified by `--pid-file`, if any.
+
+    The process whose ID is in the file removes the file.
 
     Before fork(2), the file is written with the parent's ID, because an error after fork(2) could
     no longer be reported. The descriptor stays open so that no other file gets the same inode.
@@ -112,7 +114,7 @@ class _PidFile:
         """Write the ID of `child`. The child process removes the file when it exits.
 
         Raises:
-            OSError: the file cannot be written. SIGTERM has been sent to the child.
+            OSError: the file cannot be written. In this case, the child was sent SIGTERM.
         """
         if not self._path:
             return
@@ -163,7 +165,10 @@ class Server:
         self._loop.on_signal(signal.SIGHUP, ignore)
 
     def go_into_background(self, null: int) -> None:
-        """Detach from the terminal and close `null`."""
+        """Detach from the terminal, and redirect the standard streams to `null`, which is closed.
+
+        null: a descriptor of /dev/null.
+        """
         os.setsid()
         for descriptor in (STDIN, STDOUT, STDERR):
             os.dup2(null, descriptor)
@@ -184,7 +189,7 @@ class Server:
         if self._capacity < self._options.max_sessions:
             log.write(
                 log_levels.WARNING,
-                f"limit of open files allows {self._capacity} sessions, less than --max-sessions "
+                f"limit on open files allows {self._capacity} sessions, fewer than --max-sessions "
                 f"{self._options.max_sessions}",
             )
         self._listeners = listeners

@@ -51,7 +51,7 @@ FILTERS = {
     "message passed unfiltered": ("open_before", "exit 2"),
     "cannot spool the message:": ("spoolless_before", "exit 0"),
     "cannot reach upstream:": ("cut-off_before", "exit 0"),
-    "wrong command line:": ("misconfigured_before", "exit 0"),
+    "invalid command line:": ("misconfigured_before", "exit 0"),
 }
 LISTENING = {
     "filter failed: exit status 1 without a reply code (--strict)",

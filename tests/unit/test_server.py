@@ -340,7 +340,7 @@ def test_reduced_session_limit_is_logged(
     monkeypatch.setattr(listen, "_sessions_allowed", lambda wanted: wanted - 1)
     site.serves("--max-sessions", "3")
     assert logged == [
-        (log_levels.WARNING, "limit of open files allows 2 sessions, less than --max-sessions 3"),
+        (log_levels.WARNING, "limit on open files allows 2 sessions, fewer than --max-sessions 3"),
     ]
 
 
