@@ -12,7 +12,6 @@ import resource
 import socket
 import sys
 import time
-from pathlib import Path
 
 from .. import TYPE_CHECKING
 from ..core import limits, log_levels
@@ -94,7 +93,7 @@ class _PidFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path) if path else None
+        self._path = path
         self._descriptor = -1
 
     def __enter__(self) -> "Self":
@@ -107,7 +106,7 @@ class _PidFile:
             OSError: the file cannot be written.
         """
         if self._path:
-            newfile.remove_stale(self._path.parent)
+            newfile.remove_stale(self._path)
             self._descriptor = newfile.replace(self._path, b"%d\n" % pid)
 
     def leave_to(self, child: int) -> None:
@@ -132,8 +131,8 @@ class _PidFile:
             return
         try:
             # Another server may have replaced the file.
-            if os.path.samestat(os.fstat(self._descriptor), self._path.lstat()):
-                self._path.unlink()
+            if os.path.samestat(os.fstat(self._descriptor), os.lstat(self._path)):
+                os.unlink(self._path)
         except OSError:
             pass  # the file no longer exists, or the directory is not writable
         os.close(self._descriptor)

@@ -7,7 +7,6 @@ Logs: the first of consecutive failed writes.
 """
 
 import os
-from pathlib import Path
 
 from .. import TYPE_CHECKING
 from ..core import limits, log_levels
@@ -27,7 +26,7 @@ class Metrics:
 
     def __init__(self, loop: "Loop", path: str, text: "Callable[[], str]") -> None:
         self._loop = loop
-        self._path = Path(path)
+        self._path = path
         self._text = text
         self._failed = False
         #: The time on the loop's clock at which to call `timer`.
@@ -39,7 +38,7 @@ class Metrics:
         Raises:
             OSError: the file cannot be written.
         """
-        newfile.remove_stale(self._path.parent)
+        newfile.remove_stale(self._path)
         self._write()
         self.deadline = self._loop.clock() + limits.METRICS
         self._loop.add(self)

@@ -9,7 +9,6 @@ import errno
 import os
 import re
 import stat
-from pathlib import Path
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: The file is world-readable, because its readers run as other users.
@@ -22,25 +21,26 @@ _NAME = re.compile(r"\.postprox-([0-9]{1,9})-[0-9a-f]{16}")
 _DEVICES = "/dev"
 
 
-def replace(path: Path, content: bytes) -> int:
+def replace(path: str, content: bytes) -> int:
     """Write `content` to a new file, rename it to `path`, and return its descriptor for writing.
 
     Raises:
         OSError: the file cannot be written. The error's `filename` is `path`.
     """
-    new = path.parent / f".postprox-{os.getpid()}-{os.urandom(8).hex()}"
+    directory = _directory(path)
+    new = os.path.join(directory, f".postprox-{os.getpid()}-{os.urandom(8).hex()}")
     descriptor = -1
     try:
-        _refuse_devices(path)
+        _refuse_devices(directory)
         descriptor = os.open(new, _NEW, _MODE)
         os.fchmod(descriptor, _MODE)  # the umask does not apply
         write(descriptor, content)
-        new.replace(path)
+        os.replace(new, path)
     except OSError as error:
         if descriptor >= 0:
             os.close(descriptor)
             _remove(new)
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise OSError(error.errno, error.strerror, path) from None
     return descriptor
 
 
@@ -55,23 +55,28 @@ def write(descriptor: int, content: bytes) -> None:
         written += os.pwrite(descriptor, content[written:], written)
 
 
-def remove_stale(directory: Path) -> None:
-    """Remove new files left by processes that were killed before the rename.
+def remove_stale(path: str) -> None:
+    """Remove new files that killed processes left in the directory of `path` before the rename.
 
     A process in another PID namespace may appear to have exited. In that case, its rename fails
     once.
     """
+    directory = _directory(path)
     try:
-        found = [(path, _NAME.fullmatch(path.name)) for path in directory.iterdir()]
+        found = [_NAME.fullmatch(name) for name in os.listdir(directory)]
     except OSError:
         return
-    for path, name in found:
+    for name in found:
         if name and not _is_alive(int(name[1])):
-            _remove(path)
+            _remove(os.path.join(directory, name[0]))
 
 
-def _refuse_devices(path: Path) -> None:
-    if os.path.realpath(path.parent) == _DEVICES:
+def _directory(path: str) -> str:
+    return os.path.dirname(path) or os.curdir
+
+
+def _refuse_devices(directory: str) -> None:
+    if os.path.realpath(directory) == _DEVICES:
         raise OSError(errno.EPERM, "it would replace a device")
 
 
@@ -88,11 +93,11 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
+def _remove(path: str) -> None:
     """Remove `path` if it is a regular file of this user."""
     try:
-        status = path.lstat()
+        status = os.lstat(path)
         if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
-            path.unlink()
+            os.unlink(path)
     except OSError:
         pass  # another process has removed it, or the directory is not writable

@@ -15,7 +15,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ..core import limits, log_levels
 from . import log
@@ -27,19 +26,19 @@ _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 def remove_stale_files(directory: str) -> None:
     """Remove stale files in `directory` and ignore errors."""
     try:
-        found = {path.stem for path in Path(directory).iterdir() if _NAME.fullmatch(path.name)}
+        found = {name.partition(".")[0] for name in os.listdir(directory) if _NAME.fullmatch(name)}
     except OSError:
         return  # the reply to the next message will report the error
-    removed = sum(_removed(Path(directory, stem)) for stem in found)
+    removed = sum(_removed(os.path.join(directory, stem)) for stem in found)
     if removed:
         log.write(
             log_levels.WARNING, f"removed {removed} stale files of a killed proxy from {directory}"
         )
 
 
-def _removed(stem: Path) -> int:
+def _removed(stem: str) -> int:
     """Remove the stale files of one message, and return their number."""
-    email, outfile, spool = (stem.with_suffix(suffix) for suffix in (".email", ".out", ".spool"))
+    email, outfile, spool = (f"{stem}.{suffix}" for suffix in ("email", "out", "spool"))
     removed = int(_is_old(spool, limits.STALE) and _remove(spool))
     if not _is_our_file(email):
         # The filter may have removed or replaced EMAIL, and may still be writing to OUTFILE.
@@ -56,16 +55,16 @@ def _removed(stem: Path) -> int:
     return removed
 
 
-def _is_our_file(path: Path) -> bool:
+def _is_our_file(path: str) -> bool:
     try:
-        return _is_ours(path.lstat())
+        return _is_ours(os.lstat(path))
     except OSError:
         return False
 
 
-def _is_old(path: Path, seconds: float) -> bool:
+def _is_old(path: str, seconds: float) -> bool:
     try:
-        status = path.lstat()
+        status = os.lstat(path)
     except OSError:
         return False
     return _is_ours(status) and time.time() - max(status.st_mtime, status.st_ctime) > seconds
@@ -76,7 +75,7 @@ def _is_ours(status: os.stat_result) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[bool]:
+def _locked(path: str) -> Iterator[bool]:
     """Lock a file. Yield False after an error, or if a running proxy holds the lock.
 
     Yield True if there is no regular file of this user to lock.
@@ -95,7 +94,7 @@ def _locked(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _opened(path: Path) -> int:
+def _opened(path: str) -> int:
     """Open a file for reading, even if the filter has made it unreadable.
 
     Raises:
@@ -109,13 +108,13 @@ def _opened(path: Path) -> int:
         return os.open(path, _LOOK)
 
 
-def _make_readable(path: Path) -> None:
+def _make_readable(path: str) -> None:
     try:
-        path.chmod(stat.S_IRUSR, follow_symlinks=False)
+        os.chmod(path, stat.S_IRUSR, follow_symlinks=False)
     except NotImplementedError:  # the file is a link, or the C library requires /proc
         if not _is_our_file(path):
             raise
-        path.chmod(stat.S_IRUSR)
+        os.chmod(path, stat.S_IRUSR)
 
 
 def _lock(descriptor: int) -> bool:
@@ -127,10 +126,10 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> bool:
+def _remove(path: str) -> bool:
     try:
-        if _is_ours(path.lstat()):
-            path.unlink()
+        if _is_ours(os.lstat(path)):
+            os.unlink(path)
             return True
     except OSError:
         pass

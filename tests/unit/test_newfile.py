@@ -17,13 +17,13 @@ RANDOM = bytes(8)
 
 
 def written(path: Path, content: bytes = b"new") -> Path:
-    os.close(newfile.replace(path, content))
+    os.close(newfile.replace(str(path), content))
     return path
 
 
 def error_of(path: Path) -> OSError:
     with pytest.raises(OSError) as raised:  # noqa: PT011 - the tests check errno
-        newfile.replace(path, b"new")
+        newfile.replace(str(path), b"new")
     assert raised.value.filename == str(path)
     return raised.value
 
@@ -174,7 +174,7 @@ def left_behind(directory: Path, pid: int) -> Path:
 @pytest.mark.parametrize("pid", [ended_process, os.getpid])
 def test_temporary_file_of_killed_server_is_removed(tmp_path: Path, pid: Callable[[], int]) -> None:
     left_behind(tmp_path, pid()).touch()
-    newfile.remove_stale(tmp_path)
+    newfile.remove_stale(f"{tmp_path}/file")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -182,7 +182,7 @@ def test_temporary_file_of_killed_server_is_removed(tmp_path: Path, pid: Callabl
 def test_temporary_file_of_another_running_process_is_not_removed(tmp_path: Path, pid: int) -> None:
     file = left_behind(tmp_path, pid)
     file.touch()
-    newfile.remove_stale(tmp_path)
+    newfile.remove_stale(f"{tmp_path}/file")
     assert file.exists()
 
 
@@ -194,7 +194,7 @@ def test_unrelated_files_are_not_removed(tmp_path: Path, victim: Path) -> None:
     (tmp_path / f".postprox-{pid}-{RANDOM.hex()}.prom").touch()
     (tmp_path / f".postprox-{'9' * 200}-{RANDOM.hex()}").touch()
     before = sorted(tmp_path.iterdir())
-    newfile.remove_stale(tmp_path)
+    newfile.remove_stale(f"{tmp_path}/file")
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -204,12 +204,12 @@ def test_file_of_another_user_is_not_removed(
     file = left_behind(tmp_path, ended_process())
     file.touch()
     monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
-    newfile.remove_stale(tmp_path)
+    newfile.remove_stale(f"{tmp_path}/file")
     assert file.exists()
 
 
 def test_stale_file_removal_ignores_missing_directory(tmp_path: Path) -> None:
-    newfile.remove_stale(tmp_path / "missing")
+    newfile.remove_stale(f"{tmp_path}/missing/file")
 
 
 def test_already_removed_stale_file_is_not_an_error(
@@ -217,4 +217,4 @@ def test_already_removed_stale_file_is_not_an_error(
 ) -> None:
     file = left_behind(tmp_path, ended_process())
     monkeypatch.setattr(Path, "iterdir", lambda _: iter([file]))
-    newfile.remove_stale(tmp_path)
+    newfile.remove_stale(f"{tmp_path}/file")

@@ -105,14 +105,14 @@ def test_file_is_locked_during_removal(
     passes(OLD)
     tried: list[int] = []
     program = "import os, sys; os.lockf(os.open(sys.argv[1], os.O_RDWR), os.F_TLOCK, 0)"
-    unlink = Path.unlink
+    unlink = os.unlink
 
-    def lock_first(path: Path) -> None:
+    def lock_first(path: str) -> None:
         command = [sys.executable, "-c", program, f"{tmp_path}/{NAME}.email"]
         tried.append(subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode)
         unlink(path)
 
-    monkeypatch.setattr(Path, "unlink", lock_first)
+    monkeypatch.setattr(os, "unlink", lock_first)
     assert swept(tmp_path) == []
     assert tried == [1, 1]
 
@@ -230,12 +230,12 @@ def test_failed_removal_is_not_logged(
     passes: Callable[[float], None],
     told: list[tuple[int, str]],
 ) -> None:
-    def refuse(_: Path) -> None:
+    def refuse(_: str) -> None:
         raise PermissionError
 
     left(tmp_path, "spool")
     passes(OLDER)
-    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
     assert swept(tmp_path) == ["spool"]
     assert told == []
 
@@ -297,18 +297,18 @@ def test_unreadable_email_is_removed_if_proc_is_not_mounted(
     email = tmp_path / f"{NAME}.email"
     email.chmod(0)
     passes(OLD)
-    opens, changes = os.open, Path.chmod
+    opens, changes = os.open, os.chmod
 
-    def open_readable(path: Path, flags: int) -> int:
+    def open_readable(path: str, flags: int) -> int:
         if not email.stat().st_mode & 0o400:
             raise PermissionError
         return opens(path, flags)
 
-    def chmod(path: Path, mode: int, *, follow_symlinks: bool = True) -> None:
+    def chmod(path: str, mode: int, *, follow_symlinks: bool = True) -> None:
         if not follow_symlinks:
             raise NotImplementedError
         changes(path, mode)
 
     monkeypatch.setattr(os, "open", open_readable)
-    monkeypatch.setattr(Path, "chmod", chmod)
+    monkeypatch.setattr(os, "chmod", chmod)
     assert swept(tmp_path) == []
