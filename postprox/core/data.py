@@ -4,7 +4,7 @@ Rule: only this module distinguishes content from the end of data.
 
 In a file, a message has LF line endings and no stuffed dots. In input from the client, only CRLF
 ends a line and only CRLF.CRLF ends the data (data.end). In output to the upstream server, a dot is
-doubled after every octet that some server accepts as a line ending (data.no-smuggling).
+doubled after every octet that any server might accept as a line ending (data.no-smuggling).
 
 Searching for a single octet is about ten times as fast as searching for a pair of octets. If a
 block has no dots, the search for stuffed dots is therefore skipped. Base64, which makes up most of

@@ -124,7 +124,7 @@ class Loop:
         self.on_signals((number,), handler)
 
     def on_signals(self, numbers: "Collection[int]", handler: "Callable[[], None]") -> None:
-        """Call `handler` from the loop each time one of the signals `numbers` arrives."""
+        """Call `handler` from the loop each time a signal in `numbers` arrives."""
         for number in numbers:
             self._signals[number] = handler
             signal.signal(number, _wake)

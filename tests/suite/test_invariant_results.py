@@ -61,7 +61,7 @@ def test_broken_rule_with_known_divergence_does_not_fail() -> None:
     assert one.outcome == "diverged"
 
 
-def test_known_divergence_from_satisfied_rule_is_stale() -> None:
+def test_divergence_that_no_longer_occurs_is_stale() -> None:
     (one,) = results(InvariantObservation("stop", "listen"), implementation=KNOWING)
     assert one.outcome == "passed"
     assert stale_if_known(one, KNOWING).outcome == "stale"

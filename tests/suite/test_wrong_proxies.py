@@ -214,7 +214,7 @@ def test_broken_proxy_code_is_short() -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_group_imports_only_session_modules(group: str) -> None:
+def test_broken_proxies_import_only_what_a_session_imports(group: str) -> None:
     imported = f"{fixtures.__name__}.{group}"
     script = (
         f"import sys; {SESSION_IMPORTS}; before = set(sys.modules); import {imported}; "

@@ -90,7 +90,9 @@ class BlockingFile(io.BytesIO):
         return None  # type: ignore[return-value]
 
 
-def test_blocking_unit_file_is_read_as_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unit_file_whose_read_would_block_is_treated_as_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(probe, "_opened", lambda path: BlockingFile())
     assert probe.read_unit(Path("u.service")).words == ()
 

@@ -565,7 +565,7 @@ def unversioned(own: Path) -> Path:
     return own
 
 
-def test_sessions_succeed_while_unversioned_installation_is_replaced(
+def test_replacing_installation_without_version_directory_interrupts_no_session(
     unversioned: Path,
 ) -> None:
     thread = threading.Thread(target=install, args=("--prefix", unversioned, "--python", PYTHON))
@@ -598,7 +598,7 @@ def test_old_launcher_runs_new_version(unversioned: Path) -> None:
     assert_serves(f"{unversioned}/sbin/postprox")
 
 
-def test_unversioned_installation_is_uninstalled(unversioned: Path) -> None:
+def test_installation_without_version_directory_is_uninstalled(unversioned: Path) -> None:
     assert install("--prefix", unversioned, "--uninstall").returncode == 0
     assert [path for path in unversioned.rglob("*") if not path.is_dir()] == []
 

@@ -108,7 +108,7 @@ def _installed_reference() -> Implementation:
     found = shutil.which("postprox", path=os.pathsep.join((here, os.environ.get("PATH", ""))))
     if found is None:
         raise ImplementationError(
-            "an adapter requires postprox as its control; install postprox, for example with pip"
+            "an adapter requires the package postprox; install it, for example with pip"
         )
     return Implementation("postprox", (found,))
 
