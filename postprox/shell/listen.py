@@ -9,7 +9,6 @@ Logs: the session limit, the open file limit, and errors of accept(2) and of new
 import errno
 import os
 import resource
-import socket
 import sys
 import time
 
@@ -23,7 +22,7 @@ from .loop import EPOLL, READABLE, STOPPING, Loop, ignore
 from .metrics import Metrics
 from .sd_notify import ServiceNotifier
 from .stream import Stream
-from .system import STDERR, STDIN, STDOUT, environ, signal
+from .system import STDERR, STDIN, STDOUT, accept, environ, signal, socket
 
 if TYPE_CHECKING:
     from typing import Self
@@ -243,7 +242,7 @@ class Server:
             if self._at_capacity:
                 break
             try:
-                client, _ = listener.accept()
+                client = accept(listener)
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except (OSError, MemoryError) as error:

@@ -7,7 +7,6 @@ effect, and a reader of FILE never sees partial contents.
 
 import errno
 import os
-import re
 import stat
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -16,7 +15,7 @@ _MODE = 0o644
 #: The name of a new file. The name contains the process ID of the writer and a random part that
 #: other users cannot predict. The name does not end with .prom, so Prometheus' collector ignores
 #: the file.
-_NAME = re.compile(r"\.postprox-([0-9]{1,9})-[0-9a-f]{16}")
+_NAME = r"\.postprox-([0-9]{1,9})-[0-9a-f]{16}"
 #: Renaming a file to /dev/stdout or /dev/null would replace the device for all processes.
 _DEVICES = "/dev"
 
@@ -61,9 +60,11 @@ def remove_stale(path: str) -> None:
     A process in another PID namespace may appear to have exited. In that case, its rename fails
     once.
     """
+    import re  # a server without such files starts faster without this module
+
     directory = _directory(path)
     try:
-        found = [_NAME.fullmatch(name) for name in os.listdir(directory)]
+        found = [re.fullmatch(_NAME, name) for name in os.listdir(directory)]
     except OSError:
         return
     for name in found:

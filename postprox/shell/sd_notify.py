@@ -7,11 +7,10 @@ not wake up for the status, because its status cannot change.
 """
 
 import os
-import socket
 
 from .. import TYPE_CHECKING
 from ..core import limits
-from .system import environ
+from .system import environ, socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,23 +10,22 @@ Logs: the number of removed files.
 
 import fcntl
 import os
-import re
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from ..core import limits, log_levels
 from . import log
 
-_NAME = re.compile(r"postprox-[0-9a-f]{16}\.(email|out|spool)")
+_PREFIX, _SUFFIXES = "postprox-", ("email", "out", "spool")
+#: The random part of a name.
+_LENGTH, _DIGITS = 16, frozenset("0123456789abcdef")
 _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def remove_stale_files(directory: str) -> None:
     """Remove stale files in `directory` and ignore errors."""
     try:
-        found = {name.partition(".")[0] for name in os.listdir(directory) if _NAME.fullmatch(name)}
+        found = {stem for name in os.listdir(directory) if (stem := _stem(name))}
     except OSError:
         return  # the reply to the next message will report the error
     removed = sum(_removed(os.path.join(directory, stem)) for stem in found)
@@ -36,18 +35,26 @@ def remove_stale_files(directory: str) -> None:
         )
 
 
+def _stem(name: str) -> str:
+    """Return the part of a file name that all files of a message share, or "" for other names."""
+    stem, _, suffix = name.partition(".")
+    random = stem.removeprefix(_PREFIX)
+    is_ours = stem != random and len(random) == _LENGTH and _DIGITS.issuperset(random)
+    return stem if is_ours and suffix in _SUFFIXES else ""
+
+
 def _removed(stem: str) -> int:
     """Remove the stale files of one message, and return their number."""
-    email, outfile, spool = (f"{stem}.{suffix}" for suffix in ("email", "out", "spool"))
+    email, outfile, spool = (f"{stem}.{suffix}" for suffix in _SUFFIXES)
     removed = int(_is_old(spool, limits.STALE) and _remove(spool))
     if not _is_our_file(email):
         # The filter may have removed or replaced EMAIL, and may still be writing to OUTFILE.
         if _is_old(outfile, limits.STALE_OUTFILE):
-            with _locked(outfile) as locked:
+            with _Lock(outfile) as locked:
                 removed += locked and _remove(outfile)
     elif _is_old(email, limits.STALE):
         # A filter that edits EMAIL may replace it with an unlocked file.
-        with _locked(email) as email_locked, _locked(outfile) as outfile_locked:
+        with _Lock(email) as email_locked, _Lock(outfile) as outfile_locked:
             if email_locked and outfile_locked:
                 # Remove OUTFILE first, because without EMAIL the next server would not find
                 # OUTFILE.
@@ -74,24 +81,28 @@ def _is_ours(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
-@contextmanager
-def _locked(path: str) -> Iterator[bool]:
-    """Lock a file. Yield False after an error, or if a running proxy holds the lock.
+class _Lock:
+    """A lock on a file. The context is False after an error, or if a running proxy holds the lock.
 
-    Yield True if there is no regular file of this user to lock.
+    The context is True if there is no regular file of this user to lock.
     """
-    if not _is_our_file(path):
-        yield True
-        return
-    try:
-        descriptor = _opened(path)
-    except (OSError, NotImplementedError):
-        yield False
-        return
-    try:
-        yield _lock(descriptor)
-    finally:
-        os.close(descriptor)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def __enter__(self) -> bool:
+        if not _is_our_file(self._path):
+            return True
+        try:
+            self._descriptor = _opened(self._path)
+        except (OSError, NotImplementedError):
+            return False
+        return _takes_lock(self._descriptor)
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
 
 def _opened(path: str) -> int:
@@ -117,8 +128,8 @@ def _make_readable(path: str) -> None:
         os.chmod(path, stat.S_IRUSR)
 
 
-def _lock(descriptor: int) -> bool:
-    """Take a shared lock, which requires only read access. A proxy holds an exclusive lock."""
+def _takes_lock(descriptor: int) -> bool:
+    """Try to take a shared lock, which requires only read access. Proxies lock exclusively."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

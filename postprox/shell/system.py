@@ -25,6 +25,7 @@ else:
     environ = posix.environ
 
 __all__ = [
+    "accept",
     "add_standard_descriptors",
     "close",
     "environ",
@@ -69,6 +70,16 @@ def close(descriptor: int) -> None:
 def is_socket(descriptor: int) -> bool:
     """Return whether `descriptor` is a socket."""
     return posix.fstat(descriptor).st_mode & _FILE_TYPE == _SOCKET
+
+
+def accept(listener: socket.socket) -> socket.socket:
+    """Accept a client, as ``socket.socket.accept`` does.
+
+    Raises:
+        OSError: accept(2) failed.
+    """
+    descriptor, _ = listener._accept()  # type: ignore[attr-defined]
+    return socket.socket(listener.family, listener.type, listener.proto, fileno=descriptor)
 
 
 def is_regular(status: posix.stat_result) -> bool:

@@ -17,7 +17,6 @@ import _socket
 import errno
 import posix
 import select
-import socket
 import stat
 from collections.abc import Callable
 from typing import Any
@@ -170,9 +169,9 @@ def _failing_socket(base: type, selection: _Selection) -> type:
             selection.may_fail("send", self.fileno())
             return int(super().send(*arguments))
 
-        def accept(self) -> Any:
+        def _accept(self) -> Any:
             selection.may_fail("accept", self.fileno())
-            return super().accept()
+            return super()._accept()
 
     return Failing
 
@@ -239,5 +238,3 @@ def install() -> None:
     sockets: Any = _FailingModule(_socket, selection)
     sockets.socket = _failing_socket(_socket.socket, selection)
     own.socket = sockets
-    python: Any = socket  # used by the listening server
-    python.socket = _failing_socket(socket.socket, selection)

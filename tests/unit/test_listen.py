@@ -187,7 +187,7 @@ def no_descriptor() -> OSError:
 
 
 class Exhausted:
-    """A listener whose accept() fails, as if no descriptors or memory were available."""
+    """A listener whose accept(2) fails, as if no descriptors or memory were available."""
 
     def __init__(self, listener: socket.socket, error: Fails = no_descriptor) -> None:
         self._listener = listener
@@ -197,7 +197,7 @@ class Exhausted:
     def fileno(self) -> int:
         return self._listener.fileno()
 
-    def accept(self) -> NoReturn:
+    def _accept(self) -> NoReturn:
         self.tries += 1
         raise self._error()
 

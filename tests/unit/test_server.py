@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -17,7 +18,7 @@ import pytest
 
 from postprox.core import limits, log_levels
 from postprox.core.options import Options, parse
-from postprox.shell import listen, newfile
+from postprox.shell import listen, newfile, system
 from postprox.shell.connection import Connection
 from postprox.shell.loop import Loop
 from postprox.shell.stream import Stream
@@ -213,14 +214,14 @@ def test_client_disconnect_before_accept_is_ignored(
     site: Site, logged: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = [ConnectionAbortedError(), BlockingIOError()]
-    real = socket.socket.accept
+    real = system.accept
 
     def accept(listener: socket.socket) -> object:
         if errors:
             raise errors.pop()
         return real(listener)
 
-    monkeypatch.setattr(socket.socket, "accept", accept)
+    monkeypatch.setattr(listen, "accept", accept)
     site.serves()
     site.client()
     site.has(1)
@@ -351,7 +352,7 @@ def test_nothing_is_logged_if_session_limit_is_not_reduced(site: Site, logged: L
 
 def test_port_can_be_reused_immediately() -> None:
     (listener,) = listen._bind("127.0.0.1", 0)
-    with listener:
+    with contextlib.closing(listener):
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
 
 
