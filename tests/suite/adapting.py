@@ -183,12 +183,17 @@ class Adapted:
 
     directory: Path
     words: tuple[str, ...] = ("--foreground",)
+    #: Whether the upstream server refuses connections at the start.
+    refuses: bool = False
     upstream: socket.socket = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.upstream = socket.create_server(("127.0.0.1", 0))
+        self.upstream = socket.socket()
+        self.upstream.bind(("127.0.0.1", 0))
         self.upstream.settimeout(20)
+        if not self.refuses:
+            self.upstream.listen()
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address = free.getsockname()
         spool = self.directory / "spool"
@@ -237,9 +242,9 @@ class Adapted:
 
 
 @contextlib.contextmanager
-def adapted(directory: Path, *words: str) -> Iterator[Adapted]:
+def adapted(directory: Path, *words: str, refuses: bool = False) -> Iterator[Adapted]:
     """Run the adapter in *directory*."""
-    running = Adapted(directory, words or ("--foreground",))
+    running = Adapted(directory, words or ("--foreground",), refuses)
     try:
         yield running
     finally:

@@ -13,9 +13,11 @@ import pytest
 
 from tests.conformance.adapters.command_line import Address, UsageError, parse
 from tests.conformance.adapters.deferred import _Head
+from tests.conformance.adapters.direct import Wiring
+from tests.conformance.adapters.loop import CHUNK, Loop, Stream
 from tests.conformance.adapters.names import OwnName
 from tests.conformance.paths import ADAPTER_LAUNCHER
-from tests.suite.adapting import Adapted, adapted, processes_with, wait_for, write_adapter
+from tests.suite.adapting import RELAY, Adapted, adapted, processes_with, wait_for, write_adapter
 
 pytestmark = pytest.mark.any_account
 
@@ -223,6 +225,70 @@ def test_message_from_disconnected_client_never_reaches_upstream(relay: Path) ->
         talk.client.shutdown(socket.SHUT_WR)
         assert talk.seen() == b""
         talk.close()
+
+
+# --- an upstream server that refuses connections
+
+CONNECTS = "    upstream = socket.create_connection(address(sys.argv[2]))\n"
+#: The connecting line of a relay that sends the client its connection error.
+REPORTS = """\
+    try:
+        upstream = socket.create_connection(address(sys.argv[2]))
+    except OSError as error:
+        client.sendall(type(error).__name__.encode())
+        client.close()
+        continue
+"""
+
+
+@pytest.mark.parametrize("passage", ["Direct()", "Early()"])
+def test_program_sees_refused_connection(tmp_path: Path, passage: str) -> None:
+    write_adapter(tmp_path, passage, relay=RELAY.replace(CONNECTS, REPORTS))
+    with adapted(tmp_path, refuses=True) as running, running.connect() as client:
+        assert client.makefile("rb").read() == b"ConnectionRefusedError"
+
+
+def test_program_connects_when_upstream_listens_again(tmp_path: Path) -> None:
+    write_adapter(tmp_path, relay=RELAY.replace(CONNECTS, REPORTS))
+    with adapted(tmp_path, refuses=True) as running:
+        with running.connect() as client:
+            assert client.makefile("rb").read() == b"ConnectionRefusedError"
+        running.upstream.listen()
+        Talk(running).close()
+
+
+def test_upstream_with_host_name_is_reachable() -> None:
+    with socket.socket() as unused:
+        wiring = Wiring(unused, Address("a"), unused, Address("up.example", 25))
+        assert wiring.is_upstream_reachable()
+
+
+# --- the event loop
+
+
+def test_available_octets_do_not_delay_other_coroutines() -> None:
+    loop, order = Loop(), []
+    (busy, other), senders = zip(socket.socketpair(), socket.socketpair(), strict=True)
+    for sender, size in zip(senders, (2 * CHUNK, 1), strict=True):
+        sender.sendall(b"x" * size)
+        sender.close()
+    ended, end = os.pipe()
+
+    async def read(sock: socket.socket, name: str) -> None:
+        stream = Stream(loop, sock)
+        while await stream.octets():
+            order.append(name)
+        if len(order) == 3:
+            os.write(end, b"x")
+
+    loop.start(read(busy, "busy"))
+    loop.start(read(other, "other"))
+    loop.run(until=ended)
+    assert order == ["busy", "other", "busy"]
+    for sock in (busy, other):
+        sock.close()
+    os.close(ended)
+    os.close(end)
 
 
 # --- processes and files

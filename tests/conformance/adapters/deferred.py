@@ -43,6 +43,7 @@ class Deferred:
 
     def start(self, loop: Loop, wiring: Wiring) -> None:
         """Serve clients."""
+        wiring.listen_for_program()
         sessions: list[_Session] = []
         loop.start(_accept_clients(loop, wiring, sessions))
         loop.start(_accept_program(self, loop, wiring, sessions))

@@ -32,6 +32,7 @@ _PIECES = re.compile(rb"[^\n]*\n|[^\n]+")
 #: The time limit in seconds for the program's upstream connection. After it, the next client is
 #: accepted.
 _CONNECTING = 10.0
+_BACKLOG = 128
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,17 @@ class Wiring:
     upstream_side: socket.socket
     #: The upstream server of the transcript.
     upstream: Address
+
+    def is_upstream_reachable(self) -> bool:
+        """Whether the upstream server listens, or its address is not an IPv4 address."""
+        try:
+            return self.upstream.is_listening()
+        except OSError:  # inet_aton(3) accepts only IPv4 addresses
+            return True
+
+    def listen_for_program(self) -> None:
+        """Let the program connect. Until then, its connections are refused."""
+        self.upstream_side.listen(_BACKLOG)
 
 
 class Rewriter:
@@ -118,15 +130,28 @@ class _Sessions:
         self._wiring = wiring
         self._unpaired: deque[_Session] = deque()
         self._paired = Signal(loop)
+        self._is_listening = False
 
     def start(self) -> None:
         """Accept clients and the program's upstream connections."""
+        self._listen_like_upstream()
         self._loop.start(self._accept_clients())
-        self._loop.start(self._accept_program())
+
+    def _listen_like_upstream(self) -> None:
+        """Let the program connect if the upstream server listens.
+
+        Otherwise the program would see a connection that ends without a greeting, where the
+        transcript has a refused connection.
+        """
+        if not self._is_listening and self._wiring.is_upstream_reachable():
+            self._is_listening = True
+            self._wiring.listen_for_program()
+            self._loop.start(self._accept_program())
 
     async def _accept_clients(self) -> None:
         while True:
             client = await accept(self._loop, self._wiring.clients)
+            self._listen_like_upstream()
             program = await connect(self._loop, self._wiring.entrance)
             if program is None:
                 client.close()

@@ -46,14 +46,15 @@ def launch(adapter: Adapter, file: Path, options: Options) -> NoReturn:
     entrance, upstream = own_addresses(files, unix=adapter.unix)
     try:
         upstream_side = upstream.bind()
-        upstream_side.listen(_BACKLOG)
+        wiring = Wiring(clients, entrance, upstream_side, options.upstream)
+        if wiring.is_upstream_reachable():
+            wiring.listen_for_program()
         program = adapter.program(
             Place(options, entrance, upstream, files, file, adapter.is_control)
         )
     except BaseException:
         shutil.rmtree(files, ignore_errors=True)
         raise
-    wiring = Wiring(clients, entrance, upstream_side, options.upstream)
     if options.foreground:
         die_with(parent, signal.SIGTERM)
     if program.detaches:

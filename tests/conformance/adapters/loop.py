@@ -186,10 +186,13 @@ class Stream:
             return octets
         while True:
             self._check_open()
+            # Let the other coroutines run, even if octets are always available.
+            await self._loop.wait(self.readable)
+            self._check_open()
             try:
                 return self._sock.recv(CHUNK)
             except BlockingIOError:
-                await self._loop.wait(self.readable)
+                pass
             except OSError as error:
                 raise ResetError(str(error)) from error
 

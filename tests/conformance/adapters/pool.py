@@ -125,7 +125,6 @@ def borrow(adapter: Adapter, file: Path, options: Options, directory: Path) -> N
         with contextlib.suppress(FileNotFoundError):
             Path(slot.upstream.host).unlink()
     upstream_side = slot.upstream.bind()
-    upstream_side.listen(_BACKLOG)
     clients.listen(_BACKLOG)
     if not options.foreground and os.fork():
         os._exit(0)
