@@ -4,6 +4,8 @@ Rule: smtp-gated itself handles every session and message. It relays each comman
 including DATA, so the delivery mode is `Early`.
 
 - smtp-gated always goes into the background. With -f, it serves only one session and exits.
+- smtp-gated relays STARTTLS unless its option `forbid_starttls` is set, and then passes all octets
+  unread. The adapter sets the option.
 - smtp-gated ignores the directory of -d, because it has its own spool and lock directories. It does
   not support filters.
 """
@@ -33,6 +35,7 @@ max_load 999
 max_per_host 500
 log_level 0
 nat_header_type 0
+forbid_starttls yes
 """
 
 
