@@ -146,7 +146,7 @@ def test_installed_suite_requires_postprox_for_control(
     monkeypatch.setattr(sys, "executable", f"{tmp_path}/python")
     monkeypatch.setenv("PATH", str(tmp_path))
     adapted = find_implementation(str(write_adapter(tmp_path)))
-    with pytest.raises(ImplementationError, match="install postprox"):
+    with pytest.raises(ImplementationError, match="requires the package postprox"):
         control_of(adapted)
 
 
