@@ -32,9 +32,9 @@ def write(results: Results, root: Path) -> None:
 
 
 def texts(results: Results, root: Path) -> dict[Path, str]:
-    """Return the documents with current regions."""
-    regions = {"docs/performance.md": all_figures(results), "README.md": short(results)}
-    return {root / name: replaced(root / name, region) for name, region in regions.items()}
+    """Return the document with its current region."""
+    page = root / "docs/performance.md"
+    return {page: replaced(page, all_figures(results))}
 
 
 def replaced(path: Path, region: str) -> str:
@@ -80,16 +80,6 @@ def all_figures(results: Results) -> str:
         for each in compared:
             parts += [report.comparison(each), _picture(each.label, each.name)]
     return "\n\n".join(parts)
-
-
-def short(results: Results) -> str:
-    """Return the region of the README, which contains the figures that have a limit."""
-    rows = [
-        [figure.label, f"{report.summary(figure.samples)} {figure.unit}".rstrip(" x")]
-        for figure in results.figures
-        if figure.bar()
-    ]
-    return report.table(["processor time, or memory", "median (least .. greatest)"], rows)
 
 
 def _picture(label: str, name: str) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = (
-    *("check", "filters", "growing", "log", "migrating", "operating", "postfix"),
-    *("reliability", "specification"),
+    *("amavis", "check", "faq", "filters", "growing", "log", "migrating", "monitoring", "opendkim"),
+    *("operating", "postfix", "reliability", "rspamd", "setup", "specification", "troubleshooting"),
 )
 DOCUMENTS = (
     *("README.md", "SECURITY.md", "docs/topology.svg"),

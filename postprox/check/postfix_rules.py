@@ -452,7 +452,7 @@ def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             "unsigned",
             f"master.cf, {front.label}",
             f"milters ({milter_list}) do not receive the message if smtpd_proxy_filter is set; "
-            "mail from your own users is not signed (docs/postfix.md, A milter that signs)",
+            "mail from your own users is not signed (docs/opendkim.md, A milter that signs)",
             tuple(edits),
         )
 

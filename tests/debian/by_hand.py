@@ -14,7 +14,6 @@ from tests.postfix import readme
 from .system import MAILBOX, arrives, has_arrived, refused, run, send, show, wait_until
 
 ETC = Path("/etc/postfix")
-SETUP = "Set up Postfix"
 #: Changes to Debian's default Postfix configuration.
 SETTINGS = (
     *("inet_interfaces=127.0.0.1", "inet_protocols=ipv4", "myhostname=mail.test"),
@@ -33,13 +32,13 @@ def installed_by_hand() -> None:
     """Install the proxy, filter, user and unit with the README's commands."""
     shutil.copytree(ETC, ETC.with_name("postfix.before"))
     run("postconf", "-e", *SETTINGS)
-    user, unit, *_ = readme.indented(readme.section(SETUP))
+    start = readme.start()
     print(run("sh", "-e", "-c", readme.installation()), end="")
     for program, text in ((FILTER, readme.filter_script()), (SCANNER, STAND_IN)):
         program.write_text(text)
         program.chmod(0o755)
-    run("sh", "-e", "-c", user)
-    run("sh", "-e", "-c", unit)
+    run("sh", "-e", "-c", start.user)
+    run("sh", "-e", "-c", start.service)
     shutil.copytree(ETC, ETC.with_name("postfix.site"))
 
 
@@ -77,9 +76,8 @@ def spawned_after() -> None:
 
 
 def _spawned() -> str:
-    """Return the README's command for the service that starts the proxy."""
-    _, _, service, *_ = readme.indented(readme.section(SETUP))
-    return service
+    """Return the command for the service that starts the proxy."""
+    return readme.start().spawned
 
 
 def _set_up(mode: str, service: str) -> None:

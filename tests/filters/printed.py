@@ -1,19 +1,22 @@
-"""The configuration files that docs/filters.md contains for other programs."""
+"""The configuration files that the pages contain for rspamd, postgrey, Postfix and OpenDKIM."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "filters.md"
-TEXT = PAGE.read_text()
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+TEXT = (DOCS / "filters.md").read_text()
+#: The pages in which `section` looks for a heading.
+PAGES = (TEXT, (DOCS / "rspamd.md").read_text(), (DOCS / "opendkim.md").read_text())
 
 
 def section(heading: str) -> str:
     """Return the text under a heading, up to the next heading."""
-    found = re.search(rf"(?ms)^#+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", TEXT)
-    assert found, f"no section {heading!r}"
-    return found[1]
+    pattern = rf"(?ms)^#+ {re.escape(heading)}\n(.*?)(?=^##|\Z)"
+    found = [text for page in PAGES for text in re.findall(pattern, page)]
+    assert len(found) == 1, f"{len(found)} sections {heading!r}"
+    return str(found[0])
 
 
 def files(heading: str, folder: str) -> list[tuple[str, str]]:

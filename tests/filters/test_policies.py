@@ -1,4 +1,4 @@
-"""docs/filters.md: rspamd with the package's configuration and the page's files.
+"""docs/rspamd.md and docs/filters.md: rspamd with the package's configuration and the pages' files.
 
 rspamd and redis run in a private network namespace with its own 127.0.0.1.
 """

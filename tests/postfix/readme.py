@@ -1,4 +1,4 @@
-"""The README's text and the recipe's files, exactly as an administrator uses them.
+"""The text of the README and of docs/setup.md, and the recipe's files, as an administrator uses them.
 
 The tests replace only names and addresses (`own_names` and `own_places` in recipe.py).
 """
@@ -8,8 +8,11 @@ from __future__ import annotations
 import re
 import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 README = Path(__file__).parents[2] / "README.md"
+#: The page with every step of the set-up. The README contains the shortest way.
+SETUP = README.parent / "docs/setup.md"
 #: The files appended to Postfix's main.cf and master.cf.
 RECIPE = README.parent / "examples/postfix"
 
@@ -32,9 +35,44 @@ def indented(text: str) -> list[str]:
     return [textwrap.dedent(block).strip("\n") + "\n" for block in blocks]
 
 
-def commands(heading: str) -> str:
+def commands(heading: str, page: Path = SETUP) -> str:
     """Return the commands of a section."""
-    return "".join(indented(section(heading)))
+    return "".join(indented(section(heading, page)))
+
+
+class Start(NamedTuple):
+    """The command blocks under "Start the proxy"."""
+
+    #: Create the user and the spool directory.
+    user: str
+    #: Start the listening proxy.
+    service: str
+    #: Let Postfix spawn the proxy.
+    spawned: str
+    #: Remove the files of killed proxies after a day.
+    cleaning: str
+
+
+def start() -> Start:
+    """Return the commands that start the proxy."""
+    return Start(*indented(section("Start the proxy", SETUP)))
+
+
+class Trial(NamedTuple):
+    """The command blocks under "See that it works"."""
+
+    check: str
+    message: str
+
+
+def trial() -> Trial:
+    """Return the commands that test the set-up."""
+    return Trial(*indented(section("See that it works", SETUP)))
+
+
+def shortest() -> str:
+    """Return the README's commands."""
+    return commands("Set up Postfix", README)
 
 
 def main_cf(mode: str) -> str:

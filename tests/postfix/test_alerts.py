@@ -1,4 +1,4 @@
-"""Every alert in docs/operating.md fires at the expected time, and not earlier.
+"""Every alert in docs/monitoring.md fires at the expected time, and not earlier.
 
 promtool(1) tests the documented rules with time series like those that node-exporter's textfile
 collector reads from the --metrics file. test_operating.py checks the names of the series.

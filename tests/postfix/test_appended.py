@@ -95,9 +95,8 @@ def stock(name: str) -> str:
 
 
 def of_readme(mode: str) -> str:
-    """Return the README's commands."""
-    _, _, spawned, *_ = readme.indented(readme.section("Set up Postfix"))
-    return spawned + readme.commands(mode)
+    """Return the commands of docs/setup.md."""
+    return readme.start().spawned + readme.commands(mode)
 
 
 def of_the_manual(mode: str) -> str:
@@ -125,6 +124,64 @@ def of_a_page(text: str, mode: str) -> str:
     return "".join(lines)
 
 
+def prepared(directory: Path, mode: str) -> list[str]:
+    """Write Debian's configuration and a filter. Return the steps that install the proxy."""
+    if reason := missing():
+        pytest.skip(reason)
+    (directory / "main.cf").write_text(stock("main.cf.debian") + SITE)
+    (directory / "master.cf").write_text(stock("master.cf.dist"))
+    (directory / "mail-filter").write_text(FILTER)
+    return [readme.installation(), readme.start().user, START, of_readme(mode)]
+
+
+#: Waits until no message is in the queue.
+ARRIVED = """
+for _ in $(seq 100); do grep -q 'status=sent' /var/spool/mail.log && break; sleep 0.1; done
+"""
+
+
+def test_documented_test_message_passes_or_is_rejected(tmp_path: Path) -> None:
+    if program("smtp-source") is None:
+        pytest.skip("smtp-source is not installed")
+    _, message = readme.trial()
+    virus = message.replace("harmless", "VIRUS").rstrip("\n") + " 2>&1 || echo failed\n"
+    assert virus != message
+    steps = [
+        *prepared(tmp_path, BEFORE),
+        "postfix start 2>/dev/null\n",
+        message,
+        ARRIVED,
+        "grep -c 'status=sent' /var/spool/mail.log\n",
+        virus,
+        "postfix stop 2>/dev/null\n",
+    ]
+    _, sent, refusal, failed = run(tmp_path, "".join(steps), *NAMESPACES).splitlines()
+    assert (sent, failed) == ("1", "failed")
+    assert "550 5.7.1 The message contains a virus" in refusal
+
+
+def test_troubleshooting_commands_show_filter_settings(tmp_path: Path) -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    first, settings, units = readme.indented(page)
+    check, queue = first.splitlines(keepends=True)
+    assert check == "postprox-check\n"
+    steps = [
+        *prepared(tmp_path, BEFORE),
+        "postfix start 2>/dev/null\n",
+        queue,
+        settings,
+        units,
+        "postfix stop 2>/dev/null\n",
+    ]
+    printed = run(tmp_path, "".join(steps), *NAMESPACES).splitlines()[1:]
+    assert printed == [
+        "Mail queue is empty",
+        "smtpd_proxy_filter = 127.0.0.1:10025",
+        "127.0.0.1:10026/inet/smtpd_proxy_filter =",
+    ]
+    assert (tmp_path / "told").read_text() == "status postprox.socket postprox.service\n"
+
+
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
 @pytest.mark.parametrize(
     ("commands", "unfinished"),
@@ -141,7 +198,7 @@ def test_recipe_appended_to_existing_configuration_rejects_virus(
     ):
         (tmp_path / name).write_text(text + LAST_LINES[name] if unfinished else text)
     (tmp_path / "mail-filter").write_text(FILTER)
-    user, *_ = readme.indented(readme.section("Set up Postfix"))
+    user = readme.start().user
     shown = SHOW_LAST_LINES if unfinished else ""
     steps = [readme.installation(), user, START, commands(mode), shown, SEND]
     installed, *printed = run(tmp_path, "".join(steps), *NAMESPACES).splitlines()

@@ -36,7 +36,7 @@ from .recipe import BEFORE, own_names, renamed, unit_command
 PAGE = (Path(__file__).parents[2] / "docs/growing.md").read_text()
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 ((CONFIGURATION),) = re.findall(r"(?ms)^```haproxy\n(.*?)^```$", PAGE)
-METRICS, LISTEN = re.findall(r"(?ms)^```systemd\n(.*?)^```$", PAGE)
+_, LISTEN = re.findall(r"(?ms)^```systemd\n(.*?)^```$", PAGE)
 CHANGED = dict(re.findall(r"(?m)^\| `([\d./:]+)` \| `([\d.,:]+)` \|$", PAGE))
 NAMES = ("smtp", "proxy", "filter1", "filter2", "filtered")
 OUTSIDE = "192.0.2.1"

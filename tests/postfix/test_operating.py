@@ -1,4 +1,4 @@
-"""docs/operating.md: its log lines, time limits, names and commands.
+"""The pages on operation, monitoring and troubleshooting: log lines, time limits and commands.
 
 Every quoted log line occurs as described. The time limits match the proxy, the unit, the recipe and
 Postfix.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from postprox.check import unit
 from postprox.core import limits
 from postprox.shell import log, stale_files
 from tests.support.fixtures import Serve
@@ -33,7 +34,9 @@ from .test_setup_commands import run
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operating.md").read_text()
-PROXYS, POSTFIXS = PAGE.partition("| message in Postfix's log |")[::2]
+MONITORING = (ROOT / "docs/monitoring.md").read_text()
+TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text()
+PROXYS, POSTFIXS = TROUBLESHOOTING.partition("| message in Postfix's log |")[::2]
 QUOTED = re.findall(r"(?m)^\| `([^`]+)` \|", PROXYS.partition("| message in the proxy's log |")[2])
 QUOTED_OF_POSTFIX = re.findall(r"(?m)^\| `([^`]+)` \|", POSTFIXS)
 
@@ -280,7 +283,7 @@ def test_dropped_log_lines_are_reported_as_documented() -> None:
 LIMITS = dict(re.findall(r"(?m)^\| ([^|]+) \| (\d+) \|", PAGE.partition("## Time limits")[2]))
 
 
-def unit(name: str, key: str) -> int:
+def setting(name: str, key: str) -> int:
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.read(ROOT / "packaging/postprox.service")
     return int(parser[name][key])
@@ -314,13 +317,13 @@ TIMES: dict[str, Callable[[], float]] = {
         "command_time_limit"
     ),
     "the proxy waits for messages in progress before it stops": lambda: limits.STOP_GRACE,
-    "systemd waits for the proxy to stop: `TimeoutStopSec`": lambda: unit(
+    "systemd waits for the proxy to stop: `TimeoutStopSec`": lambda: setting(
         "Service", "TimeoutStopSec"
     ),
-    "systemd waits for a watchdog notification: `WatchdogSec`": lambda: unit(
+    "systemd waits for a watchdog notification: `WatchdogSec`": lambda: setting(
         "Service", "WatchdogSec"
     ),
-    "systemd waits before it restarts the proxy: `RestartSec`": lambda: unit(
+    "systemd waits before it restarts the proxy: `RestartSec`": lambda: setting(
         "Service", "RestartSec"
     ),
 }
@@ -387,7 +390,7 @@ def test_documented_figure_matches_measurement(printed: str, row: tuple[str, ...
 def test_descriptor_counts_match_documentation() -> None:
     own = limits.OWN_DESCRIPTORS
     assert f"{limits.SESSION_DESCRIPTORS} for each session, plus {own}" in PAGE
-    allowed = unit("Service", "LimitNOFILE")
+    allowed = setting("Service", "LimitNOFILE")
     assert f"the unit allows {allowed}, which is enough for about 400 sessions" in PAGE
     assert (allowed - own) // limits.SESSION_DESCRIPTORS // 100 == 4
 
@@ -402,7 +405,7 @@ BLOCKS = readme.indented(PAGE)
 
 
 def test_spool_in_tmpfs_is_created_as_documented(tmp_path: Path) -> None:
-    user, *_ = readme.indented(readme.section("Set up Postfix"))
+    user = readme.start().user
     seen = """
 stat -f -c %T /var/spool/postprox; stat -c '%U %G %a' /var/spool/postprox
 try() { python3 -m postprox.rehearse --json -d /var/spool/postprox -c true \
@@ -435,6 +438,18 @@ def test_several_proxies_share_port_as_documented(tmp_path: Path) -> None:
     assert (tmp_path / "told").read_text() == said
 
 
+def test_documented_drop_in_gives_each_proxy_a_metrics_file() -> None:
+    page = (ROOT / "docs/growing.md").read_text()
+    drop_in, _ = re.findall(r"(?ms)^```systemd\n(.*?)^```$", page)
+    service = (ROOT / "packaging/postprox.service").read_text()
+    files = {"/etc/default/postprox": (ROOT / "packaging/postprox.default").read_text()}
+    before, after = (
+        unit.parse("postprox@1", texts, files).words for texts in ([service], [service, drop_in])
+    )
+    added = ("--metrics", "/run/%N/postprox.prom")
+    assert tuple(after) == (*before[:4], *added, *before[4:])
+
+
 PARSER = program("apparmor_parser")
 (PROFILE,) = re.findall(r"(?ms)^```apparmor\n(.*?)^```$", PAGE)
 
@@ -453,7 +468,7 @@ def test_apparmor_accepts_profile(tmp_path: Path) -> None:
     assert apparmor(PROFILE.replace(" rwkl,", " rwkl", 1), tmp_path).returncode != 0
 
 
-(ALERTS,) = re.findall(r"(?ms)^```yaml\n(.*?)^```$", PAGE)
+(ALERTS,) = re.findall(r"(?ms)^```yaml\n(.*?)^```$", MONITORING)
 PROMTOOL = program("promtool")
 
 
@@ -473,13 +488,31 @@ def metrics(upstream: Upstream, tmp_path: Path) -> Path:
     return file
 
 
+def test_monitoring_command_prints_metrics(metrics: Path) -> None:
+    *_, command = readme.indented(MONITORING)
+    assert command == "cat /run/postprox/postprox.prom\n"
+    command = command.replace("/run/postprox/postprox.prom", str(metrics))
+    printed = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, text=True, check=True)
+    assert "\npostprox_build_info{" in printed.stdout
+
+
+def test_documented_options_write_metrics_file() -> None:
+    (added,) = re.findall(r"Add `(--metrics \S+)` to `POSTPROX_OPTIONS`", MONITORING)
+    options = (ROOT / "packaging/postprox.default").read_text()
+    options = options.replace('\nPOSTPROX_OPTIONS="', f'\nPOSTPROX_OPTIONS="{added} ')
+    texts = [(ROOT / "packaging/postprox.service").read_text()]
+    words = unit.parse("postprox", texts, {"/etc/default/postprox": options}).words
+    assert words[words.index("--metrics") + 1] == "/run/postprox/postprox.prom"
+    assert "RuntimeDirectory=postprox" in texts[0]
+
+
 def test_metrics_used_in_alerts_exist(metrics: Path) -> None:
     written = set(re.findall(r"(?m)^(postprox_\w+)", metrics.read_text()))
     assert set(re.findall(r"postprox_\w+", ALERTS)) <= written
 
 
 def test_every_metric_is_documented(metrics: Path) -> None:
-    (table,) = re.findall(r"(?ms)^\| metric \| meaning \|\n(.*?)\n\n", PAGE)
+    (table,) = re.findall(r"(?ms)^\| metric \| meaning \|\n(.*?)\n\n", MONITORING)
     documented = set(re.findall(r"`(postprox_\w+)", table))
     assert documented == set(re.findall(r"(?m)^# TYPE (postprox_\w+)", metrics.read_text()))
 
@@ -530,5 +563,5 @@ def test_systemd_accepts_unit_drop_in(tmp_path: Path) -> None:
 
 
 def test_documented_systemd_status_has_expected_format() -> None:
-    (status,) = re.findall(r'`Status: "([^"]+)"`', PAGE)
+    (status,) = re.findall(r'`Status: "([^"]+)"`', MONITORING)
     assert re.fullmatch(r"sessions: \d+, filters: \d+; accept \d+, reject \d+", status)

@@ -1,4 +1,4 @@
-"""The Postfix, postgrey and OpenDKIM configurations in docs/filters.md, which run unchanged."""
+"""The Postfix, postgrey and OpenDKIM configurations in docs/, which run unchanged."""
 
 from __future__ import annotations
 
@@ -188,10 +188,10 @@ def running_signer(directory: Path, address: Address) -> Iterator[None]:
     if opendkim is None or program("opendkim-genkey") is None or not may_unshare():
         pytest.skip("requires OpenDKIM (Debian: opendkim, opendkim-tools) and a mount namespace")
     configuration = directory / "opendkim.conf"
-    text = printed.file("DKIM", "/etc/opendkim.conf")
+    text = printed.file("Set up OpenDKIM", "/etc/opendkim.conf")
     configuration.write_text(text.replace("8891@127.0.0.1", f"{address.port}@{address.host}"))
     script = SIGNER.format(
-        commands=printed.script("DKIM"), opendkim=opendkim, configuration=configuration
+        commands=printed.script("Set up OpenDKIM"), opendkim=opendkim, configuration=configuration
     )
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     command = ["unshare", "--mount", "/bin/sh", "-c", script]
@@ -211,7 +211,7 @@ def test_documented_opendkim_configuration_signs_only_local_mail() -> None:
 
     content = message("signed").replace(b"alice@mail.test", b"alice@example.org")
     with (
-        site("DKIM", services) as postfix,
+        site("Set up OpenDKIM", services) as postfix,
         running_signer(postfix.directory, postfix.addresses["signer"]),
     ):
         for client, recipient in (("127.0.0.1", "bob@example.org"), (OUTSIDE, "eve@example.org")):

@@ -1,4 +1,4 @@
-"""The README's setup commands, run unchanged in private namespaces.
+"""The set-up commands of docs/setup.md and the README, run unchanged in private namespaces.
 
 The commands use a copy of /etc, an empty /var/spool and /usr/local, and a systemctl that only
 records its arguments.
@@ -64,14 +64,14 @@ def run(directory: Path, commands: str, *namespaces: str) -> str:
 
 
 def test_setup_commands_create_user_and_directory(tmp_path: Path) -> None:
-    commands, *_ = readme.indented(readme.section("Set up Postfix"))
+    commands = readme.start().user
     seen = "id -un postprox; getent passwd postprox | cut -d: -f7; stat -c '%U %G %a' $SPOOL"
     printed = run(tmp_path, f"{commands}\nSPOOL=/var/spool/postprox\n{seen}\n")
     assert printed == "postprox\n/usr/sbin/nologin\npostprox postprox 700\n"
 
 
 def test_setup_commands_start_installed_service(tmp_path: Path) -> None:
-    _, commands, *_ = readme.indented(readme.section("Set up Postfix"))
+    commands = readme.start().service
     seen = "ls /usr/local/lib/systemd/system; grep -c ^POSTPROX_ /etc/default/postprox"
     printed = run(tmp_path, f"{readme.installation()}\n{commands}\n{seen}\n").splitlines()
     assert printed[1:] == [
@@ -83,7 +83,7 @@ def test_setup_commands_start_installed_service(tmp_path: Path) -> None:
 
 
 def test_stale_files_are_removed_after_one_day(tmp_path: Path) -> None:
-    user, _, _, line, *_ = readme.indented(readme.section("Set up Postfix"))
+    user, _, _, line = readme.start()
     file = "/etc/tmpfiles.d/postprox.conf"
     tried = f"systemd-tmpfiles --create --clean {file}; cat {file}"
     printed = run(tmp_path, f"{user}\n{line}\n{tried}\n")
@@ -93,15 +93,16 @@ def test_stale_files_are_removed_after_one_day(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
 @pytest.mark.parametrize("proxy", [SPAWNED, LISTENING])
-def test_complete_readme_setup_has_no_findings(tmp_path: Path, mode: str, proxy: str) -> None:
+def test_complete_setup_has_no_findings(tmp_path: Path, mode: str, proxy: str) -> None:
     if reason := missing():
         pytest.skip(reason)
     main = f"compatibility_level = 3.6\n{readme.main_cf(mode)}"
     (tmp_path / "main.cf").write_text(main)
     front = "smtp inet n - n - - smtpd\n"
     (tmp_path / "master.cf").write_text(front + master_cf(mode, proxy) + MASTER_CF)
-    user, unit, *_, check = readme.indented(readme.section("Set up Postfix"))
-    assert check == "postprox-check\n"
+    user, unit, *_ = readme.start()
+    reload, check = readme.trial().check.splitlines(keepends=True)
+    assert (reload, check) == ("systemctl reload postfix\n", "postprox-check\n")
     install = readme.installation()
     service = unit if proxy == LISTENING else ""
     # No Postfix runs in the namespace.
@@ -109,3 +110,9 @@ def test_complete_readme_setup_has_no_findings(tmp_path: Path, mode: str, proxy:
     printed = run(tmp_path, install + user + service + SITE + offline)
     assert printed.startswith("installed /usr/local/sbin/postprox, ")
     assert printed.count("\n") == 1, printed
+
+
+def test_readme_has_the_shortest_setup() -> None:
+    start = readme.start()
+    before = readme.commands(BEFORE)
+    assert readme.shortest() == start.user + start.service + before + readme.trial().check

@@ -1,7 +1,7 @@
 """Existing sites with a signing milter, a submission service or amavis.
 
 Each site extends Debian's configuration and runs in private namespaces, as in test_appended.py. The
-tests append the recipe and run the commands in docs/postfix.md unchanged.
+tests append the recipe and run the commands in docs/opendkim.md and docs/amavis.md unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .signer import CONFIGURATION
 from .test_appended import NAMESPACES, SITE, START, of_readme, stock
 from .test_setup_commands import run
 
-PAGE = readme.README.parent / "docs/postfix.md"
+DOCS = readme.README.parent / "docs"
+OPENDKIM, AMAVIS_PAGE = DOCS / "opendkim.md", DOCS / "amavis.md"
 SOCKET = "/run/opendkim/opendkim.sock"
 FILTER = """#!/bin/sh
 if grep -q VIRUS "$EMAIL"; then echo '550 5.7.1 The message contains a virus' >&2; exit 1; fi
@@ -98,9 +99,9 @@ postfix stop 2>/dev/null
 """
 
 
-def commands(heading: str) -> list[str]:
-    """Return the command blocks under a heading of docs/postfix.md."""
-    return readme.indented(readme.section(heading, PAGE))
+def commands(heading: str, page: Path = OPENDKIM) -> list[str]:
+    """Return the command blocks under a heading of a page."""
+    return readme.indented(readme.section(heading, page))
 
 
 def on_site(directory: Path, main: str, master: str, steps: list[str]) -> list[str]:
@@ -110,8 +111,7 @@ def on_site(directory: Path, main: str, master: str, steps: list[str]) -> list[s
     (directory / "main.cf").write_text(stock("main.cf.debian") + SITE + main)
     (directory / "master.cf").write_text(stock("master.cf.dist") + master)
     (directory / "mail-filter").write_text(FILTER)
-    user, *_ = readme.indented(readme.section("Set up Postfix"))
-    script = [readme.installation(), user, START, *steps]
+    script = [readme.installation(), readme.start().user, START, *steps]
     return run(directory, "".join(script), *NAMESPACES).splitlines()[1:]
 
 
@@ -156,8 +156,8 @@ def test_submission_service_works_as_documented(tmp_path: Path, name: str) -> No
     mode, command, filtered, signed = OWN[name]
     steps = [*with_signer(tmp_path), of_readme(mode)]
     if command is not None:
-        first, *_ = readme.indented(readme.section("Mail from your own users"))
-        users = first.splitlines(keepends=True)[0]
+        (both,) = commands("Mail from your own users")
+        users = both.splitlines(keepends=True)[0]
         steps.append(users if mode == BEFORE else users.replace("before-queue", "after-queue"))
         steps += commands("A milter that signs")
         steps.append(commands("A submission service")[command])
@@ -172,20 +172,20 @@ def test_submission_service_works_as_documented(tmp_path: Path, name: str) -> No
 def test_appended_submission_file_replaces_existing_service(tmp_path: Path) -> None:
     steps = [
         of_readme(BEFORE),
-        readme.commands("Mail from your own users"),
-        *commands("Existing milters, services and filters"),
+        *commands("Mail from your own users"),
+        *commands("Existing services", DOCS / "postfix.md"),
         "postconf -P submission/inet/syslog_name 2>/dev/null | sort -u\n",
     ]
     printed = on_site(tmp_path, "", SUBMISSION, steps)
     assert printed == ["submission/inet", "submission/inet/syslog_name = postfix/submission"]
 
 
-#: The blocks under "Another filter, such as amavis".
+#: The blocks under "Use different ports".
 RENUMBERED, NOT_AGAIN, LED_ON = 0, 1, 2
 
 
 def test_amavis_and_proxy_both_filter_before_queue(tmp_path: Path) -> None:
-    printed = commands("Another filter, such as amavis")
+    printed = commands("Use different ports", AMAVIS_PAGE)
     steps = [START_AMAVIS, printed[RENUMBERED], printed[NOT_AGAIN]]
     seen = tried(tmp_path, AMAVIS_MAIN, AMAVIS, steps, port=25)
     assert (seen["arrived"], seen["filtered"], seen["amavis"]) == (True, True, True)
@@ -193,7 +193,7 @@ def test_amavis_and_proxy_both_filter_before_queue(tmp_path: Path) -> None:
 
 
 def test_amavis_and_proxy_both_filter_after_queue(tmp_path: Path) -> None:
-    printed = commands("Another filter, such as amavis")
+    printed = commands("Use different ports", AMAVIS_PAGE)
     renumbered = printed[RENUMBERED].replace("before-queue", "after-queue")
     steps = [START_AMAVIS, renumbered, printed[LED_ON]]
     seen = tried(tmp_path, AMAVIS_MAIN, AMAVIS, steps, port=25)
@@ -201,7 +201,7 @@ def test_amavis_and_proxy_both_filter_after_queue(tmp_path: Path) -> None:
 
 
 def test_filter_at_reinjection_service_causes_mail_loop(tmp_path: Path) -> None:
-    printed = commands("Another filter, such as amavis")
+    printed = commands("Use different ports", AMAVIS_PAGE)
     steps = [START_AMAVIS, printed[RENUMBERED]]
     seen = tried(tmp_path, AMAVIS_MAIN, AMAVIS, steps, port=25)
     assert (seen["arrived"], seen["too many hops"]) == (False, True)

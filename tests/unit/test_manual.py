@@ -1,7 +1,8 @@
-"""Tests that the manual pages and the help texts match the code and the README.
+"""Tests that the manual pages and the help texts match the code and the documents.
 
-Commands and configurations in the pages must be identical to those in the README, except for the
-paths of recipe files. tests/postfix runs those of the README.
+Commands and configurations in the pages must be identical to those in the README,
+docs/setup.md and docs/opendkim.md, except for the paths of recipe files. tests/postfix runs those
+of the documents.
 """
 
 from __future__ import annotations
@@ -177,8 +178,9 @@ def literal_displays(page: str) -> list[str]:
 
 
 def readme() -> str:
-    """Return the README, followed by a copy without indentation."""
-    text = (ROOT / "README.md").read_text()
+    """Return the pages with the set-up, followed by a copy without indentation."""
+    pages = ("README.md", "docs/setup.md", "docs/opendkim.md")
+    text = re.sub(r" \\\n *", " ", "".join((ROOT / page).read_text() for page in pages))
     return text + re.sub(r"^    ", "", text, flags=re.MULTILINE)
 
 
