@@ -1,14 +1,14 @@
 """Draw the pictures of docs/ from the code: `python3 -m docs.draw`, with graphviz installed.
 
 Rule: each picture consists of a graphviz source (NAME.dot), which is generated here from the code,
-and its drawing (NAME.svg). ``tests/unit/test_pictures.py`` checks that they are current.
+and its drawing (NAME.svg). ``tests/unit/test_pictures.py`` checks that they are current, and that
+all text is legible when a picture is 400 pixels wide.
 """
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
-import textwrap
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
@@ -21,16 +21,17 @@ from postprox.core import states
 DOCS = Path(__file__).resolve().parent
 
 _STYLE = """\
-    graph [fontname="Helvetica" fontsize=13 nodesep=0.35 ranksep=0.5]
+    graph [fontname="Helvetica" fontsize=13 nodesep=0.12 ranksep=0.5]
     node [fontname="Helvetica" fontsize=12 shape=box style="rounded,filled" fillcolor="white"]
-    edge [fontname="Helvetica" fontsize=9 color="#444444" arrowsize=0.8]"""
-_ASIDE = 'color="#aaaaaa" fontcolor="#777777"'
+    node [margin="0.06,0.04" width=0.3]
+    edge [color="#444444" arrowsize=0.8]"""
+_ASIDE = 'color="#aaaaaa"'
 
 #: The packages of the proxy from top to bottom, with their captions.
 ROOMS = {
     "postprox": "postprox/",
-    "postprox.shell": "postprox/shell/   touches the operating system, decides nothing about mail",
-    "postprox.core": "postprox/core/   decides only, no I/O",
+    "postprox.shell": "postprox/shell/   uses the operating system",
+    "postprox.core": "postprox/core/   makes decisions, without I/O",
 }
 #: Pairs of modules that keep one package below the other.
 _STACKED = [
@@ -42,14 +43,13 @@ _STACKED = [
 
 
 def states_source() -> str:
-    """Return the picture of `states.TRANSITIONS`, with the event of each transition."""
+    """Return the picture of `states.TRANSITIONS`. The table beside it has the events."""
     return _graph(
         "states",
         *(
-            f'    {state} -> {following} [label="{_wrapped(event)}"'
-            f"{' ' + _ASIDE if following == states.CLOSED else ''}]"
+            f"    {state} -> {following}{f' [{_ASIDE}]' if following == states.CLOSED else ''}"
             for state, transitions in states.TRANSITIONS.items()
-            for following, event in transitions.items()
+            for following in transitions
         ),
     )
 
@@ -122,22 +122,18 @@ def _shown_by_others(importer: str, imported: str, arrows: dict[str, list[str]])
     return imported in reached
 
 
-def _wrapped(text: str) -> str:
-    return "\\n".join(textwrap.wrap(text, 24))
-
-
 def _graph(name: str, *lines: str) -> str:
     return "\n".join((f"digraph {name} {{", _STYLE, *lines, "}", ""))
 
 
-#: From a sender to the queue, in both modes of the README. Each arrow except the queue's is an SMTP
-#: session. Graphviz places the last mode at the top.
+#: From a sender to the queue, in both modes of docs/setup.md. Each arrow except the queue's is an
+#: SMTP session.
 _WAYS = {
-    "After the queue: a rejection becomes a bounce": (
-        *("sender", "smtpd 25", "queue", "smtp scan", "postprox 10025", "smtpd 10026", "queue"),
-    ),
-    "Before the queue: the sender waits for the filter's verdict": (
+    "Before the queue: the\\nsender gets the reply": (
         *("sender", "smtpd 25", "postprox 10025", "smtpd 10026", "queue"),
+    ),
+    "After the queue: a rejection\\nbecomes a bounce": (
+        *("sender", "smtpd 25", "queue", "smtp scan", "postprox 10025", "smtpd 10026", "queue"),
     ),
 }
 _LOOKS = {"sender": ' style="rounded,dashed"', "postprox": ' fillcolor="#d6e8f5"'}
@@ -146,18 +142,17 @@ _FILTER = "your filter\\nEMAIL, OUTFILE,\\nexit status"
 
 def topology_source() -> str:
     """Return the picture of the proxy between two Postfix services."""
-    lines = ["    rankdir=LR"]
+    lines = ["    nodesep=0.3"]
     for way, (words, stations) in enumerate(_WAYS.items()):
         names = [f"at{way}{number}" for number in range(len(stations))]
         proxy = names[stations.index("postprox 10025")]
         kinds = [station.partition(" ")[0] for station in stations]
-        labels = [station.replace(" ", "\\n") for station in stations]
         lines += [
             f'    subgraph "cluster {way}" {{',
             f'        label="{words}" color="#cccccc"',
             *(
                 f'        {name} [label="{label}"{_LOOKS.get(kind, "")}]'
-                for name, label, kind in zip(names, labels, kinds, strict=True)
+                for name, label, kind in zip(names, stations, kinds, strict=True)
             ),
             *(f"        {first} -> {second}" for first, second in pairwise(names)),
             f'        filter{way} [label="{_FILTER}" fillcolor="#fff3d6"]',

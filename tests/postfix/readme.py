@@ -1,4 +1,4 @@
-"""The text of the README and of docs/setup.md, and the recipe's files, as an administrator uses them.
+"""The text of the README and docs/setup.md, and the recipe's files, as an administrator uses them.
 
 The tests replace only names and addresses (`own_names` and `own_places` in recipe.py).
 """
