@@ -446,7 +446,7 @@ def test_documented_drop_in_gives_each_proxy_a_metrics_file() -> None:
     before, after = (
         unit.parse("postprox@1", texts, files).words for texts in ([service], [service, drop_in])
     )
-    added = ("--metrics", "/run/%N/postprox.prom")
+    added = ("--metrics", "/run/postprox@1/postprox.prom")
     assert tuple(after) == (*before[:4], *added, *before[4:])
 
 
@@ -503,7 +503,7 @@ def test_documented_options_write_metrics_file() -> None:
     texts = [(ROOT / "packaging/postprox.service").read_text()]
     words = unit.parse("postprox", texts, {"/etc/default/postprox": options}).words
     assert words[words.index("--metrics") + 1] == "/run/postprox/postprox.prom"
-    assert "RuntimeDirectory=postprox" in texts[0]
+    assert "\nRuntimeDirectory=%N\n" in texts[0]
 
 
 def test_metrics_used_in_alerts_exist(metrics: Path) -> None:
