@@ -25,8 +25,9 @@ def block(language: str, after: str = "") -> str:
 
 
 def commands(heading: str) -> list[str]:
-    """Return a section's indented lines."""
-    return [textwrap.dedent(line) for line in re.findall(r"(?m)^    \S.*$", section(heading))]
+    """Return a section's indented lines outside of fenced blocks."""
+    text = re.sub(r"(?ms)^```.*?^```$", "", section(heading))
+    return [textwrap.dedent(line) for line in re.findall(r"(?m)^    \S.*$", text)]
 
 
 #: The Containerfile that adds a filter to the image.

@@ -7,16 +7,60 @@ import email
 import email.policy
 import http.server
 import json
+import re
+import shlex
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from postprox.core import options
+
 from .conftest import FILTERS, MESSAGE, Filter, command, needs
 
 pytestmark = pytest.mark.any_account
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/rspamd.md").read_text()
+FILTER_HEAD = (FILTERS / "rspamd.py").read_text()
+
+
+def test_documented_commands_install_and_rehearse_filter(tmp_path: Path, rspamd: Path) -> None:
+    install, rehearse, _ = re.findall(r"(?m)^    (\S.*)$", PAGE.partition("## Attachments")[0])
+    filter_ = tmp_path / "rspamd.py"
+    (tmp_path / "message.eml").write_bytes(MESSAGE)
+    script = f"{install}\ncd {tmp_path}\n{rehearse}\n"
+    for printed, own in (
+        ("-c /usr/local/bin/rspamd.py", f"-c '{filter_} {rspamd}'"),
+        ("/usr/local/bin/rspamd.py", str(filter_)),
+        ("postprox-rehearse", f"PYTHONPATH={ROOT} {sys.executable} -m postprox.rehearse"),
+    ):
+        assert printed in script
+        script = script.replace(printed, own)
+    done = subprocess.run(
+        ["/bin/sh", "-ec", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert "1 message: 1 accepted" in done.stdout
+    assert filter_.read_text() == (FILTERS / "rspamd.py").read_text()
+    assert filter_.stat().st_mode & 0o777 == 0o755
+
+
+def test_documented_options_run_installed_filter() -> None:
+    (line,) = re.findall(r"(?ms)^```ini\n(.*?)^```$", PAGE)
+    words = shlex.split(shlex.split(line)[0].partition("=")[2])
+    parsed = options.parse([*words, "127.0.0.1:10026"])
+    assert (parsed.command, parsed.strict) == ("/usr/local/bin/rspamd.py", True)
+
+
+def test_documented_action_table_matches_filter() -> None:
+    rows = dict(re.findall(r"(?m)^\| (`.*`) \| (.*) \|$", PAGE.partition("## What you need")[0]))
+    (documented,) = re.findall(r"(?ms)^rspamd's action .*?\n(.*?)^any other", FILTER_HEAD)
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    actions = {name for line in documented.splitlines() for name in line[:22].strip().split(", ")}
+    assert named == actions
 
 
 def test_legitimate_mail_is_accepted_unchanged(run: Filter, rspamd: Path) -> None:
