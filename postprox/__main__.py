@@ -92,7 +92,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
 
 
 def _absolute(directory: str) -> str:
-    """Make `directory` an absolute path, because the filter may change directories."""
+    """Make `directory` an absolute path, because the filter may change its own directory."""
     try:
         return directory if directory.startswith("/") else f"{posix.getcwd()}/{directory}"
     except OSError:
@@ -120,7 +120,7 @@ def _report_usage(error: str) -> int:
 def _with_file(error: str, file: bytes) -> str:
     """Return an error line that refers to the options file of the systemd unit.
 
-    If the file cannot be found, the line reports this instead of `error`.
+    If the file cannot be found, return a line that reports this instead of `error`.
     """
     name = file.decode("utf-8", "backslashreplace")
     try:

@@ -6,7 +6,7 @@ names the `Session` method that the shell must then call.
 
 
 class Action:
-    """One action. Actions of the same type with equal attributes are equal, as tests require."""
+    """One action. Tests rely on the equality of actions with the same type and attributes."""
 
     __slots__ = ()
 
@@ -99,7 +99,7 @@ class RunFilter(Action):
     """Run the filter on the spooled message.
 
     Respond with `filter_started`, and later with `filter_finished`. If the filter cannot be
-    started, omit `filter_started` and respond with either `filter_finished` or `spool_failed`.
+    started, respond only with `filter_finished` or only with `spool_failed`.
     """
 
     __slots__ = ("environment",)

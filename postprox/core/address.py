@@ -27,7 +27,7 @@ class UpstreamAddress:
             self.port = port_number(port) if port else DEFAULT_PORT
             if not self.host:
                 raise ValueError("the host is missing")
-            # If a quote in the unit's options file is unterminated, the argument is NAME=VALUE.
+            # If a unit's options file has an unterminated quote, HOST:PORT may be NAME=VALUE.
             if "=" in self.host:
                 raise ValueError("a host name cannot contain an equals sign")
 

@@ -1,7 +1,7 @@
 """The counters of a server, for `--metrics` and `systemctl status`.
 
-Rule: this module only counts. For each message, it records only the verdict, the result, the size
-and the filter's run time.
+Rule: this module keeps counts and nothing else. From each message, it takes only the verdict, the
+result, the size and the filter's run time.
 """
 
 from .. import __version__
@@ -47,8 +47,8 @@ class Counters:
     def prometheus_text(self, present: dict[str, tuple[str, str, float]]) -> str:
         """Format the metrics in the Prometheus text format 0.0.4.
 
-        present: the type, description and current value of each metric that this class does not
-            count, indexed by the metric's name.
+        present: the other metrics, as a mapping from the name of each metric to its type,
+            description and current value.
         """
         lines = [
             *_head("build_info", "gauge", "Version of postprox."),

@@ -93,7 +93,7 @@ class DotStuffer:
         """Encode the next block of content.
 
         known: the encoded form of the block, if the caller has it. It is not used if the block
-            begins with a dot that must be doubled because of the end of the previous block.
+            begins with a dot and is the first block or follows a CR or LF.
         """
         if not block:
             return b""

@@ -1,6 +1,6 @@
 """All limits of the proxy.
 
-Rule: each limit has a comment with its reason. Units are octets and seconds unless the comment
+Rule: each limit has a comment that explains it. Units are octets and seconds unless the comment
 specifies another unit.
 """
 
@@ -15,8 +15,8 @@ READ_SIZE = 65536
 #: next power of two.
 COMMAND_LINE = 16384
 
-#: The maximum amount of input that is buffered while the client's earlier commands await their
-#: replies. Above this limit, the proxy stops reading from the client, and TCP flow control blocks
+#: The maximum amount of client input that is buffered while an earlier command is still being
+#: handled. Above this limit, the proxy stops reading from the client, and TCP flow control blocks
 #: the client. The buffer has room for any valid command line.
 INPUT_BUFFER = 65536
 
@@ -154,7 +154,7 @@ LINGER = 1.0
 #: after 90 s.
 STOP_GRACE = 60.0
 
-#: The pause after a client could not be accepted, usually because no file descriptor was free.
+#: The pause after accept(2) has failed, usually because no file descriptor was free.
 #: Immediate retries would keep the processor busy and flood the log. If the session limit is
 #: reached, this is also the interval between checks for sessions without a client.
 ACCEPT_PAUSE = 1.0

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 SYSLOG, STDERR = LOGS = ("syslog", "stderr")
 LISTEN_ADDRESS = "127.0.0.1"
 
-#: The scope of an option. The option applies to every proxy, applies only to a server, or prints
-#: information and exits.
+#: The possible scopes of an option: it applies to every proxy, it applies only to a server, or it
+#: prints information and exits.
 EVERYWHERE, LISTENING, INFORMATION = "everywhere", "listening", "information"
 
 #: The environment variable that contains the divisor for all timeouts. With a large divisor, tests

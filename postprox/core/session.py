@@ -196,7 +196,7 @@ class Session:
         self._answer(replies.SEND_MESSAGE, RECEIVING)
         self._keepalive_due = self._upstream.used + limits.KEEPALIVE
         self._receive(self._commands.take_buffered())
-        if self._state == RECEIVING:  # after the end of data, `spool_sealed` checks this
+        if self._state == RECEIVING:  # after the end of data, `spool_sealed` makes this check
             self._abandon_if_client_lost()
 
     def spool_sealed(self) -> None:
@@ -307,7 +307,8 @@ class Session:
     def _advance(self) -> None:
         """Handle buffered commands while the state permits it.
 
-        `timer` later handles the rest of a long series, so that other sessions can run in between.
+        If there are many commands, `timer` handles the rest later, so that other sessions can run
+        in between.
         """
         self._resume_due = limits.NEVER
         for _ in range(limits.COMMANDS_AT_ONCE):
@@ -321,7 +322,7 @@ class Session:
         self._resume_due = self._clock()
 
     def _handle_next(self) -> bool:
-        """Handle the next line or EOF. Return whether there was a line."""
+        """Handle the next line, or EOF if no line is left. Return True if a line was handled."""
         try:
             line = self._commands.next_line()
         except smtp.LineTooLongError:
@@ -610,10 +611,10 @@ class Session:
         self._act(actions.KillFilter(f"timed out after {self._options.timeout:g} s"))
 
     def _deliver(self) -> None:
-        """Send DATA upstream, or wait for the reply to a pending NOOP first."""
+        """Send DATA upstream. If a NOOP is pending, wait for the reply to NOOP first."""
         self._set_state(DELIVERING)
         self._keepalive_due = limits.NEVER
-        if self._upstream.awaited == upstream.NOTHING:  # the reply to a pending NOOP triggers DATA
+        if self._upstream.awaited == upstream.NOTHING:  # otherwise `_on_keepalive` sends DATA
             self._send_data()
 
     def _send_data(self) -> None:
@@ -695,7 +696,7 @@ class Session:
 
     def _answer(self, reply: bytes, state: str = COMMAND) -> None:
         """Send `reply` to the client and enter `state`."""
-        self._set_state(state)  # checks the transition before the reply is sent
+        self._set_state(state)  # first, so that no reply is sent if the transition is invalid
         self._sent_421 = reply[:3] == b"421"
         last = self._actions[-1] if self._actions else None
         if isinstance(last, actions.SendToClient):  # consecutive replies are sent in one write

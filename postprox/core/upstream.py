@@ -47,7 +47,7 @@ _TRANSACTION_FREE_REPLIES = (EHLO, RSET, REPLY, KEEPALIVE)
 class UpstreamLink:
     """The connection to the upstream server.
 
-    act: receives the actions.
+    act: called with each action.
     clock: a monotonic clock that returns seconds.
     """
 

@@ -23,7 +23,7 @@ class Connector:
     """A connection attempt to all addresses of `target`.
 
     connected: called with the descriptor of the non-blocking socket.
-    failed: called with the reason if all addresses have failed.
+    failed: called with the reason after all addresses have failed.
     """
 
     def __init__(

@@ -136,7 +136,10 @@ def _plain_words(command: str) -> list[str]:
 
 
 def _with_working_directory(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Set PWD like sh(1), which keeps an inherited PWD that names the working directory."""
+    """Set PWD to the working directory.
+
+    If the inherited PWD already refers to this directory, it is kept, as in sh(1).
+    """
     here = posix.stat(".")
     try:
         named = posix.stat(environment.get(b"PWD", b""))

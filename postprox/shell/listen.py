@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from ..core.options import Options
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
-#: The maximum number of digits in LISTEN_FDS. No process can have so many descriptors that their
-#: number has more digits.
+#: The maximum number of digits in LISTEN_FDS. No process can have 10^9 descriptors.
 _LONGEST_COUNT = 9
 #: The offset of tcpi_unacked in struct tcp_info. For a listening socket, tcpi_unacked contains the
 #: length of the backlog.
@@ -163,9 +162,9 @@ class Server:
         self._loop.on_signal(signal.SIGHUP, ignore)
 
     def go_into_background(self, null: int) -> None:
-        """Detach from the terminal, and redirect the standard streams to `null`, which is closed.
+        """Detach from the terminal, and redirect the standard streams to `null`.
 
-        null: a descriptor of /dev/null.
+        null: a descriptor of /dev/null, which this method closes.
         """
         os.setsid()
         for descriptor in (STDIN, STDOUT, STDERR):

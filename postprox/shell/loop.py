@@ -40,8 +40,8 @@ READABLE = select.POLLIN
 WRITABLE = select.POLLOUT
 
 #: The pollers, each with its number of time units per second. poll(2) accepts every kind of
-#: descriptor. The cost of epoll(7), if available, does not depend on the number of descriptors.
-#: Both pollers use the same event masks.
+#: descriptor. The cost of epoll(7) does not depend on the number of descriptors, but not every
+#: system has epoll(7). Both pollers use the same event masks.
 POLL = (select.poll, 1000)
 EPOLL = (select.epoll, 1) if hasattr(select, "epoll") else POLL
 

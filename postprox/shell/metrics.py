@@ -3,7 +3,7 @@
 Rule: a reader never sees a partial file (`newfile`). After startup, a failed write does not stop
 the server.
 
-Logs: the first of consecutive failed writes.
+Logs: the first failed write of each series of consecutive failures.
 """
 
 import os
@@ -49,7 +49,7 @@ class Metrics:
         self.write()
 
     def write(self) -> None:
-        """Write the file, and log only the first of consecutive failures."""
+        """Write the file, and log an error unless the previous write failed too."""
         try:
             self._write()
         except OSError as error:

@@ -60,7 +60,7 @@ def remove_stale(path: str) -> None:
     A process in another PID namespace may appear to have exited. In that case, its rename fails
     once.
     """
-    import re  # a server without such files starts faster without this module
+    import re  # imported here, so that a server without such files starts faster
 
     directory = _directory(path)
     try:

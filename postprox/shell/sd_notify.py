@@ -2,8 +2,8 @@
 
 Rule: a notification never blocks and never fails. Filters do not inherit the manager's variables.
 
-The manager receives a changed status within `limits.STATUS` seconds. A server without sessions does
-not wake up for the status, because its status cannot change.
+The manager receives a changed status within `limits.STATUS` seconds. While a server has no
+sessions, it does not check the status periodically, because the status cannot change.
 """
 
 import os
@@ -69,7 +69,7 @@ class ServiceNotifier:
             self._socket = None
 
     def timer(self) -> None:
-        """Send a datagram if the status has changed, or for the watchdog."""
+        """Send a datagram if the status has changed or the watchdog's datagram is due."""
         status = self._status()
         if status != self._sent or self._loop.clock() >= self._watchdog_due:
             self._send("WATCHDOG=1", status)
