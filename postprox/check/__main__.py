@@ -25,8 +25,8 @@ from .rules import judge, unchecked
 from .setup import Setup
 from .unit import Unit
 
-#: The exit status if the check failed or its output could not be written. The number equals the
-#: highest level that a finding can have.
+#: The exit status if the check failed or its output could not be written. This status is also the
+#: highest level of a finding.
 UNREADABLE = 2
 
 DESCRIPTION = """\

@@ -33,7 +33,8 @@ class Assignments:
     problems: list[str] = field(default_factory=list)
     #: Variables whose value has more than one line.
     multiline: set[str] = field(default_factory=set)
-    #: The probable values if the file has errors. They are parsed by line, ignoring quotes.
+    #: The values that were probably intended if the file has errors. Each line is parsed
+    #: separately, and quotes are ignored.
     likely: dict[str, str] = field(default_factory=dict)
 
 

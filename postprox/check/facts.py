@@ -29,7 +29,7 @@ class ProgramFacts:
     readable: bool | None = True
     #: True if the file system is mounted with noexec.
     has_noexec: bool = False
-    #: The world-writable paths among the file and its parent directories.
+    #: The paths that are world-writable, from a check of the file and its parent directories.
     open_paths: tuple[str, ...] = ()
     #: The interpreter named in the first line, or "" if there is none.
     interpreter: str = ""

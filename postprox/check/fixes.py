@@ -250,8 +250,8 @@ def set_directory(proxy: Proxy, value: str) -> Edit:
 
 def _with_directory(words: list[str], value: str) -> list[str]:
     old = _directory(words, Options().directory)
-    # -d has several spellings. To find its argument, append an index to each argument that ends
-    # with the directory, and look for the index in the parsed directory.
+    # -d has several spellings. To find its argument, append the position to each argument that ends
+    # with the directory, parse the arguments, and read the position from the parsed directory.
     marked = [
         f"{word.removesuffix(old)}{old}/{index}" if word.endswith(old) else word
         for index, word in enumerate(words)
@@ -373,7 +373,8 @@ class Plan:
             columns["command"] = _with_parameters(command, own)
             own = {}
         if "service" in columns:
-            # Another service can have the old name, so only the edit of the name removes the entry.
+            # The command that changes the name removes the entry with the old name. No other
+            # command may remove it, because another service can have the old name.
             if not is_own and name == "service":
                 yield f"{self._postconf} -MX {shlex.quote(service.label)}"
             yield f"{self._postconf} -M {shlex.quote(_line(service, columns))}"
@@ -455,7 +456,10 @@ def _split(fixed: Sequence[str], words: Sequence[str]) -> dict[str, str]:
 
 
 def _changed(unit: Unit, values: dict[str, str]) -> Iterator[str]:
-    """Return commands that set variables in the options file, in their existing lines if any."""
+    """Return commands that set variables in the options file.
+
+    A line that already sets one of the variables is replaced.
+    """
     changed = {n: v for n, v in values.items() if unit.assignments.values.get(n) != v}
     is_simple = unit.options_file_exists and not unit.assignments.problems
     if not is_simple or unit.assignments.multiline & changed.keys():

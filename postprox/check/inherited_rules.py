@@ -162,7 +162,7 @@ def _smaller(
                 "inherited-risk",
                 proxy.where,
                 f"{behind.label} has a lower limit than {front.label} ({name} {own}, not {other}); "
-                "mail between the two limits is refused",
+                "mail that exceeds the lower limit is refused",
                 (fixes.set_own(behind, name, str(other)),),
             )
             return

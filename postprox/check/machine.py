@@ -206,7 +206,7 @@ def closed_directory(path: str, may_search: Callable[[str], bool | None]) -> str
 
 
 def open_paths(path: str) -> tuple[str, ...]:
-    """Return the world-writable paths among the file and its parent directories.
+    """Check a file and its parent directories, and return the paths that are world-writable.
 
     In a directory with the sticky bit, a user cannot replace another user's file.
     """

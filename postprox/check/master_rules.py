@@ -167,7 +167,8 @@ def _taken(setup: Setup, proxy: Proxy, service: Service, endpoint: Endpoint) -> 
 
 def foreign_port(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a proxy port on which another program listens."""
-    # master(8) opens the socket of a spawned proxy. systemd or the proxy opens that of a unit.
+    # If master.cf starts the proxy, master(8) opens the socket. For a unit, systemd or the proxy
+    # opens the socket.
     expected = ("master",) if proxy.service else ("systemd", "postprox", "python")
     for endpoint in proxy.endpoints:
         found = setup.listener_at(endpoint)

@@ -464,7 +464,7 @@ def has_milters(service: Service) -> bool:
 
 
 def _signed(setup: Setup, front: Service) -> list[Edit]:
-    """Send a service's mail to a proxy that milters follow.
+    """Send a service's mail to a proxy that is followed by milters.
 
     If no such proxy exists, do not filter this mail.
     """

@@ -175,7 +175,7 @@ def program(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
 
 
 def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:
-    """Yield the reason why a user cannot execute a program, and the edit that corrects it."""
+    """Yield the reason why a user cannot execute a program, and the suggested edit."""
     path = shlex.quote(seen.path)
     if seen.closed_directory:
         yield (

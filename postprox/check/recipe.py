@@ -206,7 +206,7 @@ class _Recipe:
         ]
 
     def _signed(self) -> list[Service]:
-        """Return the first service for users that has milters, and others with these milters."""
+        """Return the first service for users that has milters, and others with the same milters."""
         found = [user for user in self._users() if has_milters(user)]
         return [user for user in found if _milters(user) == _milters(found[0])]
 

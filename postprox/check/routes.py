@@ -79,7 +79,8 @@ class Proxy:
     endpoints: tuple[Endpoint, ...]
     #: The program and its arguments.
     words: tuple[str, ...]
-    #: The parsed options, or None if the arguments are invalid. `error` then contains the reason.
+    #: The parsed options, or None if the arguments are invalid. In this case, `error` contains
+    #: the reason.
     options: options.Options | None
     error: str
     user: str

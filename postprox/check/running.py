@@ -65,7 +65,10 @@ def _address(text: str) -> str:
 
 
 def states_of(machine: Machine, units: Sequence[Unit]) -> tuple[dict[str, UnitState], str]:
-    """Return each unit's and socket's state by name, or the reason why the states are unknown."""
+    """Return the states of units and sockets, and the reason why the states are unknown.
+
+    The states are indexed by name. The reason is "" if the states are known.
+    """
     names = [
         name
         for unit in units

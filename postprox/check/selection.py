@@ -22,7 +22,7 @@ def chosen(configuration: Configuration, units: Sequence[Unit]) -> list[Proxy]:
 def installed(
     configuration: Configuration, units: Sequence[Unit], states: Mapping[str, UnitState]
 ) -> list[Proxy]:
-    """Return the proxies in master.cf, and the proxies of installed units that receive mail.
+    """Return the proxies in master.cf, and the proxy of each installed unit that receives mail.
 
     If mail is routed to an address without a proxy, the result includes all units in use.
     """

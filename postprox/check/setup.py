@@ -110,7 +110,7 @@ class Setup:
         return service.program == "smtpd" and "smtpd_authorized_xforward_hosts" in service.own
 
     def comes_back(self, route: Route, goal: Proxy) -> bool:
-        """Return whether mail on this route reaches the proxy directly or through other filters."""
+        """Return whether mail on this route reaches `goal` directly or through other proxies."""
         seen: set[Proxy] = set()
         pending = [route]
         while pending:

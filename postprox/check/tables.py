@@ -60,7 +60,10 @@ def _values(configuration: Configuration) -> Iterator[tuple[str, str]]:
 
 
 def _texts(value: str, texts: Mapping[str, str]) -> Iterator[str | None]:
-    """Yield a parameter's value, and the text of each table in it, or None for an unknown text."""
+    """Yield a parameter's value, and then the text of each table that the value names.
+
+    If the text of a table is unknown, yield None instead.
+    """
     yield value
     for found in _TABLE.finditer(value):
         yield texts.get(found["path"]) if found["type"] in _FILES else None
