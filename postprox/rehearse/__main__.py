@@ -210,7 +210,7 @@ def _path(source: Source) -> str:
 def _rehearsals(
     each: list[Source], settings: Settings, width: int
 ) -> Iterator[tuple[Source, Rehearsal]]:
-    """Yield each message and its rehearsal, as often as --repeat requires.
+    """Yield each message and its rehearsal, as many times as --repeat specifies.
 
     A list of all rehearsals could exceed the available memory.
     """

@@ -1,8 +1,7 @@
 """Opens message files with the rights of the user that --user specifies.
 
-Rule: root opens files and directories with the rights of the --user user. Root uses its own rights
-only for paths that this user cannot change. Otherwise, root could follow the user's link to any
-file.
+Rule: root opens files and directories with this user's rights. Root uses its own rights only for
+paths that this user cannot change. Otherwise, root could follow the user's link to any file.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _MAX_LINKS = 40
 
 
 class Access:
-    """Accesses files. If this process runs as root, it uses the rights of `user` instead."""
+    """Accesses files. If this process runs as root, it uses the rights of `user`."""
 
     def __init__(self, user: User | None) -> None:
         self._user = None if user is None or os.geteuid() or not user.uid else user
@@ -105,7 +104,10 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 @contextlib.contextmanager
 def _rights_of(user: User) -> Iterator[None]:
-    """Run the context with the IDs of `user` and, as under spawn(8), only its primary group."""
+    """Set the effective user ID and group ID to the IDs of `user` until the context ends.
+
+    As under spawn(8), the only supplementary group is the user's primary group.
+    """
     groups, group = os.getgroups(), os.getegid()
     try:
         os.setgroups([user.gid])

@@ -1,6 +1,6 @@
 """Records the sequence of commands, replies and messages between client, proxy and upstream.
 
-Rule: this module only records. No decision in a session depends on the record.
+Rule: this module only records events. No decision in a session depends on the record.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _settled(events: list[Event]) -> list[Event]:
     """Return `events` with the two effects of a rejection in a fixed order.
 
     The proxy replies to the client and ends the upstream session at the same time, so these events
-    are observed in random order.
+    can be observed in either order.
     """
     leaving = [
         event for event in events if _is_quit(event) or (event.source == UPSTREAM and _bye(event))

@@ -75,7 +75,8 @@ def main() -> None:
     records = _opened_records(directory)
     values = (environment.get(name, "") for name in VARIABLES)
     _write(records[ENVIRONMENT], b"".join(os.fsencode(value) + b"\0" for value in values))
-    # The filter may survive a signal that it sends to its process group. The observer must too.
+    # The filter may survive a signal that it sends to its process group. The observer must
+    # survive this signal too.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
         signal.signal(number, signal.SIG_IGN)
     began = time.monotonic()

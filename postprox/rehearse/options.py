@@ -161,7 +161,10 @@ def parse(arguments: list[str]) -> Settings:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that escapes unprintable characters in errors, because *.eml can match any name."""
+    """A parser that escapes unprintable characters in errors.
+
+    The pattern *.eml can match file names with such characters.
+    """
 
     def error(self, message: str) -> NoReturn:
         super().error(without_commands(printable(message)))

@@ -124,7 +124,7 @@ def found(paths: Iterable[Path], user: User | None = None) -> list[Source]:
 
 
 def files(paths: Iterable[Path], user: User | None = None) -> Iterator[Path]:
-    """Yield the existing files that `paths` name."""
+    """Yield each existing file in `paths`, and the files in each directory in `paths`."""
     access = Access(user)
     for path in paths:
         try:
@@ -159,7 +159,10 @@ def _once(name: str, file: BinaryIO) -> list[Source]:
 
 
 def _in_directory(path: Path, user: User | None) -> list[Source]:
-    """Return the messages in a file. If it cannot be opened, reading the message fails later."""
+    """Return the messages in a file that was found in a directory.
+
+    If the file cannot be opened, it counts as one message, and reading this message fails later.
+    """
     try:
         return _in_file(path, user)
     except OSError:
@@ -220,7 +223,7 @@ def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
 
 
 def _is(test: Callable[[int], bool], access: Access, path: Path, entries: dict[str, str]) -> bool:
-    """Return whether `test` accepts the type of an entry, or of the target if it is a link."""
+    """Return whether `test` accepts the type of an entry, or the type of a link's target."""
     kind = entries.get(path.name)
     if kind != LINK:
         return kind == (DIRECTORY if test is stat.S_ISDIR else FILE)
