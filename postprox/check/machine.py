@@ -1,7 +1,7 @@
 """Reads the state of the running system: systemd, sockets, processes and the filter's files.
 
-Rule: this module only reads and makes no decisions. The only data that it sends is the QUIT
-command, which it sends to the proxy's port. A connection to the proxy's port can start a
+Rule: this module only reads the state and makes no decisions. The only data that it sends is the
+QUIT command, which it sends to the proxy's port. A connection to the proxy's port can start a
 socket-activated service.
 """
 

@@ -1,6 +1,6 @@
 """Reads the configuration from the system: postconf(1), units, users, programs and directories.
 
-Rule: this module only reads. It makes no decisions, and it opens only regular files. access.py
+Rule: this module only reads data and makes no decisions. It opens only regular files. access.py
 tests another user's permissions, which requires root.
 """
 

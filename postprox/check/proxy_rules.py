@@ -45,7 +45,10 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def _corrected(setup: Setup, proxy: Proxy) -> Edit:
-    """Return the smallest edit that makes the command line valid, or else show the help."""
+    """Return the smallest edit that makes the command line valid.
+
+    If no such edit is found, return a command that shows the help.
+    """
     if not is_proxy(proxy.words):
         return fixes.run("postprox --help")
     words = list(arguments(proxy.words))

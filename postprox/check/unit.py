@@ -224,7 +224,7 @@ def split_words(text: str) -> list[str]:
 
 
 def _expand(unit: Unit, command: str) -> None:
-    """Expand `$NAME` to words, and `${NAME}` and specifiers to parts of words.
+    """Expand `$NAME` to separate words. Expand `${NAME}` and specifiers within a word.
 
     Some variables and specifiers were probably meant for the filter. They are left unchanged and
     added to `replaced`, because systemd would replace them (systemd.service(5), systemd.unit(5)).

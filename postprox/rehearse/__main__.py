@@ -149,7 +149,10 @@ def _complain(why: str) -> None:
 
 
 def _watch(settings: Settings) -> NoReturn:
-    """Run, and run again after each change to the filter or a message, until a signal arrives."""
+    """Rehearse all messages, and repeat this after each change to the filter or a message.
+
+    The function runs until a signal arrives.
+    """
     shown = without_commands if settings.github else str
     while True:
         before = watch.state(settings)
