@@ -67,7 +67,7 @@ def test_every_benchmark_runs_in_miniature_mode(
     assert all(figure.label in said for figure in measured.figures)
 
 
-def test_program_given_with_beside_option_is_measured(tmp_path: Path) -> None:
+def test_beside_option_measures_another_program(tmp_path: Path) -> None:
     kept = tmp_path / "figures.json"
     beside = f"again={sys.executable} -m postprox {{upstream}}"
     arguments = ["--miniature", "--rounds", "1", "--python", PYTHON, "--beside", beside]
@@ -76,7 +76,7 @@ def test_program_given_with_beside_option_is_measured(tmp_path: Path) -> None:
     assert labels[2:] == [f"{label}: again" for label in labels[:2]]
 
 
-def test_stored_results_include_every_figure_with_limit() -> None:
+def test_stored_results_include_every_figure_that_has_limit() -> None:
     kept = Results.read(ROOT / document.FIGURES)
     assert kept.missing == kept.broken == {}
     assert [figure.bar() for figure in kept.figures if figure.bar()] == [

@@ -35,7 +35,7 @@ def test_master_cf_is_split_into_words(text: str, words: list[str]) -> None:
     assert split_words(text) == words
 
 
-def test_splitting_words_reverses_joining_them() -> None:
+def test_split_words_reverses_join_words() -> None:
     words = ("argv=/b", "-c", "/f --x 'y z'", "up")
     assert tuple(split_words(join_words(words))) == words
 

@@ -68,7 +68,7 @@ def test_hanging_postconf_is_terminated(tmp_path: Path, monkeypatch: pytest.Monk
         probe.read_configuration("")
 
 
-def test_fifo_in_place_of_filter_has_no_interpreter(tmp_path: Path) -> None:
+def test_fifo_in_place_of_filter_is_treated_as_empty(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "filter")
     assert probe._script(str(tmp_path / "filter")) == b""
 

@@ -117,7 +117,7 @@ def test_short_smtpd_timeout_is_reported(timeout: str, names: list[str]) -> None
 
 
 @pytest.mark.parametrize("name", ["smtpd_recipient_limit", "message_size_limit"])
-def test_limit_lower_after_than_before_filter_is_reported(name: str) -> None:
+def test_limit_reduced_after_filter_is_reported(name: str) -> None:
     (finding,) = before(f"{name} = 5000", f"127.0.0.1:10026/inet/{name} = 50\n")
     assert (finding.name, finding.remedy) == (
         "inherited-risk",

@@ -82,7 +82,7 @@ def test_command_line_of_maximum_size_is_parsed() -> None:
     assert unit.parse("u", [text], {}).words == ("/p", "a" * 15_000, "a" * 15_000)
 
 
-def test_environment_file_named_repeatedly_is_split_once() -> None:
+def test_environment_file_listed_repeatedly_is_parsed_once() -> None:
     text = "[Service]\n" + "EnvironmentFile=/e\nEnvironmentFile=/f\n" * 2_000 + "ExecStart=/p $A"
     files = {"/e": "A=1\n" * 10_000, "/f": "A=2\n" * 10_000}
     start = time.process_time()

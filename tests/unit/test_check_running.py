@@ -450,7 +450,7 @@ def test_unused_unit_is_not_reported_if_instances_run(
     assert (finding["name"], finding["where"]) == ("failing", "postprox@2.service")
 
 
-def test_unused_unit_is_not_reported_if_proxy_is_spawned(
+def test_unused_unit_is_not_reported_if_postfix_spawns_proxy(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.disable()
@@ -503,7 +503,7 @@ def test_unedited_unit_must_be_enabled_if_postfix_uses_it(
         ({"amavisd"}, {10025}),
     ],
 )
-def test_only_another_program_occupies_port_of_unit(
+def test_port_of_unit_counts_as_used_only_if_another_program_listens(
     site: Site, programs: set[str], ports: set[int]
 ) -> None:
     site.machine.programs = {11: programs}
@@ -511,7 +511,7 @@ def test_only_another_program_occupies_port_of_unit(
     assert running.used_ports(site.machine, unit) == ports
 
 
-def test_any_program_occupies_port_if_proxy_has_no_unit(site: Site) -> None:
+def test_open_port_counts_as_used_if_proxy_has_no_unit(site: Site) -> None:
     assert running.used_ports(site.machine, None) == {10025}
 
 

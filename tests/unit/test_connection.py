@@ -690,7 +690,9 @@ def test_exception_is_reported_to_client(site: Site, monkeypatch: pytest.MonkeyP
     site.is_over(exit_status=1)
 
 
-def test_exception_does_not_wait_for_upstream(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exception_ends_session_without_waiting_for_upstream_reply(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, upstream = site.data()
     client.says(*MESSAGE)
     upstream.sees(b"DATA")
@@ -726,7 +728,7 @@ def without_transition(monkeypatch: pytest.MonkeyPatch, state: str, following: s
 
 
 @pytest.mark.parametrize("state", [states.RECEIVING, states.FILTERING])
-def test_missing_transition_before_delivery_causes_421_reply(
+def test_missing_state_transition_before_delivery_causes_421_reply(
     site: Site, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     following = {states.RECEIVING: states.FILTERING, states.FILTERING: states.DELIVERING}[state]
@@ -741,7 +743,7 @@ def test_missing_transition_before_delivery_causes_421_reply(
     site.is_over(exit_status=1)
 
 
-def test_missing_transition_after_delivery_causes_421_reply(
+def test_missing_state_transition_after_delivery_causes_421_reply(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_transition(monkeypatch, states.DELIVERING, states.COMMAND)
@@ -800,7 +802,7 @@ def test_aborted_session_waits_for_client_disconnect(
     site.is_over(exit_status=1)
 
 
-def test_unread_input_does_not_discard_reply(site: Site) -> None:
+def test_client_receives_last_reply_despite_unread_input(site: Site) -> None:
     """Closing a TCP connection with unread input would reset it and discard the sent reply."""
     client, upstream = site.transaction()
     client.says(b"NOOP", *([b"NOOP"] * 1000))

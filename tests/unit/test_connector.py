@@ -209,7 +209,7 @@ def test_unsupported_address_family_is_skipped(
         assert ours.getpeername() == listener.getsockname()
 
 
-def test_reported_reason_belongs_to_last_address(
+def test_failure_of_last_address_is_reported(
     loop: Loop, resolving: Callable[[Addresses], None]
 ) -> None:
     resolving([(socket.AF_INET, ("127.0.0.1", closed_port()))] * 2)

@@ -293,7 +293,7 @@ def test_directory_as_plain_command_results_in_exit_status_126(tmp_path: Path) -
 @pytest.mark.parametrize(
     "number", [errno.EIO, errno.E2BIG, errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE]
 )
-def test_resource_error_is_not_retried_by_shell(
+def test_shell_does_not_retry_command_after_resource_error(
     monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     started: list[str] = []

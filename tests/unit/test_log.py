@@ -174,7 +174,7 @@ def test_loop_flushes_log_backlog(written: Syslog, daemon: Daemon, loop: Loop) -
     assert daemon.reads()[0].endswith(b": waits")
 
 
-def test_blocked_daemon_is_retried_repeatedly(written: Syslog, daemon: Daemon) -> None:
+def test_each_failed_write_to_daemon_schedules_retry(written: Syslog, daemon: Daemon) -> None:
     tries: list[float] = []
     written.attach(lambda: 5.0, tries.append)
     fill(written)
@@ -310,7 +310,7 @@ def test_unread_socket_counts_as_missing_daemon(written: Syslog, daemon: Daemon)
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "loop", "stream"])
-def test_non_datagram_path_counts_as_missing_daemon(
+def test_path_without_datagram_socket_counts_as_missing_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     path = tmp_path / "devlog"

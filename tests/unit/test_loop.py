@@ -153,7 +153,7 @@ def test_handler_can_read_number_of_ready_descriptors(loop: Loop) -> None:
         theirs.close()
 
 
-def test_one_descriptor_counts_as_ready_during_timer_call(loop: Loop) -> None:
+def test_ready_count_is_one_during_timer_call(loop: Loop) -> None:
     assert loop.ready_count == 1
     alarm = Alarm(loop.clock())
     loop.add(alarm)
@@ -597,7 +597,7 @@ def test_deadline_in_past_triggers_timer(
     assert alarm.rang == 1
 
 
-def test_short_delay_does_not_postpone_timer(loop: Loop, held: Held) -> None:
+def test_slightly_late_wakeup_does_not_postpone_timer(loop: Loop, held: Held) -> None:
     alarm = Alarm(loop.clock() + 3)
     loop.add(alarm)
     held.late = 3 + limits.HELD_UP / 2
@@ -606,7 +606,7 @@ def test_short_delay_does_not_postpone_timer(loop: Loop, held: Held) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "timeouts"), [(60, [60_001]), (0, [0, 0])])
-def test_loop_polls_again_only_after_passed_deadline(
+def test_loop_polls_again_only_if_deadline_has_passed(
     loop: Loop, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: int, timeouts: list[int]
 ) -> None:
     ours, theirs = socket.socketpair()

@@ -127,7 +127,7 @@ def test_quotations_in_manual_page_are_terminated(page: str) -> None:
     assert quotes == (OPENING + CLOSING) * (len(quotes) // 2)
 
 
-def test_check_page_lists_json_keys() -> None:
+def test_manual_page_of_check_lists_json_keys() -> None:
     found = findings.Finding("filter", "here", "a problem", ("a remedy",))
     result = report.Result(Setup(parse("", "", ""), [], {}), [found], [])
     (finding,) = json.loads(report.as_json(result))["findings"]
@@ -196,13 +196,13 @@ def test_configuration_in_manual_page_matches_readme(display: str) -> None:
     assert all(part.replace(INSTALLED, "") in shipped for part in parts)
 
 
-def test_debian_postfix_commands_match_readme() -> None:
+def test_commands_in_debian_readme_match_readme() -> None:
     text = (ROOT / "debian/README.Debian").read_text()
     commands = re.findall(r"^ +(cat .*)$", text, re.MULTILINE)
     assert len(commands) == 5
     assert [line for line in commands if line.replace(PACKAGED, "") not in readme()] == []
 
 
-def test_check_page_lists_findings_with_levels() -> None:
+def test_manual_page_of_check_lists_findings_with_levels() -> None:
     listed = re.findall(r"^\.It Li (\S+) Ta (\d) Ta", source("postprox-check"), re.MULTILINE)
     assert {name: int(level) for name, level in listed} == findings.LEVELS

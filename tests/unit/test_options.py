@@ -257,7 +257,7 @@ def test_server_options_are_parsed() -> None:
     assert (options.max_sessions, options.metrics, options.pid_file) == (5, "/m", "/p")
 
 
-def test_strict_implies_reject() -> None:
+def test_strict_option_implies_reject_option() -> None:
     options = parse(["up", "--strict"])
     assert (options.strict, options.reject) == (True, True)
 
@@ -401,7 +401,7 @@ def test_any_command_line_is_parsed_or_rejected(arguments: list[str]) -> None:
     assert options.information or options.target.text
 
 
-def test_unix_socket_address_has_path_and_default_port() -> None:
+def test_unix_socket_address_sets_only_path() -> None:
     target = parse(["unix:/run/up"]).target
     assert (target.host, target.port, target.path) == ("", 25, "/run/up")
 

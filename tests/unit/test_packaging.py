@@ -565,7 +565,7 @@ def unversioned(own: Path) -> Path:
     return own
 
 
-def test_replacing_installation_without_version_directory_interrupts_no_session(
+def test_replacing_unversioned_installation_interrupts_no_session(
     unversioned: Path,
 ) -> None:
     thread = threading.Thread(target=install, args=("--prefix", unversioned, "--python", PYTHON))
@@ -598,7 +598,7 @@ def test_old_launcher_runs_new_version(unversioned: Path) -> None:
     assert_serves(f"{unversioned}/sbin/postprox")
 
 
-def test_installation_without_version_directory_is_uninstalled(unversioned: Path) -> None:
+def test_unversioned_installation_can_be_uninstalled(unversioned: Path) -> None:
     assert install("--prefix", unversioned, "--uninstall").returncode == 0
     assert [path for path in unversioned.rglob("*") if not path.is_dir()] == []
 
@@ -720,7 +720,7 @@ def test_installed_units_contain_paths_under_prefix(prefix: Path) -> None:
     assert (units / "postprox@.service").read_text() == text
 
 
-def test_another_installation_is_not_replaced(tmp_path: Path) -> None:
+def test_files_of_another_installation_are_not_replaced(tmp_path: Path) -> None:
     packaged = tmp_path / "lib/postprox/loader.py"
     packaged.parent.mkdir(parents=True)
     packaged.touch()
@@ -828,7 +828,7 @@ def test_recipe_contains_installed_command_path(prefix: Path) -> None:
         assert path.read_text() == printed.replace("/usr/local/sbin/", f"{prefix}/sbin/")
 
 
-def test_manual_page_has_installed_recipe_path(prefix: Path) -> None:
+def test_recipe_file_named_in_manual_page_is_installed(prefix: Path) -> None:
     page = (prefix / "share/man/man1/postprox.1").read_text()
     named = re.findall(r"^cat (\S+)", page, re.MULTILINE)
     assert named
@@ -969,7 +969,7 @@ def test_package_documents_have_no_local_paths(documents: Path) -> None:
         assert ours.findall(text) == [], name
 
 
-def test_package_readme_has_packaged_proxy_path(documents: Path) -> None:
+def test_readme_in_package_contains_packaged_proxy_path(documents: Path) -> None:
     text = (documents / "README.md").read_text()
     assert len(re.findall(r"argv=/usr/sbin/postprox ", text)) == text.count("argv=")
     assert "/etc/default/postprox" in text
@@ -1013,7 +1013,7 @@ def test_service_command_line_is_valid() -> None:
     assert wanted.strict
 
 
-def test_check_accepts_all_packaged_options() -> None:
+def test_postprox_check_accepts_all_packaged_options() -> None:
     text = (PACKAGING / "postprox.default").read_text()
     assert environment.parse(text) == environment.Assignments(
         values=environment.PACKAGED, likely=environment.PACKAGED

@@ -335,7 +335,7 @@ def test_background_process_with_open_standard_error_is_not_awaited(rehearse: Re
 # Dialogue
 
 
-def test_client_sends_commands_like_postfix(rehearse: Rehearse) -> None:
+def test_client_sends_same_command_sequence_as_postfix(rehearse: Rehearse) -> None:
     said = [
         event["text"].split()[0] if event["kind"] == "command" else event["kind"]
         for event in rehearse.one("true")["dialogue"]

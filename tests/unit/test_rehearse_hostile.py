@@ -237,7 +237,7 @@ def test_observer_does_not_change_environment(rehearse: Rehearse) -> None:
 
 
 @pytest.mark.parametrize("sizes", [[1, 2, 3], [9, 9, 9, 1], [100], [8, 8, 1] * 50])
-def test_record_always_ends_with_last_octets(tmp_path: Path, sizes: list[int]) -> None:
+def test_record_always_ends_with_last_octets_of_input(tmp_path: Path, sizes: list[int]) -> None:
     whole = b""
     with (tmp_path / "record").open("w+b", 0) as file:
         tail = Tail(file.fileno(), kept=8)

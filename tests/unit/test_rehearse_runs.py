@@ -155,7 +155,7 @@ def test_expectation_determines_exit_status(
     assert f"\n{word} the expected verdict ({expected})." in result.stdout
 
 
-def test_filter_failure_with_reject_option_meets_expectation(rehearse: Rehearse) -> None:
+def test_filter_failure_with_reject_option_meets_fail_expectation(rehearse: Rehearse) -> None:
     assert rehearse("-r", "--expect", "fail", "-c", "exit 2", *save(rehearse, "x")).returncode == 0
 
 

@@ -270,7 +270,7 @@ def test_watchdog_is_sent_even_if_status_is_unchanged(
     assert len(manager.heard()) == 10
 
 
-def test_unsent_status_is_retried(
+def test_failed_status_send_is_retried(
     timeline: Timeline, manager: ServiceNotifier, tmp_path: Path
 ) -> None:
     name = tmp_path / "notify"

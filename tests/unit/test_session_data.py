@@ -149,7 +149,7 @@ def test_final_reply_is_relayed_unchanged(reply: bytes) -> None:
         ),
     ],
 )
-def test_reply_to_data_other_than_354_ends_delivery(reply: bytes, expected: bytes) -> None:
+def test_non_354_reply_to_data_command_ends_delivery(reply: bytes, expected: bytes) -> None:
     dialogue = in_delivery()
     dialogue.upstream_says(reply)
     dialogue.client_sees(expected)
@@ -295,7 +295,7 @@ def test_command_after_unwritable_spool_is_handled() -> None:
     assert dialogue.connecting
 
 
-def test_unreadable_spool_closes_upstream() -> None:
+def test_unreadable_spool_closes_upstream_connection() -> None:
     dialogue = sending()
     dialogue.spool_cannot_be_read()
     dialogue.client_sees(replies.SPOOL_ERROR.rstrip())

@@ -302,7 +302,7 @@ def test_every_reply_to_client_is_complete(
     assert not seen or seen.endswith(b"\n")
 
 
-def test_relayed_command_with_message_marker_is_detected() -> None:
+def test_dialogue_records_relayed_command_that_contains_marker() -> None:
     dialogue = Dialogue()
     dialogue.client_sends(lines(b"NOOP " + MARK))
     dialogue.upstream_connects()

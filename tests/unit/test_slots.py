@@ -35,7 +35,7 @@ def test_idle_client_occupies_slot_for_600_seconds(stage: Callable[[], Dialogue]
     assert f"for {dialogue.now - BEGAN:.0f} s without sending an octet" in PAGE
 
 
-def test_one_command_per_600_seconds_occupies_slot() -> None:
+def test_client_that_sends_one_command_per_600_seconds_keeps_slot() -> None:
     dialogue = greeted()
     octets = 0
     while dialogue.now < BEGAN + DAY - 600:
@@ -47,7 +47,7 @@ def test_one_command_per_600_seconds_occupies_slot() -> None:
     assert f"{octets * slots / DAY:.0f} octet a second for {slots} slots" in PAGE
 
 
-def test_message_at_400_octets_per_second_occupies_slot() -> None:
+def test_message_sent_at_400_octets_per_second_keeps_slot_occupied() -> None:
     dialogue = in_data()
     octets = 0
     while dialogue.now < BEGAN + DAY:

@@ -74,7 +74,7 @@ def test_message_can_be_read_twice(spool: Spool) -> None:
     assert [content(spool), content(spool)] == [b"one\r\n", b"one\r\n"]
 
 
-def test_no_read_follows_short_block(spool: Spool) -> None:
+def test_file_is_not_read_after_short_block(spool: Spool) -> None:
     spool.store(b"", b"x" * (limits.COPY_SIZE + 1))
     descriptor = os.dup(spool.original)
     reading = blocks(descriptor)
@@ -88,7 +88,7 @@ def test_message_is_read_in_blocks(spool: Spool) -> None:
     assert [len(block) for block in spool.original_blocks()] == [limits.COPY_SIZE, 1]
 
 
-def test_no_read_follows_last_block_of_original(
+def test_original_is_not_read_after_its_last_block(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool.store(b"one\n", b"one\r\n.\r\n")
@@ -114,7 +114,7 @@ def test_email_file_contains_message(offered: Spool) -> None:
     assert Path(offered.email).read_bytes() == b"Subject: x\n\nbody\n"
 
 
-def test_outfile_exists_and_is_empty(offered: Spool) -> None:
+def test_outfile_is_created_empty(offered: Spool) -> None:
     assert Path(offered.outfile).read_bytes() == b""
 
 
@@ -344,7 +344,7 @@ def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("missing", ["no_nameless_files", "no_proc"])
-def test_email_is_created_without_o_tmpfile(
+def test_email_is_created_with_name_if_o_tmpfile_or_proc_is_missing(
     missing: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     request.getfixturevalue(missing)

@@ -166,12 +166,12 @@ def test_rejection_by_silent_filter_has_default_text(stderr: bytes) -> None:
 
 
 @pytest.mark.parametrize("length", [505, 506, 507, 5000, 100_000])
-def test_long_line_is_truncated_to_reply_line(length: int) -> None:
+def test_long_line_is_truncated_to_maximum_reply_line(length: int) -> None:
     text = b"550 " + b"x" * length
     assert rejection(last_stderr_line(text + b"\n")) == text[:510] + b"\r\n"
 
 
-def test_reply_prefix_counts_towards_length() -> None:
+def test_added_reply_code_counts_towards_reply_line_limit() -> None:
     assert rejection(last_stderr_line(b"x" * 5000)) == b"554 " + b"x" * 506 + b"\r\n"
 
 
