@@ -128,6 +128,11 @@ def clause_part(page: str, name: str) -> str:
 
 # Reading result files.
 
+#: The beginning of the error about a header or footer on the second line.
+MISPLACED = (
+    'f:2: "type" must be "result" between the header (first line) and the footer (last line), not'
+)
+
 
 @pytest.mark.parametrize(
     ("content", "error"),
@@ -139,24 +144,30 @@ def clause_part(page: str, name: str) -> str:
         (b"[]\n", "f:1: each line must be a JSON object"),
         (b'{"type": "header", "x": "\xff"}\n', "f:1: not UTF-8 (octet 26)"),
         (octets(result()), "f:1: no header"),
-        (octets(header(format=5)), "f:1: format 5; must be 1 or 2 or 3 or 4"),
+        (octets(header(format=5)), 'f:1: "format" must be one of 1, 2, 3, 4, not 5'),
         (octets({"type": "header"}), 'f:1: "format" is missing'),
-        (octets(header(started="today")), "f:1: \"started\" is 'today'; must be an ISO 8601"),
-        (octets(header(modes="stdio")), "f:1: \"modes\" is 'stdio'; must be a list"),
-        (octets(header(suite=3)), 'f:1: "suite" is 3; must be an object'),
-        (octets(header(), header()), "f:2: \"type\" is 'header'"),
-        (octets(header(), footer(), result()), "f:2: \"type\" is 'footer'"),
-        (octets(header(), result(outcome="good")), "f:2: \"outcome\" is 'good'; must be one"),
-        (octets(header(), result(level=1)), 'f:2: "level" is 1; must be a string'),
-        (octets(header(), result(divergence={"kind": "x"})), "f:2: \"kind\" is 'x'; must be"),
+        (octets(header(started="today")), "f:1: \"started\" must be an ISO 8601 time, not 'today'"),
+        (octets(header(modes="stdio")), "f:1: \"modes\" must be a list of strings, not 'stdio'"),
+        (octets(header(suite=3)), 'f:1: "suite" must be an object, not 3'),
+        (octets(header(), header()), f"{MISPLACED} 'header'"),
+        (octets(header(), footer(), result()), f"{MISPLACED} 'footer'"),
+        (
+            octets(header(), result(outcome="good")),
+            "f:2: \"outcome\" must be one of passed, failed, diverged, stale, skipped, not 'good'",
+        ),
+        (octets(header(), result(level=1)), 'f:2: "level" must be a string, not 1'),
+        (
+            octets(header(), result(divergence={"kind": "x"})),
+            "f:2: \"kind\" must be one of bug, wontfix, unclear, not 'x'",
+        ),
         (
             octets(header(), footer(passed=True)),
-            'f:2: "passed" is True; must be a non-negative integer',
+            'f:2: "passed" must be a non-negative integer, not True',
         ),
         (octets(header(), result()) + b"{\n" + octets(footer()), "f:3: not JSON"),
         (
             octets(header(), result(), result()),
-            "f:3: duplicate result for filter/reject.smtp in mode stdio; the first is in line 2",
+            "f:3: duplicate result for filter/reject.smtp in mode stdio; the first is on line 2",
         ),
     ],
 )
@@ -551,7 +562,7 @@ def test_markdown_without_properties_omits_properties_section() -> None:
     assert "## Properties" not in markdown(matrix(whole(result())))
 
 
-def test_markdown_cell_separates_must_and_should() -> None:
+def test_markdown_cell_separates_must_and_should_results() -> None:
     text = markdown(matrix(whole(result(clauses=["cli.host"], level="should"))))
     assert "| cli.host | must, should | must —; should ✓ 1 |\n" in text
 

@@ -110,8 +110,14 @@ def test_specification_version_is_read_from_document() -> None:
         (document(ROW.replace("cli.x", "cli.y")), "line 6: 'cli.y-1' must be 'cli.x-N'"),
         (document(ROW.replace("cli.x-1", "cli.x")), "line 6: 'cli.x' must be 'cli.x-N'"),
         (document(ROW, ROW), "line 7: cli.x-1 must have a higher number than cli.x-1"),
-        (document(ROW.replace("| MUST", "| SHOULD")), "line 6: cli.x-1 must be MUST, not SHOULD"),
-        (document(ROW.replace("The proxy MUST do x.", "")), "line 6: cli.x-1 has no sentence"),
+        (
+            document(ROW.replace("| MUST", "| SHOULD")),
+            "line 6: the level of cli.x-1 must be MUST, not",
+        ),
+        (
+            document(ROW.replace("The proxy MUST do x.", "")),
+            "line 6: cli.x-1: the requirement is empty",
+        ),
     ],
 )
 def test_error_about_invalid_table_contains_line_number(text: str, error: str) -> None:

@@ -181,7 +181,7 @@ def junit_rows(path: Path) -> dict[str, ET.Element]:
     return {f"{case.get('classname')} {case.get('name')}": case for case in cases}
 
 
-def test_junit_contains_test_case_for_each_result(runner: Runner, tmp_path: Path) -> None:
+def test_junit_report_contains_test_case_for_each_result(runner: Runner, tmp_path: Path) -> None:
     done = runner.run(in_corpus(SESSION), "--junitxml", tmp_path / "junit.xml")
     rows = set(junit_rows(tmp_path / "junit.xml"))
     results = [one for one in done.records if one["type"] == "result"]
@@ -210,7 +210,9 @@ def test_junit_report_contains_broken_invariant(runner: Runner, tmp_path: Path) 
     assert "nothing on file descriptor 2" in (rows[failed[0]].findtext("failure") or "")
 
 
-def test_junit_skips_known_divergence_of_invariant(runner: Runner, tmp_path: Path) -> None:
+def test_junit_report_shows_known_divergence_of_invariant_as_skipped(
+    runner: Runner, tmp_path: Path
+) -> None:
     junit = tmp_path / "junit.xml"
     path = runner.bent(f"echo noise >&2; exec {REFERENCE}")
     path.write_text(path.read_text() + DIVERGENCE.format("invariant/standard-error"))
@@ -338,7 +340,7 @@ def test_known_divergence_applies_to_one_mode(runner: Runner) -> None:
     assert done.outcomes == ["passed", "stale"]
 
 
-def test_divergence_without_transcript_results_in_status_2(runner: Runner) -> None:
+def test_misspelt_transcript_in_divergence_results_in_status_2(runner: Runner) -> None:
     path = runner.described(RIGHT + DIVERGENCE.format("relay/greeting-ehlo-quitt.smtp"))
     done = runner.run(in_corpus(SESSION), "--implementation", path)
     assert done.status == 2
@@ -351,7 +353,10 @@ def test_divergence_without_transcript_results_in_status_2(runner: Runner) -> No
         ("nmae = 1", "did you mean 'name'"),
         ("[[divergence]]\ntranscripts = ['x']\nkind = 'odd'\nreason = 'y'", "one of bug, wontfix"),
         ("[[divergence]]\ntranscripts = ['x']\nkind = 'bug'", "'reason' is missing"),
-        ("[[divergence]]\ntranscript = 'x'", "'transcript' is now a list: transcripts = ["),
+        (
+            "[[divergence]]\ntranscript = 'x'",
+            "'transcript' was replaced by a list; use transcripts = [",
+        ),
         (
             "[[divergence]]\ntranscripts = ['x::lsten']\nkind = 'bug'\nreason = 'y'",
             "divergence x::lsten: mode must be one of stdio, listen, command, not 'lsten'",

@@ -73,7 +73,7 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help=f"test only the requirements from one source: {', '.join(SOURCES)}")  # fmt: skip
     add("--profile", metavar="NAME", help="test only the requirements of a profile: one of the "
         f"classes {', '.join(BINDS)}, or several, separated by commas")  # fmt: skip
-    add("--strict", action="store_true", help="also require every requirement at level SHOULD")
+    add("--strict", action="store_true", help="let SHOULD requirements also affect the exit status")
     add(
         "--level",
         default="may",

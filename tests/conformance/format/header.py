@@ -227,7 +227,8 @@ def _limits(key: str, value: object) -> Mapping[str, int]:
         if name not in LIMITS:
             raise HeaderError(
                 key,
-                f"'{key}' must be {', '.join(LIMITS)}, not '{name}'{did_you_mean(name, LIMITS)}",
+                f"unknown limit '{name}'{did_you_mean(name, LIMITS)}; "
+                f"valid limits: {', '.join(LIMITS)}",
             )
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise HeaderError(key, f"the limit '{name}' must be an integer, not {number!r}")

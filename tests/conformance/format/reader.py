@@ -141,8 +141,8 @@ class _ScriptReader:
 
 
 _JOIN_HINT = {
-    "C": "{0}+ continues the write on the previous line, which must be {0}> or {0}+",
-    "U": "{0}+ continues the write on the previous line, which must be {0}> or {0}+",
+    "C": "{0}+ continues the previous line, which must be {0}> or {0}+",
+    "U": "{0}+ continues the previous line, which must be {0}> or {0}+",
     "F": "F+ continues the previous line, which must be F< email or F+",
 }
 

@@ -176,10 +176,11 @@ def _requirement(cells: list[str], family: str, earlier: list[Requirement]) -> R
     required = level_of(harm, sources)
     if level.lower() != required:
         raise ValueError(
-            f"{name} must be {required.upper()}, not {level} (harm '{harm}', source '{source}')"
+            f"the level of {name} must be {required.upper()}, not {level} "
+            f"(harm '{harm}', source '{source}')"
         )
     if not sentence:
-        raise ValueError(f"{name} has no sentence")
+        raise ValueError(f"{name}: the requirement is empty")
     return Requirement(name, required, harm, binds, sources, sentence)
 
 

@@ -246,8 +246,8 @@ def _divergences(table: object) -> Iterator[Divergence]:
         raise ImplementationError("'divergence' must be a list of tables: [[divergence]]")
     if "transcript" in table:
         raise ImplementationError(
-            f"'transcript' is now a list: transcripts = [\"{table['transcript']}\"]; write "
-            "NAME::MODE for a single mode"
+            "'transcript' was replaced by a list; use "
+            f'transcripts = ["{table["transcript"]}"], with NAME::MODE for a single mode'
         )
     _check_keys(table, _DIVERGENCE_KEYS, required=("transcripts", "kind", "reason"))
     if table["kind"] not in KINDS:

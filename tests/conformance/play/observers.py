@@ -44,7 +44,9 @@ _UNTIL_END: dict[str, Callable[[], NoSuccessAwaited | UnfinishedAwaited]] = {
 }
 #: The expectations of these steps, for failure reports.
 _EXPECTED = {
-    "@message": "a message with the same end of data for every server",
+    "@message": (
+        "a complete message, with no earlier end of data for a server that ends lines at CR or LF"
+    ),
     "@no-2yz": "no 2yz reply",
     "@unfinished": "no end of data",
 }

@@ -85,8 +85,8 @@ def parse_run(octets: bytes, source: str) -> Run:
         )
     header, body = records[0], records[1:]
     if header.value("format") not in READABLE_FORMATS:
-        readable = " or ".join(map(str, READABLE_FORMATS))
-        raise header.error(f"format {header.value('format')!r}; must be {readable}")
+        readable = ", ".join(map(str, READABLE_FORMATS))
+        raise header.error(f'"format" must be one of {readable}, not {header.value("format")!r}')
     footer = body.pop() if body and body[-1].text("type") == "footer" else None
     results = _results(body)
     return _run(header, results, footer, (*gaps, *_footer_gaps(footer, results)))
@@ -123,7 +123,7 @@ class _Record:
     def text(self, key: str) -> str:
         value = self.value(key)
         if not isinstance(value, str):
-            raise self.error(f'"{key}" is {value!r}; must be a string')
+            raise self.error(f'"{key}" must be a string, not {value!r}')
         return visible(value)
 
     def text_or_none(self, key: str) -> str | None:
@@ -132,25 +132,25 @@ class _Record:
     def one_of(self, key: str, choices: tuple[str, ...]) -> str:
         value = self.text(key)
         if value not in choices:
-            raise self.error(f'"{key}" is {value!r}; must be one of {", ".join(choices)}')
+            raise self.error(f'"{key}" must be one of {", ".join(choices)}, not {value!r}')
         return value
 
     def count(self, key: str) -> int:
         value = self.value(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.error(f'"{key}" is {value!r}; must be a non-negative integer')
+            raise self.error(f'"{key}" must be a non-negative integer, not {value!r}')
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
         value = self.value(key)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.error(f'"{key}" is {value!r}; must be a list of strings')
+            raise self.error(f'"{key}" must be a list of strings, not {value!r}')
         return tuple(visible(item) for item in value)
 
     def record(self, key: str) -> _Record:
         value = self.value(key)
         if not isinstance(value, dict):
-            raise self.error(f'"{key}" is {value!r}; must be an object')
+            raise self.error(f'"{key}" must be an object, not {value!r}')
         return _Record(self.source, self.line, value)
 
     def time(self, key: str) -> datetime:
@@ -158,7 +158,7 @@ class _Record:
         try:
             return datetime.fromisoformat(value)
         except ValueError as error:
-            raise self.error(f'"{key}" is {value!r}; must be an ISO 8601 time') from error
+            raise self.error(f'"{key}" must be an ISO 8601 time, not {value!r}') from error
 
 
 def _records(octets: bytes, source: str) -> tuple[list[_Record], tuple[str, ...]]:
@@ -194,15 +194,15 @@ def _results(records: Iterable[_Record]) -> tuple[Result, ...]:
     for record in records:
         if record.text("type") != "result":
             raise record.error(
-                f'"type" is {record.text("type")!r}; must be "result" between the '
-                "header (first line) and the footer (last line)"
+                f'"type" must be "result" between the header (first line) and the footer '
+                f"(last line), not {record.text('type')!r}"
             )
         result = _result(record)
         earlier = first_seen.setdefault((result.transcript, result.mode), record.line)
         if earlier != record.line:
             raise record.error(
                 f"duplicate result for {result.transcript} in mode {result.mode}; the "
-                f"first is in line {earlier}"
+                f"first is on line {earlier}"
             )
         results.append(result)
     return tuple(results)
