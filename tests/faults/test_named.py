@@ -213,7 +213,7 @@ def test_client_disconnect_after_pipelined_input_is_detected(
 STALL = 0.1
 
 
-def test_logging_long_recipients_does_not_delay_session(
+def test_logging_long_recipient_addresses_does_not_delay_session(
     serve: Serve, answering: Answering, tmp_path: Path
 ) -> None:
     server = serve("-d", str(tmp_path), "-c", "exit 2", answering.address)
@@ -532,7 +532,7 @@ def filter_blocks_while_stopped(process: subprocess.Popen[bytes], started: Path)
     process.send_signal(signal.SIGCONT)
 
 
-def test_filter_blocked_by_suspended_spawned_proxy_can_reject(
+def test_filter_blocked_by_suspended_spawned_proxy_can_still_reject_message(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, blocked: str
 ) -> None:
     proxy = spawn("-t", "30", "-c", blocked, upstream.address, variables=FAST)
@@ -542,7 +542,7 @@ def test_filter_blocked_by_suspended_spawned_proxy_can_reject(
     proxy.client.sees(b"550 virus")
 
 
-def test_filter_blocked_by_suspended_listening_proxy_can_reject(
+def test_filter_blocked_by_suspended_listening_proxy_can_still_reject_message(
     serve: Serve, upstream: Upstream, tmp_path: Path, blocked: str
 ) -> None:
     server = serve("-t", "30", "-c", blocked, upstream.address, variables=FAST)

@@ -89,7 +89,9 @@ def test_inode_shortage_results_in_452_reply(
 
 
 @NAME_SPACES
-def test_truncated_outfile_fails_filter(spawn: Spawn, upstream: Upstream, tmp_path: Path) -> None:
+def test_filter_that_fills_disk_results_in_451_reply(
+    spawn: Spawn, upstream: Upstream, tmp_path: Path
+) -> None:
     proxy = spawn(
         *("-r", "-d", str(tmp_path), "-c", 'yes > "$OUTFILE" || exit 75', upstream.address),
         prelude=small_file_system(tmp_path, "size=128k"),

@@ -129,7 +129,7 @@ def test_data_without_accepted_recipient_does_not_start_filter(site: Site) -> No
     assert runs == []
 
 
-def test_more_clients_than_process_limit_are_all_served(site: Site) -> None:
+def test_all_clients_are_served_if_they_exceed_process_limit(site: Site) -> None:
     boxes = [site.proxy.box("exit 0") for _ in range(25)]
     with ThreadPoolExecutor(len(boxes)) as clients:
         replies = clients.map(lambda box: site.send("open_before", box, message(box.name)), boxes)

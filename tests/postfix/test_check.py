@@ -336,7 +336,7 @@ def test_signing_milter_before_filter_is_reported(machine: Machine) -> None:
     assert "unsigned" not in machine.check().names()
 
 
-def test_missing_submission_service_causes_unsigned_finding(machine: Machine) -> None:
+def test_unsigned_mail_is_reported_if_submission_service_is_missing(machine: Machine) -> None:
     first = readme.master_cf(BEFORE)
     machine.write(BEFORE, SPAWNED, same, lambda _: FRONT + readme.spawned() + first)
     said = machine.check()

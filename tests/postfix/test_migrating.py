@@ -233,6 +233,6 @@ def test_documented_rehearsal_command_works(tmp_path: Path) -> None:
     assert "1 message: 1 accepted" in done.stdout
 
 
-def test_documented_command_replaces_filter_type_reject() -> None:
+def test_documented_replacement_for_filtertype_reject_sends_530_reply() -> None:
     (command,) = re.findall(r"`-c \{(echo .*?)\}`", PAGE)
     assert rehearsed(command, "--strict") == "530 No"

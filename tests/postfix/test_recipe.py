@@ -176,7 +176,7 @@ def test_before_queue_filter_receives_unmodified_addresses(typed: str) -> None:
         (AFTER, "aaron@mail.test", "aaron@mail.test"),
     ],
 )
-def test_only_after_queue_filter_receives_alphabetically_first_recipient(
+def test_filter_receives_alphabetically_first_recipient_only_after_queue(
     mode: str, recipient: str, seen: str
 ) -> None:
     with running_recipe(mode, SPAWNED, ENVELOPE) as own:
@@ -198,13 +198,13 @@ def without(words: str) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
-def test_omitted_no_milters_option_signs_forged_mail(mode: str) -> None:
+def test_forged_mail_is_signed_without_no_milters_override(mode: str) -> None:
     with running_recipe(mode, SPAWNED, "exit 0", without(",no_milters")) as own:
         own.send(message("forged"), BOB)
         assert is_signed(own.arrival(BOB, "forged"))
 
 
-def test_omitted_no_address_mappings_option_duplicates_archive_copy() -> None:
+def test_archive_copy_is_duplicated_without_no_address_mappings_override() -> None:
     with running_recipe(AFTER, SPAWNED, "exit 0", without("no_address_mappings,")) as own:
         own.send(message("twice"), BOB)
         assert len(own.arrivals(ARCHIVE, "twice")) == 2

@@ -23,7 +23,7 @@ WRITES = 20  # per second
 
 
 @pytest.mark.parametrize("way", ["fast-clock_before", "fast-clock_adjusted"])
-def test_sender_at_400_octets_per_second_is_accepted(site: Site, way: str) -> None:
+def test_message_sent_at_400_octets_per_second_is_accepted(site: Site, way: str) -> None:
     box = site.proxy.box("exit 0")
     content = message("slow", "\n".join(["x" * 78] * (OCTETS // 80)))
     with begin_data(site.postfix.addresses[way], box) as peer:

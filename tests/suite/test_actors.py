@@ -198,7 +198,7 @@ def test_listening_address_is_found(family: socket.AddressFamily, host: str, sho
         assert f"{shown}:{port}" in listens(os.getpid())
 
 
-def test_process_sets_its_own_limits() -> None:
+def test_resource_limits_are_set_for_started_process() -> None:
     command = Command(
         ["sh", "-c", "ulimit -f; ulimit -n; ulimit -s; grep processes /proc/self/limits"],
         {}, 0, 1, 2, {"fsize": 4096, "nofile": 20, "stack": 524288, "nproc": 5000},

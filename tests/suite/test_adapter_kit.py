@@ -78,7 +78,7 @@ def test_bound_socket_is_not_reported_as_listening() -> None:
 # --- rewriting
 
 
-def test_only_first_added_field_is_removed() -> None:
+def test_only_first_of_two_received_fields_is_removed() -> None:
     head = _Head((b"received:",))
     text = b"Received: by me\r\n\twith x\r\nReceived: by you\r\nSubject: x\r\n\r\n"
     assert head.without_added(text) == text.partition(b"\twith x\r\n")[2]
@@ -91,7 +91,7 @@ def test_added_field_is_removed_if_octets_arrive_separately() -> None:
     assert b"".join(octets) == b"Re: x\r\n\r\n"
 
 
-def test_message_without_added_first_field_is_unchanged() -> None:
+def test_message_is_unchanged_if_no_field_was_added_at_start_of_header() -> None:
     assert _Head((b"received:",)).without_added(b".\r\n") == b".\r\n"
 
 
@@ -109,7 +109,7 @@ def test_added_field_is_removed_from_message_without_header() -> None:
     assert b"".join(octets) == b"no header\r\nlast\r\n.\r\n"
 
 
-def test_message_without_added_last_field_is_unchanged() -> None:
+def test_message_is_unchanged_if_no_field_was_added_at_end_of_header() -> None:
     assert _Head((), (b"x-peer:",)).without_added(b"a\r\n.\r\n") == b"a\r\n.\r\n"
 
 

@@ -463,7 +463,7 @@ def test_exitfirst_option_ends_run_at_first_failure(broken: Path, tmp_path: Path
     assert results.read_text().count('"type": "result"') == 1
 
 
-def test_failed_option_selects_failures_from_earlier_run(bent: Path, tmp_path: Path) -> None:
+def test_transcripts_that_failed_in_earlier_run_can_be_selected(bent: Path, tmp_path: Path) -> None:
     results, name = tmp_path / "out.jsonl", "cli/help.smtp::command"
     assert "only a selection" in command("run", bent, MUST, SHOULD, "--results", results).text
     again = command("run", bent, "--failed", results, "--name", "again")

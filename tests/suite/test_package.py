@@ -269,6 +269,6 @@ def test_workflow_step_passes_required_environment() -> None:
     assert given == set(re.findall(r"\$\{?(IMPLEMENTATION|ARGUMENTS|SUITE)\b", script))
 
 
-def test_container_copies_existing_files() -> None:
+def test_containerfile_copies_every_required_file() -> None:
     copied = re.findall(r"^COPY (\S+) ", (PACKAGE / "Containerfile").read_text(), re.MULTILINE)
     assert set(map(Path, copied)) == {*TAKEN, *FILES}

@@ -484,7 +484,7 @@ def test_permitted_alternative_replies_count_as_equal() -> None:
     assert differences("replies", refused(503), refused(501)) != []
 
 
-def test_aborted_session_differs_only_in_aspect_end() -> None:
+def test_aborted_session_differs_only_in_its_end() -> None:
     other = right_run()
     other.trouble = "silence"
     del other.exchanges[5:], other.visits[:], other.filter_runs[:]

@@ -79,7 +79,7 @@ def staged(request: pytest.FixtureRequest, **changes: Any) -> Iterator[Harness]:
         harness.close()
 
 
-def test_last_permitted_timeout_reduces_time_limit(
+def test_time_limit_is_reduced_after_last_permitted_timeout(
     request: pytest.FixtureRequest,
 ) -> None:
     with staged(request, timeouts=AdaptiveTimeout(left=1)) as harness:

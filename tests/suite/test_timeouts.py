@@ -86,7 +86,7 @@ def test_number_of_repeated_runs_is_limited(hasty: Settings) -> None:
     assert waited("must", hasty) != "0.25 s)"
 
 
-def test_must_and_should_repeats_are_limited_separately(hasty: Settings) -> None:
+def test_repeats_are_limited_separately_for_must_and_should_levels(hasty: Settings) -> None:
     hasty.timeouts.observed(0.07)
     waited("should", hasty)
     assert hasty.timeouts.replays == {"must": 8, "should": 3}
