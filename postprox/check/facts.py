@@ -76,6 +76,12 @@ class ProxyFacts:
     spool: SpoolFacts | None = None
     #: The missing paths that the unit's settings require.
     missing_paths: tuple[str, ...] = ()
+    #: The directory of WorkingDirectory=, or a parent directory, that the user cannot enter, or "".
+    closed_working_directory: str = ""
+    #: The programs of ExecStartPre= and ExecCondition= that do not exist.
+    missing_programs: tuple[str, ...] = ()
+    #: The groups that the unit or master.cf names, but that do not exist.
+    missing_groups: tuple[str, ...] = ()
     #: The reason why the permissions of the proxy's user are unknown, or "".
     unknown_permissions: str = ""
 

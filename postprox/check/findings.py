@@ -28,6 +28,8 @@ LEVELS = {
     "background": DANGER,
     "unit-setting": DANGER,
     "unit-stop": WARNING,
+    "unit-restart": WARNING,
+    "unit-limit": WARNING,
     "user": DANGER,
     "program": DANGER,
     "no-filter": DANGER,

@@ -23,6 +23,14 @@ from .unit import SocketUnit, Unit, quoted
 DROP_IN = "zz-postprox-check.conf"
 
 
+#: Settings with a single value. systemd reports an empty value of these settings as an error.
+_SINGLE = (
+    *("Accept", "KillMode", "KillSignal", "LimitAS", "LimitCPU", "LimitFSIZE", "LimitNOFILE"),
+    *("LimitNPROC", "PrivateNetwork", "PrivateTmp", "ProtectHome", "RemainAfterExit", "Restart"),
+    *("TimeoutStopSec", "Type", "UMask"),
+)
+
+
 @dataclass(frozen=True)
 class Main:
     """A parameter in main.cf."""
@@ -413,7 +421,8 @@ class Plan:
                 if place.name == "ExecStart" and isinstance(unit, Unit) and self._variables(unit):
                     continue
                 text = quoted(shlex.split(value)) if place.name == "ExecStart" else value
-                lines += [f"{place.name}=", *([f"{place.name}={text}"] if text else [])]
+                reset = [] if place.name in _SINGLE else [f"{place.name}="]
+                lines += [*reset, *([f"{place.name}={text}"] if text else [])]
         directory = shlex.quote(unit.drop_ins)
         yield f"mkdir -p {directory}"
         yield f"printf '%s\\n' {shlex.join(lines)} > {directory}/{DROP_IN}"

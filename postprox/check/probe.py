@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import grp
 import os
 import pwd
 import re
@@ -295,8 +296,18 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
         upstream_missing=_upstream_missing(configuration, proxy),
         spool=_spool(proxy),
         missing_paths=tuple(_missing_paths(proxy.unit)) if proxy.unit else (),
+        closed_working_directory=_closed_working_directory(proxy),
+        missing_programs=tuple(_missing_programs(proxy.unit)) if proxy.unit else (),
+        missing_groups=tuple(_missing_groups(proxy)),
         unknown_permissions=_unknown_permissions(user),
     )
+
+
+#: The settings with paths without which systemd does not start a service.
+_REQUIRED_PATHS = (
+    *("EnvironmentFile", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecPaths"),
+    *("NoExecPaths", "BindPaths", "BindReadOnlyPaths", "WorkingDirectory"),
+)
 
 
 def _found(program: str) -> str:
@@ -306,10 +317,48 @@ def _found(program: str) -> str:
 
 def _missing_paths(unit: Unit) -> Iterator[str]:
     """Yield the missing paths that the unit requires. Paths with the prefix `-` are optional."""
-    for name in ("EnvironmentFile", "ReadWritePaths", "ReadOnlyPaths"):
+    for name in _REQUIRED_PATHS:
         for item in " ".join(unit.settings.get(name, ())).split():
-            if item.startswith("/") and "%" not in item and not Path(item).exists():
-                yield item
+            path = item.lstrip("+").partition(":")[0]
+            is_known = path.startswith("/") and "%" not in path
+            is_made = sandbox.is_made_by_systemd(unit, path)
+            if is_known and not is_made and not Path(path).exists():
+                yield path
+
+
+def _missing_programs(unit: Unit) -> Iterator[str]:
+    """Yield the missing programs that must succeed before the unit starts the proxy."""
+    for name in ("ExecCondition", "ExecStartPre"):
+        for command in unit.settings.get(name, ()):
+            path = command.lstrip("@:+!").partition(" ")[0]
+            if path.startswith("/") and "%" not in path and not Path(path).exists():
+                yield path
+
+
+def _missing_groups(proxy: Proxy) -> Iterator[str]:
+    """Yield the groups of a unit or of spawn(8) that do not exist."""
+    names = [proxy.group] if proxy.service else []
+    if proxy.unit:
+        own = "" if proxy.unit.dynamic_user else proxy.unit.setting("Group")
+        names = [own, *" ".join(proxy.unit.settings.get("SupplementaryGroups", ())).split()]
+    for name in filter(None, names):
+        if not name.isdigit() and "%" not in name:
+            try:
+                grp.getgrnam(name)
+            except KeyError:
+                yield name
+
+
+def _closed_working_directory(proxy: Proxy) -> str:
+    path = proxy.unit.setting("WorkingDirectory") if proxy.unit else ""
+    account = _account(proxy.user)
+    if path == "~" and account:
+        path = account.pw_dir
+    if not path.startswith("/") or "%" in path or path in _missing_paths(proxy.unit or Unit("")):
+        return ""
+    if not Path(path).is_dir():
+        return path
+    return _closed(f"{path}/file", proxy.user)
 
 
 def _unknown_permissions(user: str) -> str:

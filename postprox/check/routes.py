@@ -89,6 +89,8 @@ class Proxy:
     #: The spawn(8) service or the unit that runs the proxy.
     service: Service | None = None
     unit: Unit | None = None
+    #: The group that spawn(8) uses, or "" for the user's own group.
+    group: str = ""
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -223,7 +225,8 @@ def spawned_proxies(configuration: Configuration) -> Iterator[Proxy]:
     for service in configuration.services:
         if service.program != "spawn":
             continue
-        user, words = _spawned_command(service.words)
+        account, words = _spawned_command(service.words)
+        user, _, group = account.partition(":")
         if is_proxy(words):
             wanted, error = _parsed(words)
             yield Proxy(
@@ -235,15 +238,16 @@ def spawned_proxies(configuration: Configuration) -> Iterator[Proxy]:
                 user=user,
                 capacity=service.limit(),
                 service=service,
+                group=group,
             )
 
 
 def _spawned_command(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the user and the command of a spawn(8) service."""
+    """Return `user` or `user:group`, and the command of a spawn(8) service."""
     user = ""
     for index, word in enumerate(words):
         if word.startswith("user="):
-            user = word.removeprefix("user=").partition(":")[0]
+            user = word.removeprefix("user=")
         if word.startswith("argv="):
             return user, (word.removeprefix("argv="), *words[index + 1 :])
     return user, ()

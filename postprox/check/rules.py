@@ -13,6 +13,7 @@ from . import (
     filter_rules,
     fixes,
     inherited_rules,
+    limit_rules,
     master_rules,
     parameters,
     postfix_rules,
@@ -70,7 +71,15 @@ def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     yield from proxy_rules.columns(proxy)
     yield from unit_rules.exec_start(proxy)
     yield from unit_rules.settings(proxy)
+    yield from unit_rules.families(proxy)
+    yield from unit_rules.system_calls(proxy)
     yield from unit_rules.stop(proxy)
+    yield from limit_rules.stop(proxy)
+    yield from limit_rules.restart(proxy)
+    yield from limit_rules.memory(proxy)
+    yield from limit_rules.file_size(setup, proxy)
+    yield from limit_rules.processor(proxy)
+    yield from limit_rules.file_mode(proxy)
     if broken_file := list(unit_rules.options_file(setup, proxy)):
         # Any problem with the options would only be a consequence of this problem.
         yield from broken_file
@@ -88,9 +97,15 @@ def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield from proxy_rules.braces(proxy, wanted)
     yield from unit_rules.replaced(proxy)
     yield from unit_rules.background(proxy, wanted)
-    yield from unit_rules.network(proxy)
+    yield from unit_rules.network(proxy, wanted)
     yield from unit_rules.missing_files(proxy, facts)
+    yield from unit_rules.missing_programs(proxy, facts)
+    yield from unit_rules.working_directory(proxy, facts)
+    yield from unit_rules.executable_paths(proxy, facts)
+    yield from limit_rules.tasks(proxy, wanted)
+    yield from limit_rules.descriptors(proxy, wanted)
     yield from proxy_rules.user(proxy, facts)
+    yield from unit_rules.groups(proxy, facts)
     yield from proxy_rules.program(proxy, facts)
     yield from filter_rules.no_filter(proxy, wanted)
     yield from filter_rules.command_syntax(proxy, wanted, facts)

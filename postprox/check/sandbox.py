@@ -79,3 +79,13 @@ def protecting_setting(unit: Unit, path: str) -> str:
     if is_below(path, writable):
         return ""
     return next((name for name, paths in protected.items() if is_below(path, paths)), "")
+
+
+def forbidding_setting(unit: Unit, path: str) -> str:
+    """Return the setting with which the unit cannot execute a program, or "" if there is none."""
+
+    def longest(name: str) -> int:
+        return max((len(item) for item in unit.paths(name) if is_below(path, [item])), default=-1)
+
+    refused = longest("NoExecPaths")
+    return "NoExecPaths" if refused > longest("ExecPaths") else ""

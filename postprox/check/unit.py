@@ -169,7 +169,8 @@ def _settings(texts: Sequence[str], wanted: str) -> dict[str, list[str]]:
             if header := re.fullmatch(r"\[(\w+)\]", line.strip(_BLANKS)):
                 section = header[1]
             elif section == wanted and equals:
-                values = found.setdefault(name.strip(_BLANKS), [])
+                key = name.strip(_BLANKS)
+                values = found[key] = found.pop(key, [])  # the last setting comes last
                 if value.strip(_BLANKS):
                     values.append(value.strip(_BLANKS))
                 else:

@@ -5,13 +5,15 @@ Rule: each check is a pure function.
 
 from __future__ import annotations
 
+import ipaddress
 import shlex
 from collections.abc import Iterator, Sequence
 
 from ..core.options import Options, UsageError, parse
-from . import environment, fixes
+from . import environment, fixes, sandbox
 from .facts import ProxyFacts
 from .findings import Fault
+from .fixes import Edit
 from .routes import Proxy
 from .setup import Setup
 from .unit import Unit
@@ -22,8 +24,22 @@ _STOPPING = (
     ("Type", ("forking", "oneshot", "dbus"), "notify", "systemd considers the service failed"),
     ("RemainAfterExit", ("1", "yes", "true", "on"), "no", "systemd does not restart the service"),
     ("RootDirectory", None, "", "the proxy's programs do not exist there"),
-    ("NoExecPaths", ("/",), "", "no program can be executed"),
+    ("RootImage", None, "", "the proxy's programs do not exist there"),
 )
+#: The symbolic networks of systemd.resource-control(5).
+_NETWORKS = {
+    "any": ("0.0.0.0/0", "::/0"),
+    "localhost": ("127.0.0.0/8", "::1/128"),
+    "link-local": ("169.254.0.0/16", "fe80::/64"),
+}
+#: The groups of system calls that the proxy and its filter need (`systemd-analyze syscall-filter`),
+#: and some of their calls.
+_CALL_GROUPS = ("@basic-io", "@file-system", "@io-event", "@network-io", "@process", "@signal")
+_CALLS = (
+    *("accept4", "bind", "clone", "clone3", "connect", "execve", "fork", "kill", "openat", "read"),
+    *("recvfrom", "sendto", "socket", "unlink", "vfork", "wait4", "write"),
+)
+_ALL_CALLS = ("@default", "@system-service", "@known")
 
 
 def settings(proxy: Proxy) -> Iterator[Fault]:
@@ -33,22 +49,13 @@ def settings(proxy: Proxy) -> Iterator[Fault]:
         return
     for name, wrong, right, effect in _STOPPING:
         value = unit.setting(name)
-        if value and (wrong is None or value in wrong):
+        if value and value != "/" and (wrong is None or value in wrong):
             yield Fault(
                 "unit-setting",
                 proxy.where,
                 f"{name}={value}: {effect}; all mail is deferred (451)",
                 (fixes.set_setting(unit, name, right),),
             )
-    families = " ".join(unit.settings.get("RestrictAddressFamilies", ()))
-    if families and not families.startswith("~") and "AF_INET" not in families.split():
-        yield Fault(
-            "unit-setting",
-            proxy.where,
-            f"RestrictAddressFamilies={families}: the proxy cannot use TCP; all mail is deferred "
-            "(451)",
-            (fixes.add_path(unit, "RestrictAddressFamilies", "AF_INET AF_INET6"),),
-        )
     if unit.socket and (unit.socket.accept or not unit.socket.listen):
         name, right = ("Accept", "no") if unit.socket.accept else ("ListenStream", _stream(proxy))
         yield Fault(
@@ -57,6 +64,126 @@ def settings(proxy: Proxy) -> Iterator[Fault]:
             f"{name} of the socket is wrong; systemd does not pass a listening TCP socket to the "
             "proxy, so all mail is deferred (451)",
             (fixes.set_setting(unit.socket, name, right),),
+        )
+
+
+def families(proxy: Proxy) -> Iterator[Fault]:
+    """Report a unit that cannot use the address families of its connections and of systemd."""
+    unit = proxy.unit
+    texts = unit.settings.get("RestrictAddressFamilies", []) if unit else []
+    if unit is None or not texts:
+        return
+    allowed, denied = _allowed(texts)
+    needed: dict[str, tuple[str, ...]] = {"TCP": ("AF_INET", "AF_INET6")}
+    if unit.setting("Type") == "notify" or unit.setting("WatchdogSec"):
+        needed["notifications for systemd"] = ("AF_UNIX",)
+    for use, names in needed.items():
+        if any((n in allowed) if allowed is not None else (n not in denied) for n in names):
+            continue
+        kept = sorted(allowed or []) if allowed is not None else []
+        new = " ".join(dict.fromkeys([*kept, "AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"]))
+        yield Fault(
+            "unit-setting",
+            proxy.where,
+            f"RestrictAddressFamilies={' '.join(texts)}: the proxy cannot use {use}; all mail is "
+            "deferred (451)",
+            (fixes.set_setting(unit, "RestrictAddressFamilies", new),),
+        )
+        return
+
+
+def _allowed(texts: Sequence[str]) -> tuple[set[str] | None, set[str]]:
+    """Return the allowed items of a list setting, or None for all, and the denied items.
+
+    The first value of the setting determines whether the list allows or denies.
+    """
+    if texts[0].startswith("~"):
+        denied: set[str] = set()
+        for text in texts:
+            items = set(text.lstrip("~").split())
+            denied = denied | items if text.startswith("~") else denied - items
+        return None, denied
+    allowed: set[str] = set()
+    for text in texts:
+        items = set(text.lstrip("~").split()) - {"none"}
+        allowed = allowed - items if text.startswith("~") else allowed | items
+    return allowed, set()
+
+
+def system_calls(proxy: Proxy) -> Iterator[Fault]:
+    """Report a filter of system calls that ends the proxy or its filter."""
+    unit = proxy.unit
+    texts = unit.settings.get("SystemCallFilter", []) if unit else []
+    if unit is None or not texts:
+        return
+    refused = " ".join(text[1:] for text in texts if text.startswith("~"))
+    removed = {item.partition(":")[0] for item in refused.split()}
+    added = {item for text in texts if not text.startswith("~") for item in text.split()}
+    missing = sorted(removed & {*_CALL_GROUPS, *_CALLS, *_ALL_CALLS})
+    if not texts[0].startswith("~") and not added & {*_ALL_CALLS}:
+        # The contents of other groups and lists of single calls are not known here.
+        is_known = all(item.startswith("@") for item in added)
+        missing += [name for name in _CALL_GROUPS if name not in added] if is_known else []
+    if missing:
+        yield Fault(
+            "unit-setting",
+            proxy.where,
+            f"SystemCallFilter={' '.join(texts)}: the kernel kills the proxy or its filter, which "
+            f"need {missing[0]}; all mail is deferred (451)",
+            (fixes.set_setting(unit, "SystemCallFilter", "@system-service"),),
+        )
+
+
+def executable_paths(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report a unit that cannot execute the proxy, the filter, its interpreter or the shell."""
+    unit = proxy.unit
+    seen = facts.filter
+    paths = [facts.program.path, "/bin/sh", "/usr/bin/sh"]
+    paths += [seen.path, seen.interpreter] if seen else []
+    for path in filter(None, paths):
+        if unit and (setting := sandbox.forbidding_setting(unit, path)):
+            yield Fault(
+                "unit-setting",
+                proxy.where,
+                f"{setting}={' '.join(unit.settings[setting])}: the unit cannot execute {path}; "
+                "all mail is deferred (451) or passes unfiltered",
+                (fixes.set_setting(unit, setting, ""),),
+            )
+            return
+
+
+def working_directory(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report a working directory that the proxy's user cannot enter."""
+    unit = proxy.unit
+    path = unit.setting("WorkingDirectory") if unit else ""
+    if unit is None or not path or path.startswith("-"):
+        return
+    hiding = sandbox.hiding_setting(unit, path) if path.startswith("/") else ""
+    if not path.startswith(("/", "~", "%")):
+        problem = "must be an absolute path"
+    elif hiding:
+        problem = f"the unit hides the directory ({hiding})"
+    elif facts.closed_working_directory:
+        problem = f"user {proxy.user} cannot enter {facts.closed_working_directory}"
+    else:
+        return
+    yield Fault(
+        "failing",
+        proxy.where,
+        f"WorkingDirectory={path}: {problem}, so systemd does not start the service; all mail is "
+        "deferred (451)",
+        (fixes.set_setting(unit, "WorkingDirectory", ""),),
+    )
+
+
+def groups(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report a group that does not exist."""
+    for name in facts.missing_groups:
+        yield Fault(
+            "user",
+            proxy.where,
+            f"group {name} does not exist; the proxy cannot start, so all mail is deferred (451)",
+            (fixes.run(f"groupadd --system {shlex.quote(name)}"),),
         )
 
 
@@ -89,22 +216,93 @@ def background(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
         )
 
 
-def network(proxy: Proxy) -> Iterator[Fault]:
-    """Report a unit that cannot reach its upstream server."""
+def network(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report a unit that cannot reach its upstream server, or that Postfix cannot reach."""
+    unit = proxy.unit
+    if unit is None:
+        return
     for name, refused, own in (
-        ("PrivateNetwork", ("1", "yes", "true", "on"), "no"),
-        ("IPAddressDeny", ("any",), ""),
+        ("PrivateNetwork", unit.is_set("PrivateNetwork"), "no"),
+        ("RestrictNetworkInterfaces", _lacks_loopback(unit), ""),
+        ("SocketBindDeny", _cannot_listen(unit), ""),
     ):
-        if proxy.unit and proxy.unit.setting(name) in refused:
-            if name == "IPAddressDeny" and proxy.unit.settings.get("IPAddressAllow"):
-                continue
-            yield Fault(
-                "no-upstream",
-                proxy.where,
-                f"the unit has no network access ({name}={proxy.unit.setting(name)}) and cannot "
-                "reach the upstream server; all mail is deferred (451)",
-                (fixes.set_setting(proxy.unit, name, own),),
-            )
+        if refused:
+            yield _unreachable(proxy, unit, name, fixes.set_setting(unit, name, own))
+    if _refuses_address(unit, wanted):
+        edit = fixes.set_setting(unit, "IPAddressDeny", "")
+        if unit.settings.get("IPAddressAllow"):
+            edit = fixes.add_path(unit, "IPAddressAllow", _own_address(wanted) or "any")
+        yield _unreachable(proxy, unit, "IPAddressDeny", edit)
+
+
+def _unreachable(proxy: Proxy, unit: Unit, name: str, edit: Edit) -> Fault:
+    return Fault(
+        "no-upstream",
+        proxy.where,
+        f"the unit has no network access ({name}={' '.join(unit.settings[name])}) and cannot "
+        "reach the upstream server; all mail is deferred (451)",
+        (edit,),
+    )
+
+
+def _lacks_loopback(unit: Unit) -> bool:
+    texts = unit.settings.get("RestrictNetworkInterfaces", [])
+    if not texts:
+        return False
+    allowed, denied = _allowed(texts)
+    return "lo" in denied if allowed is None else "lo" not in allowed
+
+
+def _cannot_listen(unit: Unit) -> bool:
+    """Return whether the proxy opens its port itself, but cannot open any port."""
+    denied = " ".join(unit.settings.get("SocketBindDeny", ())).split()
+    return "any" in denied and not unit.settings.get("SocketBindAllow") and not unit.socket
+
+
+def _own_address(wanted: Options) -> str:
+    """Return the numeric address of the upstream server, or "" if it is unknown."""
+    host = "127.0.0.1" if wanted.target.host == "localhost" else wanted.target.host
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return ""
+
+
+def _refuses_address(unit: Unit, wanted: Options) -> bool:
+    """Return whether the unit refuses the address of the upstream server or of Postfix."""
+    denied = " ".join(unit.settings.get("IPAddressDeny", ())).split()
+    allowed = " ".join(unit.settings.get("IPAddressAllow", ())).split()
+    address = _own_address(wanted)
+    if not address:
+        return "any" in denied and not allowed
+    return _contains(denied, address) and not _contains(allowed, address)
+
+
+def _contains(networks: Sequence[str], address: str) -> bool:
+    names = [name for network in networks for name in _NETWORKS.get(network, (network,))]
+    for name in names:
+        try:
+            network = ipaddress.ip_network(name, strict=False)
+        except ValueError:
+            continue
+        if ipaddress.ip_address(address) in network:
+            return True
+    return False
+
+
+def missing_programs(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report missing programs that systemd runs before the proxy."""
+    unit = proxy.unit
+    if unit and facts.missing_programs:
+        path = facts.missing_programs[0]
+        wrong = [n for n in ("ExecCondition", "ExecStartPre") if path in str(unit.settings.get(n))]
+        yield Fault(
+            "failing",
+            proxy.where,
+            f"{wrong[0]} runs {path}, which does not exist, so systemd does not start the service; "
+            "all mail is deferred (451)",
+            tuple(fixes.set_setting(unit, name, "") for name in wrong),
+        )
 
 
 def missing_files(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:

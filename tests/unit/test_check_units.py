@@ -1,0 +1,215 @@
+"""postprox-check: settings of a systemd unit that stop mail, their correct values and remedies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import NamedTuple
+
+import pytest
+
+from postprox.check import probe, values
+from tests.unit.test_check_running import Site, apply, check, site
+
+__all__ = ["site"]
+SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
+
+
+class Case(NamedTuple):
+    """Lines of a drop-in, the expected findings and their level."""
+
+    lines: str
+    name: str
+    level: int
+
+
+CASES = [
+    # The working directory and other paths
+    Case("WorkingDirectory={site}/missing", "failing", 2),
+    Case("WorkingDirectory=srv/mail", "failing", 2),
+    Case("WorkingDirectory={site}/mail-filter", "failing", 2),
+    Case("WorkingDirectory=/home", "failing", 2),
+    Case("InaccessiblePaths={site}/missing", "failing", 2),
+    Case("BindPaths={site}/missing:/srv", "failing", 2),
+    Case("ExecStartPre={site}/missing --now", "failing", 2),
+    Case("SupplementaryGroups=no-such-group", "user", 2),
+    Case("DynamicUser=no\nGroup=no-such-group", "user", 2),
+    Case("RootImage=/srv/image.raw", "unit-setting", 2),
+    Case("NoExecPaths=/\nExecPaths=/usr", "unit-setting", 2),
+    Case("NoExecPaths={site}", "unit-setting", 2),
+    # Limits
+    Case("MemoryMax=8M", "unit-setting", 2),
+    Case("MemoryMax=12M", "unit-limit", 1),
+    Case("LimitAS=16M", "unit-setting", 2),
+    Case("LimitFSIZE=1M", "unit-setting", 2),
+    Case("TasksMax=3", "unit-setting", 2),
+    Case("TasksMax=50", "unit-limit", 1),
+    Case("LimitNPROC=50:60", "unit-limit", 1),
+    Case("LimitNOFILE=8", "unit-setting", 2),
+    Case("LimitNOFILE=64", "unit-limit", 1),
+    Case("LimitCPU=10min", "unit-limit", 1),
+    Case("UMask=0777", "unit-setting", 2),
+    Case("UMask=0277", "unit-setting", 2),
+    # The end of the service
+    Case("TimeoutStopSec=10", "unit-stop", 1),
+    Case("TimeoutStopSec=1min", "unit-stop", 1),
+    Case("TimeoutSec=10s", "unit-stop", 1),
+    Case("KillMode=none", "unit-stop", 1),
+    Case("KillSignal=SIGKILL", "unit-stop", 1),
+    Case("KillSignal=SIGHUP", "unit-stop", 1),
+    # The sandbox
+    Case("RestrictAddressFamilies=~AF_INET AF_INET6", "unit-setting", 2),
+    Case("RestrictAddressFamilies=\nRestrictAddressFamilies=none", "unit-setting", 2),
+    Case("RestrictAddressFamilies=\nRestrictAddressFamilies=AF_INET", "unit-setting", 2),
+    Case("RestrictAddressFamilies=\nRestrictAddressFamilies=~AF_UNIX", "unit-setting", 2),
+    Case("SystemCallFilter=~@network-io", "unit-setting", 2),
+    Case("SystemCallFilter=~execve:EPERM", "unit-setting", 2),
+    Case("SystemCallFilter=\nSystemCallFilter=@basic-io @signal", "unit-setting", 2),
+    Case("IPAddressDeny=localhost", "no-upstream", 2),
+    Case("IPAddressDeny=any\nIPAddressAllow=192.0.2.0/24", "no-upstream", 2),
+    Case("RestrictNetworkInterfaces=eth0", "no-upstream", 2),
+    Case("RestrictNetworkInterfaces=~lo", "no-upstream", 2),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.lines)
+def test_setting_is_reported_and_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str], case: Case
+) -> None:
+    site.write(site.arguments, case.lines.format(site=site.directory))
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (case.level, [case.name])
+    if case.name == "user":
+        assert checked.remedy == "groupadd --system no-such-group"
+        return
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+    verify(site)
+
+
+def verify(site: Site) -> None:
+    """Check that systemd reports no problem in the drop-in that the remedy has written."""
+    if SYSTEMD_ANALYZE is None:
+        return
+    written = site.units / "postprox.service.d/zz-postprox-check.conf"
+    if not written.exists():
+        return
+    done = subprocess.run(
+        [SYSTEMD_ANALYZE, "verify", "--man=no", str(site.units / "postprox.service")],
+        env={"SYSTEMD_UNIT_PATH": f"{site.units}:", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert written.name not in done.stderr
+
+
+QUIET = [
+    "WorkingDirectory=/",
+    "WorkingDirectory=-/missing",
+    "WorkingDirectory=/run/%N",
+    "RootDirectory=/",
+    "NoExecPaths=/\nExecPaths=/",
+    "NoExecPaths=/srv",
+    "InaccessiblePaths=-/missing",
+    "MemoryMax=16M",
+    "MemoryMax=10%",
+    "MemoryMax=infinity",
+    "TasksMax=202",
+    "TasksMax=80%",
+    "LimitNPROC=infinity",
+    "LimitNOFILE=20:4096",
+    "LimitFSIZE=10240000",
+    "LimitCPU=infinity",
+    "UMask=0027",
+    "TimeoutStopSec=2min",
+    "TimeoutStopSec=1min 1s",
+    "TimeoutStopSec=infinity",
+    "TimeoutStopSec=0",
+    "TimeoutSec=10\nTimeoutStopSec=90",
+    "KillSignal=SIGINT",
+    "Restart=no",
+    "RuntimeMaxSec=1d",
+    "RestrictAddressFamilies=~AF_PACKET",
+    "SystemCallFilter=~@mount",
+    "SystemCallFilter=\nSystemCallFilter=read write",
+    "IPAddressDeny=any\nIPAddressAllow=127.0.0.0/8",
+    "IPAddressDeny=192.0.2.0/24",
+    "RestrictNetworkInterfaces=lo eth0",
+    "SocketBindDeny=any",
+    "ExecStartPre=-/missing",
+    "ExecStartPre=+/bin/true",
+    "SupplementaryGroups=mail 8",
+]
+
+
+@pytest.mark.parametrize("lines", QUIET)
+def test_harmless_setting_is_not_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], lines: str
+) -> None:
+    site.write(site.arguments, lines)
+    assert check(site, capsys).names() == []
+
+
+def test_working_directory_closed_to_user_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = site.directory / "closed"
+    closed.mkdir()
+    monkeypatch.setattr(probe, "_may", lambda user, right, path: path != str(closed))
+    site.write(site.arguments, f"WorkingDirectory={closed}")
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["failing"])
+    assert f"user nobody cannot enter {closed}" in checked.problem
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [
+        ("Restart=no", "unit-restart"),
+        ("Restart=on-success", "unit-restart"),
+        ("RuntimeMaxSec=1d\nRestart=no", "unit-restart"),
+        ("SocketBindDeny=any", "no-upstream"),
+        ("Restart=on-failure", None),
+        ("Restart=always", None),
+    ],
+)
+def test_unit_without_socket_must_be_restarted_and_listen(
+    site: Site, capsys: pytest.CaptureFixture[str], lines: str, name: str | None
+) -> None:
+    site.disable()
+    (site.units / "postprox.socket").unlink()
+    site.enable("multi-user.target.wants/postprox.service")
+    arguments = site.arguments.replace("-l 10025", "-l 127.0.0.1:10025")
+    site.write(arguments, lines)
+    checked = check(site, capsys)
+    assert checked.names() == ([name] if name else [])
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"), [("16M", 16 << 20), ("1.5K", 1024), ("7", 7), ("10%", None), ("", None)]
+)
+def test_size_is_parsed_as_in_systemd(text: str, octets: int | None) -> None:
+    assert values.size(text) == octets
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("1min 30s", 90),
+        ("2h", 7200),
+        ("500ms", 0.5),
+        ("0", None),
+        ("infinity", None),
+        ("soon", None),
+        ("5 parsecs", None),
+    ],
+)
+def test_time_span_is_parsed_as_in_systemd(text: str, seconds: float | None) -> None:
+    assert values.span(text) == seconds
