@@ -36,6 +36,15 @@ class ProgramFacts:
     interpreter_executable: bool | None = True
     #: True if the file begins with a UTF-8 byte order mark.
     has_mark: bool = False
+    is_utf16: bool = False
+    #: True if the file is empty, or is a script without commands.
+    is_blank: bool = False
+    #: True if the file is a program for another processor.
+    is_foreign: bool = False
+    #: True if the #! line is not at the beginning of the file.
+    is_displaced: bool = False
+    #: The arguments in the first line that the kernel passes to the interpreter as one argument.
+    joined_arguments: str = ""
     #: True if a line that the kernel or the shell reads ends with CR LF.
     has_crlf: bool = False
     #: The first syntax error that the interpreter reports, or "" if there is none.
@@ -50,6 +59,12 @@ class SpoolFacts:
     writable: bool | None = None
     #: The permission bits, such as 0o700.
     mode: int = 0o700
+    #: True if the path is not a directory.
+    is_file: bool = False
+    #: True if the path is a symbolic link.
+    is_link: bool = False
+    #: True if the file system is mounted read-only.
+    is_read_only: bool = False
     #: The number of free octets and the number of free inodes.
     free: int = UNLIMITED
     free_files: int = UNLIMITED

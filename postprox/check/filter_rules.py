@@ -5,18 +5,20 @@ Rule: each check is a pure function.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ..core.options import Options
-from . import fixes, sandbox
+from . import fixes, sandbox, shell_command
 from .facts import ProgramFacts, ProxyFacts
 from .findings import Fault
 from .fixes import Edit
-from .proxy_rules import cannot_run
+from .proxy_rules import cannot_run, set_filter
 from .routes import Proxy
 
+_OWN = "/usr/local/bin/mail-filter"
 #: The interpreter for each file name extension.
 _LANGUAGES = {".py": "python3", ".pl": "perl", ".rb": "ruby"}
 
@@ -29,6 +31,45 @@ def no_filter(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             proxy.where,
             "-c is missing; all mail passes unfiltered",
             (fixes.add_arguments(proxy, "-c", "/usr/local/bin/mail-filter"),),
+        )
+    elif shell_command.does_nothing(wanted.command or ""):
+        text = (wanted.command or "").lstrip("# \t")
+        yield Fault(
+            "no-filter",
+            proxy.where,
+            f"the filter command {wanted.command!r} always succeeds; all mail passes unfiltered",
+            (set_filter(proxy, wanted, text if "/" in text[:1] and "true" not in text else _OWN),),
+        )
+
+
+def exit_status(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report a shell command that hides the filter's exit status."""
+    command = wanted.command or ""
+    kept = shell_command.without_lost_status(command)
+    if kept != command:
+        yield Fault(
+            "exit-status",
+            proxy.where,
+            f"{command[len(kept) :].strip()!r} at the end of the filter command replaces the "
+            "filter's exit status; all mail passes unfiltered",
+            (set_filter(proxy, wanted, kept),),
+        )
+
+
+def quotes(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report typographic quotes, which the shell does not remove."""
+    command = wanted.command or ""
+    if any(mark in command for mark in shell_command.TYPOGRAPHIC):
+        yield Fault(
+            "syntax",
+            proxy.where,
+            f"the filter command has typographic quotes, which sh(1) does not remove; "
+            f"{_effect(wanted)}: {command}",
+            (
+                set_filter(
+                    proxy, wanted, re.sub(f"[{shell_command.TYPOGRAPHIC}]", "", command).strip()
+                ),
+            ),
         )
 
 
@@ -60,6 +101,52 @@ def _effect(wanted: Options) -> str:
 
 def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
     """Report only the first problem in the filter's contents, as that problem can cause others."""
+    found = [*_unusable(proxy, seen, effect), *_marked(proxy, seen, effect)]
+    yield from found[:1]
+
+
+def _unusable(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
+    """Report a file that is not a script or program for this machine."""
+    path = shlex.quote(seen.path)
+    if seen.is_blank:
+        yield Fault(
+            "no-filter",
+            proxy.where,
+            f"the filter {seen.path} contains no commands; all mail passes unfiltered",
+            (fixes.run(f"ls -l {path}"),),
+        )
+    elif seen.is_foreign:
+        yield Fault(
+            "filter",
+            proxy.where,
+            f"the filter {seen.path} is a program for another processor; {effect}",
+            (fixes.run(f"file {path}; uname -m"),),
+        )
+    elif seen.is_utf16:
+        yield Fault(
+            "byte-order-mark",
+            proxy.where,
+            f"the filter {seen.path} is encoded in UTF-16 and cannot run; {effect}",
+            (
+                fixes.run(
+                    f'case "$(head -c 2 {path} | od -An -tx1)" in *ff*) '
+                    f"iconv -f UTF-16 -t UTF-8 {path} > {path}.utf-8; "
+                    f"cat {path}.utf-8 > {path}; rm {path}.utf-8 ;; esac"
+                ),
+            ),
+        )
+    elif seen.is_displaced:
+        yield Fault(
+            "interpreter",
+            proxy.where,
+            f"the #! of the filter {seen.path} is not at the beginning of the file, so sh(1) runs "
+            f"the filter; {effect}",
+            (fixes.run(f"sed -i -e '/[^[:space:]]/,$!d' {path}; sed -i '1s/^[ \\t]*//' {path}"),),
+        )
+
+
+def _marked(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
+    """Report a script with the wrong encoding, interpreter or syntax."""
     path = shlex.quote(seen.path)
     if seen.has_mark:
         yield Fault(
@@ -74,7 +161,7 @@ def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
             "line-ends",
             proxy.where,
             f"the filter {seen.path} has CR LF line endings; it cannot run, and {effect}",
-            (fixes.run(f"sed -i 's/\\r$//' {path}"),),
+            (fixes.run(f"sed -i -e 's/\\r$//' -e 's/\\r/\\n/g' {path}"),),
         )
     elif seen.interpreter_executable is False:
         yield Fault(
@@ -83,6 +170,14 @@ def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
             f"the filter {seen.path} requires the interpreter {seen.interpreter!r}, "
             f"which user {proxy.user} cannot execute; {effect}",
             (_first_line(seen),),
+        )
+    elif seen.joined_arguments:
+        yield Fault(
+            "interpreter",
+            proxy.where,
+            f"the kernel passes {seen.joined_arguments!r} in the first line of the filter "
+            f"{seen.path} as one argument, which {seen.interpreter} refuses; {effect}",
+            (_joined(seen),),
         )
     elif not seen.interpreter and (name := _LANGUAGES.get(PurePosixPath(seen.path).suffix)):
         yield Fault(
@@ -109,6 +204,17 @@ def _first_line(seen: ProgramFacts) -> Edit:
     if " " in seen.interpreter:
         return fixes.run(f"sed -i '1s|/env |/env -S |' {path}")
     return fixes.run(f"head -n 1 {path} | cat -A")
+
+
+def _joined(seen: ProgramFacts) -> Edit:
+    """Join the options in the first line, such as `-e -u`. Other arguments are only shown."""
+    path = shlex.quote(seen.path)
+    words = seen.joined_arguments.split()
+    if not all(re.fullmatch("-[A-Za-z]+", word) for word in words):
+        return _first_line(seen)
+    new = "-" + "".join(word[1:] for word in words)
+    old = "[ \\t]+".join(words)
+    return fixes.run(f"sed -E -i '1s/{old}[ \\t]*$/{new}/' {path}")
 
 
 def command_syntax(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:

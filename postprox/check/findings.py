@@ -33,6 +33,7 @@ LEVELS = {
     "user": DANGER,
     "program": DANGER,
     "no-filter": DANGER,
+    "exit-status": DANGER,
     "filter": DANGER,
     "interpreter": DANGER,
     "byte-order-mark": DANGER,

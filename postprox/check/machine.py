@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import socket
 import stat
@@ -33,6 +34,8 @@ _NEAREST = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::
 
 #: Shells that can parse a script without running it (-n).
 _SHELLS = ("sh", "dash", "bash", "ksh", "mksh", "zsh")
+#: The ELF machine of a 32-bit program and of the 64-bit processor that can run it.
+_COMPATIBLE = ((b"\x03\0", b"\x3e\0"), (b"\x28\0", b"\xb7\0"))
 _PARSE_PYTHON = "import ast, sys; ast.parse(sys.stdin.buffer.read())"
 
 
@@ -182,6 +185,41 @@ def has_crlf(interpreter: str, script: bytes) -> bool:
     return b"\r\n" in (script if is_shell else script.partition(b"\n")[0] + b"\n")
 
 
+def joined_arguments(script: bytes) -> str:
+    """Return the arguments of a #! line that the interpreter does not accept as one argument."""
+    line = script[:256].partition(b"\n")[0].decode("latin-1")
+    words = line[2:].split() if line.startswith("#!") else []
+    name = PurePosixPath(words[0]).name if words else ""
+    is_affected = name in _SHELLS or name.startswith("python")
+    return " ".join(words[1:]) if is_affected and len(words) > 2 else ""
+
+
+def is_blank(path: str, script: bytes, interpreter: str) -> bool:
+    """Return whether a file is empty, or is a shell or Python script that consists of comments."""
+    if not script:
+        with contextlib.suppress(OSError):
+            return Path(path).stat().st_size == 0
+        return False
+    name = PurePosixPath(interpreter.rstrip("\r") or "sh").name
+    if name not in _SHELLS and not re.fullmatch(r"python[0-9.]*", name):
+        return False
+    lines = (line.strip() for line in script.replace(b"\r", b"\n").split(b"\n"))
+    return all(not line or line.startswith(b"#") for line in lines)
+
+
+def is_foreign(path: str) -> bool:
+    """Return whether a file is an ELF program for another processor (elf(5))."""
+    try:
+        with Path(path).open("rb") as file, Path(sys.executable).open("rb") as own:
+            head, own_head = file.read(20), own.read(20)
+    except OSError:
+        return False
+    machines = (head[18:20], own_head[18:20])
+    is_elf = head.startswith(b"\x7fELF") and own_head.startswith(b"\x7fELF") and len(head) == 20
+    # A 64-bit kernel of these processors can run 32-bit programs.
+    return is_elf and machines[0] != machines[1] and machines not in _COMPATIBLE
+
+
 def _first_line(done: subprocess.CompletedProcess[bytes] | None) -> str:
     lines = done.stderr.decode(errors="backslashreplace").split("\n") if done else [""]
     return lines[0].strip() if done and done.returncode else ""
@@ -206,12 +244,14 @@ def closed_directory(path: str, may_search: Callable[[str], bool | None]) -> str
 
 
 def open_paths(path: str) -> tuple[str, ...]:
-    """Check a file and its parent directories, and return the paths that are world-writable.
+    """Check a file, its parent directories and their targets. Return the world-writable paths.
 
     In a directory with the sticky bit, a user cannot replace another user's file.
     """
     found = []
-    for each in [path, *directories(path)]:
+    real = os.path.realpath(path)
+    paths = [path, *directories(path), real, *directories(real)]
+    for each in dict.fromkeys(paths):
         try:
             mode = Path(each).stat().st_mode
         except OSError:

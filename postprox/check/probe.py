@@ -19,13 +19,15 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from . import access, machine, sandbox, tables
+from . import access, machine, sandbox, shell_command, tables
 from .facts import UNLIMITED, ProgramFacts, ProxyFacts, SpoolFacts
 from .postconf import Configuration, UnreadableError, parse
 from .routes import Proxy, target_endpoint, upstream
+from .shell_command import Target
 from .unit import SocketUnit, Unit, parse_socket
 from .unit import parse as parse_unit
 
@@ -284,6 +286,8 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
     program, unchecked, command_error = None, "", ""
     if proxy.options is not None and proxy.options.command is not None:
         search = SPAWN_PATH if proxy.service else SYSTEMD_PATH
+        if proxy.unit:
+            search = proxy.unit.environment.get("PATH", search)
         command_error = machine.shell_error(proxy.options.command)
         program, unchecked = _filter(proxy.options.command, user, search)
     is_dynamic = proxy.unit is not None and proxy.unit.dynamic_user
@@ -294,7 +298,7 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
         filter_unchecked=unchecked,
         command_error=command_error,
         upstream_missing=_upstream_missing(configuration, proxy),
-        spool=_spool(proxy),
+        spool=_spool(configuration, proxy),
         missing_paths=tuple(_missing_paths(proxy.unit)) if proxy.unit else (),
         closed_working_directory=_closed_working_directory(proxy),
         missing_programs=tuple(_missing_programs(proxy.unit)) if proxy.unit else (),
@@ -407,14 +411,32 @@ def _ask_as(account: pwd.struct_passwd, right: int, path: str) -> bool | None:
 
 
 def _filter(command: str, user: str, search: str) -> tuple[ProgramFacts | None, str]:
-    """Return the first program in a shell command, or the reason why it is unknown."""
-    first = re.match(r"\s*([\w./+@%:,-]+)(?=\s|$)", command)
-    path = _found_by_shell(first[1], search) if first else ""
-    if not path.startswith("/"):
+    """Return the filter in a shell command, or the reason why it is unknown.
+
+    If the command runs several programs, the result is the first one that does not exist, or else
+    the first one.
+    """
+    found: list[ProgramFacts] = []
+    for target in shell_command.targets(command):
+        path = _found_by_shell(target.program, search)
+        if path.startswith("/"):
+            found.append(_script_of(target, path, user, search))
+        elif not found:
+            break
+    if not found:
         return None, (
             f"the filter, because the first word of its command is not a program ({command})"
         )
-    return _program(path, user, search), ""
+    return next((each for each in found if not each.exists), found[0]), ""
+
+
+def _script_of(target: Target, path: str, user: str, search: str) -> ProgramFacts:
+    """Return the facts about a program, or about the script that the program reads."""
+    seen = _program(path, user, search)
+    if not target.script or not seen.executable:
+        return seen
+    script = _program(target.script, user, search, interpreter=path)
+    return replace(script, executable=script.readable) if script.exists else script
 
 
 def _found_by_shell(word: str, search: str) -> str:
@@ -426,7 +448,8 @@ def _found_by_shell(word: str, search: str) -> str:
     return found.stdout.strip() or f"{search.rpartition(':')[2]}/{word}"
 
 
-def _program(path: str, user: str, search: str) -> ProgramFacts:
+def _program(path: str, user: str, search: str, interpreter: str = "") -> ProgramFacts:
+    """Return the facts about a program, or about a script that `interpreter` reads."""
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:
@@ -435,7 +458,8 @@ def _program(path: str, user: str, search: str) -> ProgramFacts:
         return ProgramFacts(path, exists=True, closed_directory=_closed(path, user))
     is_file = stat.S_ISREG(mode)
     script = _script(path) if is_file else b""
-    interpreter = _interpreter(script, search)
+    arguments = "" if interpreter else machine.joined_arguments(script)
+    interpreter = interpreter or _interpreter(script, search)
     has_crlf = machine.has_crlf(interpreter, script)
     executable = _may(user, os.X_OK, path) if is_file else False
     return ProgramFacts(
@@ -449,7 +473,12 @@ def _program(path: str, user: str, search: str) -> ProgramFacts:
         open_paths=machine.open_paths(path),
         interpreter=interpreter,
         interpreter_executable=_may(user, os.X_OK, interpreter) if interpreter else True,
-        has_mark=script.startswith(codecs.BOM_UTF8),
+        has_mark=script.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+        is_utf16=script.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+        is_blank=is_file and machine.is_blank(path, script, interpreter),
+        is_foreign=is_file and machine.is_foreign(path),
+        is_displaced=script[:1].isspace() and script.lstrip().startswith(b"#!"),
+        joined_arguments=arguments,
         has_crlf=has_crlf,
         syntax_error="" if has_crlf else machine.syntax_error(interpreter, script),
     )
@@ -508,10 +537,12 @@ def _upstream_missing(configuration: Configuration, proxy: Proxy) -> bool:
     return False
 
 
-def _spool(proxy: Proxy) -> SpoolFacts | None:
+def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
     if proxy.options is None:
         return None
     directory = Path(proxy.options.directory)
+    if proxy.service:  # spawn(8) runs in the queue directory
+        directory = Path(configuration.parameter("queue_directory"), directory)
     if proxy.unit and sandbox.is_made_by_systemd(proxy.unit, str(directory)):
         return None
     try:
@@ -524,6 +555,9 @@ def _spool(proxy: Proxy) -> SpoolFacts | None:
         exists=stat.S_ISDIR(status.st_mode),
         writable=writable,
         mode=stat.S_IMODE(status.st_mode),
+        is_file=not stat.S_ISDIR(status.st_mode),
+        is_link=directory.is_symlink(),
+        is_read_only=bool(system.f_flag & os.ST_RDONLY),
         free=system.f_bavail * system.f_frsize,
         # A file system without an inode limit, such as btrfs, reports 0 inodes in total.
         free_files=system.f_favail if system.f_files else UNLIMITED,

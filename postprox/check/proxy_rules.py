@@ -94,11 +94,11 @@ def braces(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             "braces",
             proxy.where,
             f"the braces around {found[1]} in -c are part of the command; the filter cannot run",
-            (_set_filter(proxy, wanted, found[1]),),
+            (set_filter(proxy, wanted, found[1]),),
         )
 
 
-def _set_filter(proxy: Proxy, wanted: Options, command: str) -> Edit:
+def set_filter(proxy: Proxy, wanted: Options, command: str) -> Edit:
     """Replace the filter command, however -c is spelled."""
     old = wanted.command or ""
     return fixes.set_arguments(
@@ -254,6 +254,14 @@ def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
         problem, edit = f"the unit hides {name} ({setting})", fixes.set_directory(proxy, directory)
     elif seen is None:
         return
+    elif seen.is_file:
+        problem = f"{name}, is not a directory"
+        edit = fixes.run(f"ls -ld {shlex.quote(wanted.directory)}")
+    elif seen.is_read_only:
+        problem = f"{name}, is on a file system that is mounted read-only"
+        edit = fixes.run(
+            f'mount -o remount,rw "$(findmnt -n -o TARGET -T {shlex.quote(wanted.directory)})"'
+        )
     elif not seen.exists or (seen.writable is False and not seen.closed_directory):
         problem = "" if seen.exists else f"{name}, does not exist"
         problem = problem or f"user {proxy.user} cannot write to {name}"
@@ -301,7 +309,13 @@ def spool_open(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
     if seen is None or not seen.exists or not seen.mode & _OTHERS:
         return
     edits: tuple[Edit, ...] = (fixes.run(f"chmod 0700 {shlex.quote(wanted.directory)}"),)
-    if seen.mode & _STICKY:
+    if seen.mode & _STICKY and seen.is_link:
+        # install(1) follows a link and would close the shared directory, such as /tmp.
+        edits = (
+            fixes.run("test ! -L {0} || rm {0}".format(shlex.quote(wanted.directory))),
+            fixes.make_spool(proxy.user, wanted.directory),
+        )
+    elif seen.mode & _STICKY:
         edits = (fixes.make_spool(proxy.user, _OWN_SPOOL), fixes.set_directory(proxy, _OWN_SPOOL))
         if proxy.unit and sandbox.protecting_setting(proxy.unit, _OWN_SPOOL):
             edits = (*edits, fixes.add_path(proxy.unit, "ReadWritePaths", _OWN_SPOOL))

@@ -108,6 +108,8 @@ def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield from unit_rules.groups(proxy, facts)
     yield from proxy_rules.program(proxy, facts)
     yield from filter_rules.no_filter(proxy, wanted)
+    yield from filter_rules.exit_status(proxy, wanted)
+    yield from filter_rules.quotes(proxy, wanted)
     yield from filter_rules.command_syntax(proxy, wanted, facts)
     yield from filter_rules.filter_command(proxy, wanted, facts)
     yield from filter_rules.filter_open(proxy, facts)

@@ -751,7 +751,7 @@ def test_filter_syntax_error_is_reported(
     "case",
     [
         ("f.py", "import os\n", "#!/usr/bin/env python3"),
-        ("f", "#!/usr/bin/env python3 -u\n", "#!/usr/bin/env -S python3 -u"),
+        ("f", "#!/usr/bin/env python3 -u\nimport os\n", "#!/usr/bin/env -S python3 -u"),
     ],
 )
 def test_remedy_corrects_filter_shebang(

@@ -1,0 +1,137 @@
+"""Splits the shell command of `-c` into its simple commands.
+
+Rule: the functions depend only on the text and evaluate nothing. A command with expansions or
+substitutions is split as far as its words are known.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Commands that succeed without reading the message.
+_ALWAYS = ("true", ":", "exit", "exit 0", "/bin/true", "/usr/bin/true")
+#: Programs that end with status 0 at the end of a pipe.
+_SINKS = ("cat", "head", "logger", "sed", "sort", "systemd-cat", "tail", "tee")
+#: Programs that run another program, each with its options that take a value, and the number of
+#: words before the other program.
+_WRAPPERS = {
+    "command": ("", 0),
+    "env": ("uCS", 0),
+    "exec": ("a", 0),
+    "ionice": ("cnt", 0),
+    "nice": ("n", 0),
+    "nohup": ("", 0),
+    "setsid": ("", 0),
+    "timeout": ("ks", 1),
+}
+#: Programs that run a script, each with its options that take a program text or a value.
+INTERPRETERS = {
+    **dict.fromkeys(("sh", "dash", "bash", "ksh", "mksh", "zsh"), "c"),
+    **dict.fromkeys(("python", "python3"), "cmWX"),
+    "perl": "eEIMm",
+    "ruby": "eIr",
+}
+_OPERATORS = re.compile(r"[;&|()\n]+")
+_WORD = re.compile(r"[\w./+@%:,-]+")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.ASCII | re.DOTALL)
+TYPOGRAPHIC = "\u2018\u2019\u201c\u201d"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A program that a command runs, and the script that this program reads."""
+
+    program: str
+    script: str = ""
+
+
+def _tokens(command: str) -> list[str] | None:
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=";&|()<>")
+    lexer.whitespace_split = True
+    try:
+        return list(lexer)
+    except ValueError:
+        return None
+
+
+def does_nothing(command: str) -> bool:
+    """Return whether the command always succeeds, so that all mail passes."""
+    tokens = _tokens(command)
+    return tokens is not None and (not tokens or " ".join(tokens).rstrip("; ") in _ALWAYS)
+
+
+def without_lost_status(command: str) -> str:
+    """Remove the end of a command that hides the filter's exit status.
+
+    The result is the same command if its end does not hide the status.
+    """
+    sinks = "|".join(_SINKS)
+    for pattern in (
+        r"\s*(?<![&>])&\s*$",
+        r"\s*(\|\||;)\s*(true|:|exit\s+0)\s*;?\s*$",
+        rf"\s*(?<!\|)\|&?\s*(/\S*/)?({sinks})(\s[^|;&]*)?$",
+    ):
+        found = re.search(pattern, command)
+        if found and found.start() and _is_bare(command, found.start()):
+            return command[: found.start()]
+    return command
+
+
+def _is_bare(command: str, position: int) -> bool:
+    """Return whether a position in a command is outside quotes and comments."""
+    return _tokens(command[:position]) is not None
+
+
+def targets(command: str) -> list[Target]:
+    """Return the programs that the command runs, as far as they are known.
+
+    The first item is missing if the first word is unknown.
+    """
+    found: list[Target] = []
+    words: list[str] = []
+    for token in [*(_tokens(command) or []), ";"]:
+        if not _OPERATORS.fullmatch(token):
+            words.append(token)
+        elif words:
+            target = _target(words)
+            if target is None and not found:
+                return []
+            found += [target] if target else []
+            words = []
+    return found
+
+
+def _target(words: Sequence[str]) -> Target | None:
+    """Return the program of a simple command, or None if it is unknown."""
+    left = list(words)
+    while left and _ASSIGNMENT.fullmatch(left[0]):
+        left.pop(0)
+    if not left or not _WORD.fullmatch(left[0]):
+        return None
+    name = left[0].rpartition("/")[2]
+    if name in _WRAPPERS:
+        with_value, count = _WRAPPERS[name]
+        rest = _without_options(left[1:], with_value)[count:]
+        return _target(rest) if rest else None
+    texts = INTERPRETERS.get(name.rstrip("0123456789.") if name.startswith("python") else name)
+    if texts is not None:
+        rest = left[1:]
+        if not any(re.match(f"-[^-]*[{texts}]", word) for word in rest):
+            rest = _without_options(rest, "")
+            if rest and rest[0].startswith("/") and _WORD.fullmatch(rest[0]):
+                return Target(left[0], rest[0])
+    return Target(left[0])
+
+
+def _without_options(words: Sequence[str], with_value: str) -> list[str]:
+    left = list(words)
+    while left and left[0].startswith("-") and left[0] != "-":
+        option = left.pop(0)
+        if option == "--":
+            break
+        if len(option) == 2 and option[1] in with_value and left:
+            left.pop(0)
+    return left
