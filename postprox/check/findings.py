@@ -68,6 +68,8 @@ LEVELS = {
     "time-limit": DANGER,
     "process-limit": WARNING,
     "number": DANGER,
+    "value": DANGER,
+    "arguments": DANGER,
     "columns": DANGER,
     "lmtp": DANGER,
     "postfix-stopped": DANGER,

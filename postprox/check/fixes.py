@@ -112,6 +112,31 @@ def set_own(service: Service, name: str, value: str) -> Edit:
     return Edit(Own(service, name), lambda _: value)
 
 
+def change_main(name: str, change: Callable[[str], str]) -> Edit:
+    """Change a parameter in main.cf."""
+    return Edit(Main(name), change)
+
+
+def change_own(service: Service, name: str, change: Callable[[str], str]) -> Edit:
+    """Change a parameter for one service in master.cf."""
+    return Edit(Own(service, name), change)
+
+
+def set_words(service: Service, words: Sequence[str]) -> Edit:
+    """Set the command of a service in master.cf."""
+    return _set_command(service, lambda _: list(words))
+
+
+def remove_listen(proxy: Proxy) -> Edit:
+    """Remove the options of a server from a proxy's arguments."""
+    only = ("--foreground",)
+
+    def change(words: Sequence[str]) -> list[str]:
+        return [word for word in _with_address(list(words), "")[2:] if word not in only]
+
+    return set_arguments(proxy, change)
+
+
 def raise_own(service: Service, name: str, seconds: float) -> Edit:
     """Raise a service's time limit to this value, unless the limit is already longer."""
 

@@ -69,6 +69,9 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     is_corrected = bool(faults or setup.lost_routes())
     if endpoint is None or has_way or is_corrected:
         return
+    lost = [route for route in routes(setup.configuration) if setup.proxy_at(route) is None]
+    if any(route.endpoint.port == endpoint.port for route in lost):
+        return  # a host name in a route may be the name of this machine
     if any(map(setup.routes_to, setup.proxies)):
         yield Fault(
             "unused",

@@ -26,7 +26,17 @@ _OWN_SPOOL = "/var/spool/postprox"
 
 def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report an invalid command line."""
-    if corrected := _with_quoted_filter(proxy):
+    misplaced = [word for word in proxy.words if word.startswith("user=")]
+    if proxy.service and misplaced and not proxy.user:
+        name = misplaced[0].removeprefix("user=").partition(":")[0]
+        yield Fault(
+            "user",
+            proxy.where,
+            f"user={name} must precede argv=; the proxy cannot start, so all mail is deferred "
+            "(451)",
+            (fixes.set_user(proxy.service, name),),
+        )
+    elif corrected := _with_quoted_filter(proxy):
         place = "braces" if proxy.service else "quotes"
         yield Fault(
             "braces",

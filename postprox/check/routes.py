@@ -225,7 +225,7 @@ def spawned_proxies(configuration: Configuration) -> Iterator[Proxy]:
     for service in configuration.services:
         if service.program != "spawn":
             continue
-        account, words = _spawned_command(service.words)
+        account, words = spawned_command(service.words)
         user, _, group = account.partition(":")
         if is_proxy(words):
             wanted, error = _parsed(words)
@@ -242,7 +242,7 @@ def spawned_proxies(configuration: Configuration) -> Iterator[Proxy]:
             )
 
 
-def _spawned_command(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+def spawned_command(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """Return `user` or `user:group`, and the command of a spawn(8) service."""
     user = ""
     for index, word in enumerate(words):

@@ -19,6 +19,7 @@ from . import (
     postfix_rules,
     proxy_rules,
     running_rules,
+    service_rules,
     unit_rules,
 )
 from .findings import DANGER, LEVELS, Fault, Finding
@@ -28,10 +29,10 @@ from .setup import Setup
 
 def judge(setup: Setup) -> list[Finding]:
     """Return a finding for each problem."""
-    indented = list(master_rules.indented(setup.configuration))
-    if indented:
-        # All other findings would only be consequences of these problems.
-        return fixes.plan(setup.configuration, indented)
+    for faults_first in (master_rules.indented, service_rules.misread):
+        if faults := list(faults_first(setup.configuration)):
+            # All other findings could be consequences of these problems.
+            return fixes.plan(setup.configuration, faults)
     faults = [*_configuration_faults(setup)]
     for proxy in setup.proxies:
         own = list(_proxy_faults(setup, proxy))
@@ -44,6 +45,8 @@ def judge(setup: Setup) -> list[Finding]:
 
 def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from parameters.numbers(setup.configuration)
+    yield from service_rules.items(setup.configuration)
+    yield from service_rules.networks(setup.configuration)
     yield from master_rules.defined_twice(setup)
     yield from master_rules.port_twice(setup)
     yield from master_rules.missing_transport(setup)
@@ -69,6 +72,7 @@ def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     yield from master_rules.foreign_port(setup, proxy)
     yield from master_rules.open_relay(setup, proxy)
     yield from proxy_rules.columns(proxy)
+    yield from service_rules.spawned_server(proxy)
     yield from unit_rules.exec_start(proxy)
     yield from unit_rules.settings(proxy)
     yield from unit_rules.families(proxy)
@@ -131,6 +135,8 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
     yield from postfix_rules.protocol(setup, proxy)
     yield from postfix_rules.fronts_limit(setup, proxy)
     yield from postfix_rules.lmtp(setup, proxy)
+    yield from service_rules.wrong_transport(setup, proxy)
+    yield from service_rules.deferred(setup, proxy)
     yield from postfix_rules.transports_limit(setup, proxy)
     yield from postfix_rules.xforward_unsent(setup, proxy)
     yield from postfix_rules.starttls_before(setup, proxy)
@@ -152,6 +158,9 @@ def unchecked(setup: Setup) -> Iterator[str]:
     """List the items that could not be checked."""
     if list(master_rules.indented(setup.configuration)):
         yield "everything else, until the lines that begin with whitespace are corrected"
+        return
+    if list(service_rules.misread(setup.configuration)):
+        yield "everything else, until the arguments in master.cf are corrected"
         return
     places = [
         route.endpoint

@@ -288,6 +288,45 @@ WRONG = [
         main=added(f"{KEYWORDS} = xforward\n"),
         master=without(f"{KEYWORDS} "),
     ),
+    # Words that a Postfix program refuses.
+    Wrong("value", 2, BEFORE, main=replaced("= speed_adjust", "= speed_adjust # fast")),
+    Wrong("value", 2, BEFORE, master=replaced("mynetworks=127.0.0.0/8", "mynetworks=127.0.0.1/8")),
+    Wrong("value", 2, AFTER, master=replaced("=127.0.0.0/8", "=127.0.0.0/33", 1)),
+    Wrong("value", 2, AFTER, main=added("mynetworks = 10.0.0.0/8, [::1]/64\n")),
+    Wrong("arguments", 2, BEFORE, master=replaced("syslog_name=", "syslog_name= # filtered ", 1)),
+    Wrong("arguments", 2, BEFORE, master=replaced("-o syslog_name=", "- o syslog_name=")),
+    Wrong("arguments", 2, BEFORE, master=replaced("-o mynetworks=", "-o mynetworks =")),
+    Wrong(
+        "arguments",
+        2,
+        AFTER,
+        master=replaced("scan unix - - n - 20 smtp", "scan unix - - n - 20 smtp #"),
+    ),
+    Wrong("arguments", 2, BEFORE, master=replaced("argv=/usr", "/usr")),
+    Wrong("arguments", 2, BEFORE, master=replaced("20 spawn", "20 pipe flags=Rq")),
+    Wrong("arguments", 2, AFTER, master=replaced("20 spawn", "20 spawn flags=Rq")),
+    Wrong("background", 2, BEFORE, master=replaced("--strict", "-l 10025 --foreground --strict")),
+    Wrong(
+        "user",
+        2,
+        BEFORE,
+        master=lambda text: text.replace("user=postprox argv", "argv").replace(
+            "mail-filter 127", "mail-filter user=postprox 127"
+        ),
+    ),
+    # Transports that do not deliver to the proxy.
+    Wrong("transport", 2, AFTER, master=replaced("- 20 smtp\n", "- 20 discard\n")),
+    Wrong("inherited", 2, AFTER, main=added("defer_transports = hold, scan\n")),
+    Wrong("inherited-risk", 1, AFTER, main=added("scan_destination_rate_delay = 60s\n")),
+    Wrong("inherited-risk", 1, AFTER, main=added("default_transport_rate_delay = 1s\n")),
+    # Filter commands that pass all mail.
+    Wrong(
+        "exit-status",
+        2,
+        BEFORE,
+        master=replaced("-c /usr/local/bin/mail-filter", "-c {/usr/local/bin/mail-filter || true}"),
+    ),
+    Wrong("no-filter", 2, AFTER, master=replaced("-c /usr/local/bin/mail-filter", "-c true")),
     # Mistakes in pasted text.
     Wrong("indented", 2, BEFORE, main=lambda text: textwrap.indent(text, "    ")),
     Wrong("indented", 2, AFTER, main=lambda text: textwrap.indent(text, "\t")),

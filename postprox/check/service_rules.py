@@ -1,0 +1,286 @@
+"""Problems with words that a Postfix program refuses: arguments, list items and network patterns.
+
+Rule: each finding has one pure function. A program that refuses a word does not run.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Sequence
+
+from . import fixes
+from .findings import Fault
+from .fixes import Edit
+from .postconf import Configuration, Service
+from .routes import Proxy, is_proxy, spawned_command
+from .setup import Setup
+
+#: The items that Postfix accepts in list parameters.
+_ITEMS = {
+    "smtpd_proxy_options": ("speed_adjust",),
+    "receive_override_options": (
+        *("no_address_mappings", "no_header_body_checks", "no_milters"),
+        "no_unknown_recipient_checks",
+    ),
+}
+#: Parameters that contain network patterns.
+_NETWORKS = (
+    "mynetworks",
+    "smtpd_authorized_xforward_hosts",
+    "smtpd_client_event_limit_exceptions",
+)
+#: The size of the largest network on the Internet that a remedy permits.
+_STRANGERS = 256
+#: The Postfix programs whose arguments are checked.
+_PROGRAMS = ("smtpd", "smtp", "lmtp", "qmqpd", "pickup", "cleanup")
+
+
+def items(configuration: Configuration) -> Iterator[Fault]:
+    """Report items that smtpd(8) does not accept."""
+    for service, name, value in _values(configuration, tuple(_ITEMS)):
+        given = [item for item in re.split(r"[,\s]+", value) if item]
+        wrong = [item for item in given if item.lower() not in _ITEMS[name]]
+        if wrong:
+            edit = _corrected(configuration, service, name, wrong)
+            yield _refused(service, f"{name} = {value!r}: unknown item {wrong[0]!r}", edit)
+
+
+def _corrected(
+    configuration: Configuration, service: Service | None, name: str, wrong: Sequence[str]
+) -> Edit:
+    """Replace each unknown item by the most similar known item, or remove it."""
+
+    def change(old: str) -> str:
+        given = [item for item in re.split(r"[,\s]+", old) if item]
+        new = [_nearest(item, _ITEMS[name]) if item in wrong else item for item in given]
+        return ",".join(dict.fromkeys(filter(None, new)))
+
+    if service is None:
+        return fixes.change_main(name, change)
+    return fixes.change_own(service, name, change)
+
+
+def _nearest(item: str, known: Sequence[str]) -> str:
+    """Return the known item that has the same letters at its start, or ""."""
+
+    def letters(text: str) -> str:
+        return re.sub("[^a-z]", "", text.lower())
+
+    own = letters(item)
+    similar = [each for each in known if own and letters(each).startswith(own)]
+    similar += [each for each in known if own.startswith(letters(each))]
+    return similar[0] if similar else ""
+
+
+def networks(configuration: Configuration) -> Iterator[Fault]:
+    """Report network patterns that Postfix does not accept."""
+    for service, name, value in _values(configuration, _NETWORKS):
+        for item in filter(None, re.split(r"[,\s]+", value)):
+            text = item.lstrip("!")
+            problem = _network_problem(text)
+            if problem:
+                new = _network(text)
+                new = f"!{new}" if new and item.startswith("!") else new
+
+                def change(old: str, item: str = item, new: str = new) -> str:
+                    kept = [new if each == item else each for each in re.split(r"[,\s]+", old)]
+                    return ",".join(filter(None, kept))
+
+                edit = (
+                    fixes.change_own(service, name, change)
+                    if service
+                    else fixes.change_main(name, change)
+                )
+                yield _refused(service, f"{name} contains {item!r}: {problem}", edit)
+
+
+def _network_problem(text: str) -> str:
+    found = re.fullmatch(r"\[?([0-9a-fA-F:.]+)\]?/([0-9]+)", text)
+    if not found or not re.search("[.:]", found[1]):
+        return ""
+    try:
+        ipaddress.ip_network(f"{found[1]}/{found[2]}")
+    except ValueError as error:
+        if "host bits" in str(error):
+            return "the address has bits outside the network"
+        return "it is not a network"
+    return ""
+
+
+def _network(text: str) -> str:
+    """Return the network that was probably intended, or "" if it is unknown.
+
+    The result is a single address if the network would contain addresses of many strangers.
+    """
+    try:
+        network = ipaddress.ip_network(re.sub(r"[][]", "", text), strict=False)
+    except ValueError:
+        return "127.0.0.0/8" if text.startswith("127.") else ""
+    if not network.is_private and network.num_addresses > _STRANGERS:
+        network = ipaddress.ip_network(re.sub(r"[][]|/.*", "", text))
+    address = network.network_address
+    return f"[{address}]/{network.prefixlen}" if network.version == 6 else str(network)
+
+
+def _values(
+    configuration: Configuration, names: Sequence[str]
+) -> Iterator[tuple[Service | None, str, str]]:
+    """Yield each value of the parameters in main.cf and in the smtpd(8) services."""
+    for name in names:
+        if name in configuration.main:
+            yield None, name, configuration.main[name]
+        for service in configuration.services:
+            if service.program == "smtpd" and name in service.own:
+                yield service, name, service.own[name]
+
+
+def _refused(service: Service | None, problem: str, edit: Edit) -> Fault:
+    where = f"master.cf, {service.label}" if service else "main.cf"
+    return Fault("value", where, f"{problem}; smtpd(8) refuses mail (451 or 421)", (edit,))
+
+
+def misread(configuration: Configuration) -> Iterator[Fault]:
+    """Report entries in master.cf that postconf(1) and Postfix cannot read as intended."""
+    yield from arguments(configuration)
+    yield from not_spawned(configuration)
+
+
+def arguments(configuration: Configuration) -> Iterator[Fault]:
+    """Report arguments with which a service cannot start, such as a comment."""
+    for service in configuration.services:
+        if service.program in _PROGRAMS:
+            kept, wrong = _sorted(service.words)
+        elif service.program == "spawn":
+            kept, wrong = _sorted_spawn(service.words)
+        else:
+            continue
+        if wrong:
+            yield Fault(
+                "arguments",
+                f"master.cf, {service.label}",
+                f"{service.program}(8) does not accept {wrong!r}, so the service does not run",
+                (fixes.set_words(service, kept),),
+            )
+
+
+def _sorted(words: Sequence[str]) -> tuple[list[str], str]:
+    """Return the accepted words, with `-o name =value` joined, and the first wrong word."""
+    kept, wrong = [words[0]], ""
+    left = list(words[1:])
+    while left:
+        word = left.pop(0)
+        if word == "-" and left[:1] == ["o"]:
+            word, wrong = "-o", wrong or "- o"
+            left.pop(0)
+        if word == "-o" and left:
+            name = left.pop(0)
+            if "=" not in name and left and left[0].startswith("="):
+                wrong = wrong or f"{name} {left[0]}"
+                name += left.pop(0)
+                if name.endswith("=") and left and not left[0].startswith(("-", "#")):
+                    name += left.pop(0)
+            if "=" in name:
+                kept += [word, name]
+            else:
+                wrong = wrong or f"-o {name}"
+        elif word.startswith("-") and word != "-":
+            kept.append(word)
+        else:
+            wrong = wrong or word
+    return kept, wrong
+
+
+def _sorted_spawn(words: Sequence[str]) -> tuple[list[str], str]:
+    """Return the accepted words of a spawn(8) service, and the first attribute that it refuses."""
+    start = next((i for i, word in enumerate(words) if word.startswith("argv=")), None)
+    if start is None:
+        return list(words), ""
+    kept, wrong = [words[0]], ""
+    left = list(words[1:start])
+    while left:
+        word = left.pop(0)
+        if word == "-o" and left:
+            kept += [word, left.pop(0)]
+        elif word.startswith(("-", "user=")):
+            kept.append(word)
+        elif word == "user" and len(left) > 1 and left.pop(0) == "=":
+            wrong = wrong or "user ="
+            kept.append(f"user={left.pop(0)}")
+        else:
+            wrong = wrong or word
+    return [*kept, *words[start:]], wrong
+
+
+def not_spawned(configuration: Configuration) -> Iterator[Fault]:
+    """Report a service that contains the proxy's command line but does not run it."""
+    for service in configuration.services:
+        names = [word.removeprefix("argv=") for word in service.words]
+        places = [i for i, name in enumerate(names) if name.rpartition("/")[2] == "postprox"]
+        is_spawned = service.program == "spawn" and is_proxy(spawned_command(service.words)[1])
+        if not places or is_spawned:
+            continue
+        users = [word for word in service.words[: places[0]] if word.startswith("user=")]
+        words = [*users[:1], f"argv={names[places[0]]}", *service.words[places[0] + 1 :]]
+        missing = "spawn" if service.program != "spawn" else "argv="
+        yield Fault(
+            "arguments",
+            f"master.cf, {service.label}",
+            f"the entry has no {missing} for the proxy's command line, so the proxy does not run; "
+            "all mail is deferred (451)",
+            (fixes.set_words(service, ["spawn", *words]),),
+        )
+
+
+def spawned_server(proxy: Proxy) -> Iterator[Fault]:
+    """Report a spawned proxy that starts a server instead of serving its connection."""
+    if proxy.service and proxy.options and proxy.options.listen:
+        yield Fault(
+            "background",
+            proxy.where,
+            "-l starts a server for each connection, and no connection gets a greeting; all mail "
+            "is deferred (451)",
+            (fixes.remove_listen(proxy),),
+        )
+
+
+def wrong_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    """Report a transport to the proxy whose program does not use SMTP."""
+    for transport in setup.transports_to(proxy):
+        if transport.program not in ("smtp", "lmtp"):
+            effect = "is lost" if transport.program == "discard" else "does not reach the filter"
+            yield Fault(
+                "transport",
+                proxy.where,
+                f"{transport.label} uses {transport.program}(8) instead of smtp(8); mail {effect}",
+                (fixes.set_program(transport, "smtp"),),
+            )
+
+
+def deferred(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    """Report settings of the queue manager that stop or slow down a transport to the proxy."""
+    configuration = setup.configuration
+    stopped = [t for t in re.split(r"[,\s]+", configuration.parameter("defer_transports")) if t]
+    for transport in setup.transports_to(proxy):
+        if transport.name in stopped:
+            others = " ".join(name for name in stopped if name != transport.name)
+            yield Fault(
+                "inherited",
+                proxy.where,
+                f"defer_transports contains {transport.name}; all mail stays in the queue",
+                (fixes.set_main("defer_transports", others),),
+            )
+        for kind in ("destination", "transport"):
+            for prefix in (transport.name, "default"):
+                name = f"{prefix}_{kind}_rate_delay"
+                if configuration.parameter(name).strip() not in ("", "0", "0s"):
+                    yield Fault(
+                        "inherited-risk",
+                        proxy.where,
+                        f"{name} = {configuration.parameter(name)}: {transport.label} waits after "
+                        "each message; mail is delayed",
+                        (fixes.set_main(f"{transport.name}_{kind}_rate_delay", "0s"),),
+                    )
+                    break
+                if name in configuration.main:
+                    break

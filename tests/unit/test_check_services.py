@@ -1,0 +1,130 @@
+"""postprox-check: words in main.cf and master.cf that a Postfix program refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.checking import FRONT, MAIN, PROXY, found, names
+
+QUIET = names(found())
+SCAN = "scan unix - - n - 20 smtp\n"
+AFTER = "smtpd_proxy_filter =\ncontent_filter = scan:[127.0.0.1]:10025\n"
+FRONT_AFTER = f"{FRONT}{PROXY}{SCAN}"
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("smtpd_proxy_options = speedadjust", "smtpd_proxy_options=speed_adjust"),
+        ("smtpd_proxy_options = fast, speed_adjust", "smtpd_proxy_options=speed_adjust"),
+        ("receive_override_options = no_milter", "receive_override_options=no_milters"),
+        ("mynetworks = 10.0.0.1/8 [::1]/128", "'mynetworks=10.0.0.0/8,[::1]/128'"),
+        ("mynetworks = !127.0.0.0/33", "'mynetworks=!127.0.0.0/8'"),
+        ("mynetworks = 10.0.0.0/33", "mynetworks="),
+        ("mynetworks = 9.9.9.9/2", "mynetworks=9.9.9.9/32"),
+        ("mynetworks = 9.9.9.9/28", "mynetworks=9.9.9.0/28"),
+        ("mynetworks = [::1]/64", "'mynetworks=[::1]/128'"),
+    ],
+)
+def test_word_in_main_cf_is_reported(line: str, remedy: str) -> None:
+    (finding,) = (each for each in found(f"{line}\n") if each.name == "value")
+    assert (finding.level, finding.where) == (2, "main.cf")
+    assert finding.remedy == f"postconf -e {remedy}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "smtpd_proxy_options = Speed_Adjust",
+        "smtpd_proxy_options =",
+        "receive_override_options = no_milters, no_address_mappings",
+        "mynetworks = 127.0.0.0/8 [::1]/128 [fe80::]/64 192.0.2.1 hash:/etc/postfix/networks",
+        "mynetworks = cidr:/etc/postfix/networks.cidr /etc/postfix/24/file !10.0.0.0/8 a.test/b",
+    ],
+)
+def test_accepted_word_is_not_reported(line: str) -> None:
+    assert "value" not in names(found(f"{line}\n"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wrong"),
+    [
+        ("20 smtpd", "20 smtpd # comment", "#"),
+        ("20 smtpd", "20 smtpd -o x", "-o x"),
+        ("20 smtpd", "20 smtpd -o x =", "x ="),
+        ("20 smtpd", "20 smtpd - o x=y", "- o"),
+        ("spawn user=", "spawn flags=Rq user=", "flags=Rq"),
+        ("spawn user=nobody", "spawn user = nobody", "user ="),
+        ("spawn user=", "pipe flags=Rq user=", "no spawn"),
+        ("argv=", "", "no argv="),
+    ],
+)
+def test_wrong_argument_is_reported(old: str, new: str, wrong: str) -> None:
+    master = f"{FRONT}{PROXY}"
+    assert old in master
+    (finding,) = (
+        each for each in found(master=master.replace(old, new)) if each.name == "arguments"
+    )
+    assert finding.level == 2
+    assert wrong in finding.problem
+    assert finding.remedy.startswith("postconf -F ")
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        "20 smtpd -v -o x=y",
+        "20 smtpd -o { x = y z }",
+        "20 smtpd -o smtpd_banner={a # b}",
+        "20 smtpd -D",
+    ],
+)
+def test_accepted_argument_is_not_reported(new: str) -> None:
+    assert names(found(master=f"{FRONT}{PROXY}".replace("20 smtpd", new))) == QUIET
+
+
+def test_remedy_joins_spaces_around_user() -> None:
+    master = f"{FRONT}{PROXY}".replace("user=nobody", "user = nobody")
+    (finding,) = (each for each in found(master=master) if each.name == "arguments")
+    assert " user=nobody argv=" in finding.remedy.replace("user=postprox", "user=nobody")
+    assert "user = " not in finding.remedy
+
+
+def test_server_in_master_cf_is_reported() -> None:
+    master = f"{FRONT}{PROXY}".replace("--strict", "-l 10025 --foreground --strict")
+    (finding,) = (each for each in found(master=master) if each.name == "background")
+    assert "-l" not in finding.remedy.split()
+    assert "--foreground" not in finding.remedy
+
+
+@pytest.mark.parametrize("program", ["discard", "local", "pipe"])
+def test_transport_without_smtp_is_reported(program: str) -> None:
+    assert "transport" not in names(found(AFTER, FRONT_AFTER))
+    master = FRONT_AFTER.replace("20 smtp\n", f"20 {program}\n")
+    assert "transport" in names(found(AFTER, master))
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("defer_transports = hold scan", "inherited"),
+        ("scan_destination_rate_delay = 1m", "inherited-risk"),
+        ("default_destination_rate_delay = 1s", "inherited-risk"),
+        ("scan_transport_rate_delay = 1s", "inherited-risk"),
+        ("default_transport_rate_delay = 0s", None),
+        ("scan_destination_rate_delay = 0s\ndefault_destination_rate_delay = 5s", None),
+        ("defer_transports = scanner", None),
+    ],
+)
+def test_setting_of_queue_manager_is_reported(line: str, name: str | None) -> None:
+    new = names(found(f"{AFTER}{line}\n", FRONT_AFTER)) - names(found(AFTER, FRONT_AFTER))
+    assert new == ({name} if name else set())
+
+
+@pytest.mark.parametrize("host", ["mail.invalid", "127.0.0.l"])
+def test_proxy_at_unknown_host_name_is_not_removed(host: str) -> None:
+    other = PROXY.replace("10025", "10035")
+    main = MAIN.replace("127.0.0.1", host)
+    users = "submission inet n - n - - smtpd -o smtpd_proxy_filter=127.0.0.1:10035\n"
+    overrides = "submission/inet/smtpd_proxy_filter = 127.0.0.1:10035\n"
+    assert "unused" not in names(found(main, f"{FRONT}{PROXY}{other}{users}", overrides))
