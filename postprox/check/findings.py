@@ -27,6 +27,7 @@ LEVELS = {
     "exec-start": DANGER,
     "background": DANGER,
     "unit-setting": DANGER,
+    "unit-ignored": WARNING,
     "unit-stop": WARNING,
     "unit-restart": WARNING,
     "unit-limit": WARNING,

@@ -23,12 +23,17 @@ from .unit import SocketUnit, Unit, quoted
 DROP_IN = "zz-postprox-check.conf"
 
 
-#: Settings with a single value. systemd reports an empty value of these settings as an error.
-_SINGLE = (
-    *("Accept", "KillMode", "KillSignal", "LimitAS", "LimitCPU", "LimitFSIZE", "LimitNOFILE"),
-    *("LimitNPROC", "PrivateNetwork", "PrivateTmp", "ProtectHome", "RemainAfterExit", "Restart"),
-    *("TimeoutStopSec", "Type", "UMask"),
+#: Settings that are lists. An empty value removes the earlier items. systemd reports an empty value
+#: of most other settings as an error.
+_LISTS = re.compile(
+    r"Exec|Listen|Environment|IPAddress|RestrictA|RestrictNetwork|SocketBind|SupplementaryGroups"
+    r"|SystemCallFilter|TemporaryFileSystem|\w+Paths$|\w+Directory$"
 )
+
+
+def is_list(name: str) -> bool:
+    """Return whether a setting of a unit is a list, to which each value is added."""
+    return bool(_LISTS.match(name))
 
 
 @dataclass(frozen=True)
@@ -446,7 +451,7 @@ class Plan:
                 if place.name == "ExecStart" and isinstance(unit, Unit) and self._variables(unit):
                     continue
                 text = quoted(shlex.split(value)) if place.name == "ExecStart" else value
-                reset = [] if place.name in _SINGLE else [f"{place.name}="]
+                reset = [f"{place.name}="] if not text or is_list(place.name) else []
                 lines += [*reset, *([f"{place.name}={text}"] if text else [])]
         directory = shlex.quote(unit.drop_ins)
         yield f"mkdir -p {directory}"

@@ -28,7 +28,7 @@ from .facts import UNLIMITED, ProgramFacts, ProxyFacts, SpoolFacts
 from .postconf import Configuration, UnreadableError, parse
 from .routes import Proxy, target_endpoint, upstream
 from .shell_command import Target
-from .unit import SocketUnit, Unit, parse_socket
+from .unit import Ignored, SocketUnit, Unit, ignored_lines, parse_socket
 from .unit import parse as parse_unit
 
 #: The PATH of commands started by spawn(8), and of commands started by systemd.
@@ -203,7 +203,8 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
     own = str(path.parent)
     directories = directories or UNIT_DIRECTORIES
     places = list(directories if own in directories else [own, *directories])
-    texts = [_text(file) for file in _with_drop_ins(path, places)]
+    files_read = list(_with_drop_ins(path, places))
+    texts = [_text(file) for file in files_read]
     try:
         named = parse_unit(path.name, texts, {}).environment_files
         files = {name: _text(Path(name)) for name in named if Path(name).is_file()}
@@ -218,8 +219,23 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
     links = [link.name for place in places for link in Path(place).glob("*.[wr]*s/postprox*")]
     unit.enabled = tuple(dict.fromkeys(link for link in links if _is_of(link, path.stem)))
     unit.instances = _instances(path.name, unit.enabled)
+    unit.ignored = tuple(_ignored(path.name, files_read, places))
     unit.socket = _socket_of(unit, places)
     return unit
+
+
+#: The ends of names that suggest a misnamed drop-in, unlike those of backups.
+_SUFFIXES = ("", ".cfg", ".cnf", ".config", ".ini", ".service", ".socket", ".txt")
+
+
+def _ignored(name: str, files: Sequence[Path], places: Sequence[str]) -> Iterator[Ignored]:
+    """Yield the lines and the drop-ins that systemd ignores."""
+    for file in files:
+        yield from ignored_lines(str(file), _text(file))
+    for place in places:
+        for file in sorted(Path(place, f"{name}.d").glob("[!.]*")):
+            if file.suffix in _SUFFIXES and file.is_file():
+                yield Ignored(str(file), "", "is not read, because its name must end in .conf")
 
 
 def _with_drop_ins(path: Path, places: Sequence[str]) -> Iterator[Path]:
@@ -262,7 +278,9 @@ def _socket_of(unit: Unit, places: Sequence[str]) -> SocketUnit | None:
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return None
-    found = parse_socket(name, [_text(file) for file in _with_drop_ins(path, places)])
+    files = list(_with_drop_ins(path, places))
+    found = parse_socket(name, [_text(file) for file in files])
+    unit.ignored += tuple(_ignored(name, files, places))
     found.masked = _is_masked(paths[0])
     found.drop_ins = f"{places[0]}/{name}.d"
     found.installed = unit.installed
@@ -329,6 +347,8 @@ def _missing_paths(unit: Unit) -> Iterator[str]:
             if is_known and not is_made and not Path(path).exists():
                 yield path
 
+    yield from (path for path in unit.required if "%" not in path and not Path(path).exists())
+
 
 def _missing_programs(unit: Unit) -> Iterator[str]:
     """Yield the missing programs that must succeed before the unit starts the proxy."""
@@ -346,6 +366,8 @@ def _missing_groups(proxy: Proxy) -> Iterator[str]:
         own = "" if proxy.unit.dynamic_user else proxy.unit.setting("Group")
         names = [own, *" ".join(proxy.unit.settings.get("SupplementaryGroups", ())).split()]
     for name in filter(None, names):
+        if "#" in name:
+            return  # a comment, which is reported as such
         if not name.isdigit() and "%" not in name:
             try:
                 grp.getgrnam(name)

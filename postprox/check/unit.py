@@ -7,11 +7,21 @@ and systemd.socket(5) that affect the proxy are parsed. Parsing takes linear tim
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import environment
 from .environment import Assignments
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A line or a file that systemd ignores."""
+
+    path: str
+    #: The line, or "" for the whole file.
+    line: str
+    reason: str
 
 
 @dataclass(eq=False)
@@ -23,6 +33,8 @@ class SocketUnit:
     listen: tuple[str, ...]
     #: True if systemd starts one service for each connection.
     accept: bool = False
+    #: All settings in the [Socket] section.
+    settings: dict[str, list[str]] = field(default_factory=dict)
     #: The directory of the unit's drop-ins.
     drop_ins: str = ""
     #: True if systemd reads this unit file.
@@ -68,6 +80,10 @@ class Unit:
     instances: tuple[str, ...] = ()
     #: The instances that are started at boot, and their sockets.
     enabled: tuple[str, ...] = ()
+    #: The paths without which systemd does not start the unit (ConditionPathExists=).
+    required: tuple[str, ...] = ()
+    #: The lines and drop-ins of the unit and its socket that systemd ignores.
+    ignored: tuple[Ignored, ...] = ()
     socket: SocketUnit | None = None
 
     def setting(self, name: str, default: str = "") -> str:
@@ -84,6 +100,7 @@ class Unit:
         return [item.lstrip("-+") for item in items]
 
 
+_SECTIONS = ("Unit", "Service", "Socket", "Install")
 _TRUE = ("1", "yes", "true", "on")
 
 #: The variables that the proxy sets for the filter.
@@ -132,6 +149,13 @@ def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
         ValueError: a quote is unterminated, or the command line is too long.
     """
     unit = Unit(name, settings=_settings(texts, "Service"))
+    conditions = _settings(texts, "Unit")
+    unit.required = tuple(
+        path
+        for name in ("ConditionPathExists", "AssertPathExists")
+        for path in conditions.get(name, ())
+        if path.startswith("/")
+    )
     unit.user = unit.setting("User", "root")
     unit.dynamic_user = unit.is_set("DynamicUser")
     unit.private_tmp = unit.dynamic_user or unit.is_set("PrivateTmp")
@@ -155,7 +179,25 @@ def parse_socket(name: str, texts: Sequence[str]) -> SocketUnit:
     """Parse a socket unit and then its drop-ins."""
     settings = _settings(texts, "Socket")
     accept = (settings.get("Accept") or ["no"])[-1] in _TRUE
-    return SocketUnit(name, tuple(settings.get("ListenStream", ())), accept)
+    listen = tuple(settings.get("ListenStream", ()))
+    return SocketUnit(name, listen, accept, settings=settings)
+
+
+def ignored_lines(path: str, text: str) -> Iterator[Ignored]:
+    """Find the lines that systemd ignores because of their section or their name."""
+    section = None
+    for line in text.replace("\\\n", " ").split("\n"):
+        line = line.strip(_BLANKS)  # noqa: PLW2901
+        if not line or line.startswith(("#", ";")):
+            continue
+        if header := re.fullmatch(r"\[(.*)\]", line):
+            section = header[1]
+            if section not in _SECTIONS and not section.startswith("X-"):
+                yield Ignored(path, line, "is not a section that systemd knows")
+        elif section is None:
+            yield Ignored(path, line, "precedes the first section, such as [Service]")
+        elif section in _SECTIONS and re.match(r"[a-z]\w*\s*=", line):
+            yield Ignored(path, line, "has no name that systemd knows, because case matters")
 
 
 def _settings(texts: Sequence[str], wanted: str) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ Rule: each check is a pure function.
 from __future__ import annotations
 
 import ipaddress
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 
@@ -174,6 +175,80 @@ def working_directory(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
         "deferred (451)",
         (fixes.set_setting(unit, "WorkingDirectory", ""),),
     )
+
+
+def ignored(proxy: Proxy) -> Iterator[Fault]:
+    """Report lines and drop-ins that systemd ignores."""
+    unit = proxy.unit
+    for each in unit.ignored if unit else ():
+        path = shlex.quote(each.path)
+        name = re.sub(r"[^A-Za-z]", "", each.line).capitalize()
+        kind = "Socket" if ".socket" in each.path else "Service"
+        if not each.line:
+            command = f"mv {path} {shlex.quote(each.path.removesuffix('.conf') + '.conf')}"
+        elif each.line[1:-1].isalpha() and name.rstrip("s") in ("Unit", "Service", "Socket"):
+            command = f"sed -i 's/^ *\\[{each.line[1:-1]}\\]/[{name.rstrip('s')}]/' {path}"
+        elif "first section" in each.reason:
+            command = f"grep -q '^\\[' {path} || sed -i '1i [{kind}]' {path}"
+        else:
+            command = f"grep -n {shlex.quote(each.line)} {path}"
+        yield Fault(
+            "unit-ignored",
+            proxy.where,
+            f"systemd ignores a part of the configuration: {each.line or 'the file'} in "
+            f"{each.path} {each.reason}",
+            (fixes.run(command),),
+        )
+
+
+def comments(proxy: Proxy) -> Iterator[Fault]:
+    """Report a comment at the end of a setting, which systemd reads as a part of the value."""
+    unit = proxy.unit
+    for name, texts in unit.settings.items() if unit else ():
+        if unit is None or name.startswith(("Exec", "Environment", "Syslog")):
+            continue
+        texts = texts if fixes.is_list(name) else texts[-1:]  # noqa: PLW2901
+        if any(re.search(r"\s#", text) for text in texts):
+            is_refused = name in ("User", "Group", "SupplementaryGroups")
+            kept = " ".join(re.split(r"\s#", text)[0].strip() for text in texts)
+            effect = "does not start the service; all mail is deferred (451)"
+            yield Fault(
+                "unit-setting" if is_refused else "unit-ignored",
+                proxy.where,
+                f"{name}={texts[-1]}: a comment must have a line of its own; systemd "
+                f"{effect if is_refused else 'ignores the setting'}",
+                (fixes.set_setting(unit, name, kept),),
+            )
+
+
+def socket_settings(proxy: Proxy) -> Iterator[Fault]:
+    """Report settings of the socket with which Postfix or the proxy cannot use it."""
+    unit = proxy.unit
+    socket = unit.socket if unit else None
+    if unit is None or socket is None:
+        return
+    values = {name: texts[-1] for name, texts in socket.settings.items() if texts}
+    denied, allowed = (
+        " ".join(socket.settings.get(f"IPAddress{name}", ())).split() for name in ("Deny", "Allow")
+    )
+    service = values.get("Service", unit.name)
+    for name, is_wrong, right in (
+        ("BindToDevice", values.get("BindToDevice", "lo") not in ("", "lo"), ""),
+        ("Service", service not in (unit.name, *unit.instances), unit.name),
+        (
+            "IPAddressDeny",
+            _contains(denied, "127.0.0.1") and not _contains(allowed, "127.0.0.1"),
+            "",
+        ),
+    ):
+        if is_wrong:
+            yield Fault(
+                "unit-setting",
+                socket.name,
+                f"{name}={values[name]} of the socket: the proxy does not get the connections of "
+                "Postfix; all mail is deferred (451)",
+                (fixes.set_setting(socket, name, right),),
+            )
 
 
 def groups(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
