@@ -194,8 +194,19 @@ def unfiltered(setup: Setup) -> Iterator[Fault]:
                 f"master.cf, {service.label}",
                 "it does not send mail to a filter, so its mail passes unfiltered; if this is "
                 f"intended, set {name} to an empty value for this service",
-                (fixes.set_own(service, name, str(address)),),
+                (_filtered(setup, service, address),),
             )
+
+
+def _filtered(setup: Setup, service: Service, address: Endpoint) -> Edit:
+    """Send mail to the proxy. Use the recipe's transport for filtering after the queue, if any."""
+    for transport in setup.configuration.services:
+        is_transport = (transport.type, transport.program) == ("unix", "smtp")
+        if is_transport and transport.own.get("smtp_send_xforward_command") == "yes":
+            host = address.host.strip("[]")
+            hop = f"{transport.name}:[{host}]:{address.port}"
+            return fixes.set_main(FilterStage.AFTER_QUEUE.value, hop)
+    return fixes.set_own(service, FilterStage.BEFORE_QUEUE.value, str(address))
 
 
 def has_filter(service: Service) -> bool:

@@ -36,6 +36,15 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             "(451)",
             (fixes.set_user(proxy.service, name),),
         )
+    elif kept := _without_shell_syntax(proxy):
+        yield Fault(
+            "command-line",
+            proxy.where,
+            f"{proxy.words[len(proxy.words) - len(arguments(proxy.words)) + len(kept)]!r} has a "
+            "meaning only in a shell; the proxy rejects its command line, so all mail is deferred "
+            f"(451): {proxy.error}",
+            (fixes.set_arguments(proxy, lambda _: kept),),
+        )
     elif corrected := _with_quoted_filter(proxy):
         place = "braces" if proxy.service else "quotes"
         yield Fault(
@@ -54,6 +63,21 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         )
 
 
+def _without_shell_syntax(proxy: Proxy) -> list[str]:
+    """Return the arguments before a comment, redirection or operator of a shell, or []."""
+    words = list(arguments(proxy.words)) if is_proxy(proxy.words) else []
+    for index, word in enumerate(words):
+        if re.match(r"#|;$|&|\|$|\|\|$|[0-9&]?>", word):
+            return words[:index] if _is_accepted(words[:index]) else []
+    return []
+
+
+def _plain(words: Sequence[str]) -> list[str]:
+    """Replace dashes and spaces of a word processor."""
+    text = "\0".join(words).replace("\u00a0", "\0")
+    return re.sub("(^|\0)[\u2013\u2014]+", r"\1--", text).split("\0")
+
+
 def _corrected(setup: Setup, proxy: Proxy) -> Edit:
     """Return the smallest edit that makes the command line valid.
 
@@ -66,7 +90,9 @@ def _corrected(setup: Setup, proxy: Proxy) -> Edit:
         return fixes.add_arguments(proxy, "-l", "10025", "--foreground")
     behind = setup.place_for_filtered(proxy)
     target = behind.name if behind else "127.0.0.1:10026"
-    candidates = _without_a_part(words)
+    candidates: Iterator[list[str]] = _without_a_part(words)
+    if (plain := _plain(words)) != words and _is_accepted(plain):
+        return fixes.set_arguments(proxy, lambda _: plain)
     if proxy.error.startswith("HOST:PORT "):
         candidates = _with_target(words, target)
     accepted = next(filter(_is_accepted, candidates), None)

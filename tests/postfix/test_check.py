@@ -314,6 +314,8 @@ WRONG = [
             "mail-filter 127", "mail-filter user=postprox 127"
         ),
     ),
+    Wrong("command-line", 2, BEFORE, master=replaced("--strict", "\u2013\u2013strict")),
+    Wrong("no-way", 2, AFTER, main=replaced("content_filter =", "content_filer =")),
     # Transports that do not deliver to the proxy.
     Wrong("transport", 2, AFTER, master=replaced("- 20 smtp\n", "- 20 discard\n")),
     Wrong("inherited", 2, AFTER, main=added("defer_transports = hold, scan\n")),

@@ -260,3 +260,35 @@ def test_relative_spool_of_spawned_proxy_is_in_queue_directory(
     assert "spool" not in check(site, capsys).names()
     (queue / "spool").rmdir()
     assert "spool" in check(site, capsys).names()
+
+
+@pytest.mark.parametrize(
+    "end", [" # filter", " >> /var/log/postprox 2>&1", " 2>&1", " &", " | /bin/cat", " ; /bin/true"]
+)
+def test_shell_syntax_after_command_line_is_removed(
+    site: Site, capsys: pytest.CaptureFixture[str], end: str
+) -> None:
+    site.write(site.arguments + end)
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["command-line"])
+    assert f"{end.split(maxsplit=1)[0]!r} has a meaning only in a shell" in checked.problem
+    apply(site, checked)
+    again = check(site, capsys)
+    assert again.names() == []
+    assert again.document["proxies"][0]["command"][1:] == site.arguments.split()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("--strict", "\u2013\u2013strict"), ("--strict", "\u2014strict"), ("-t 60", "-t\u00a060")],
+)
+def test_characters_of_word_processor_are_replaced(
+    site: Site, capsys: pytest.CaptureFixture[str], old: str, new: str
+) -> None:
+    site.write(site.arguments.replace(old, new))
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["command-line"])
+    apply(site, checked)
+    again = check(site, capsys)
+    assert again.names() == []
+    assert again.document["proxies"][0]["command"][1:] == site.arguments.split()
