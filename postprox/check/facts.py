@@ -63,6 +63,8 @@ class SpoolFacts:
     is_file: bool = False
     #: True if the path is a symbolic link.
     is_link: bool = False
+    #: True if the directory contains files that no postprox has created.
+    has_foreign_files: bool = False
     #: True if the file system is mounted read-only.
     is_read_only: bool = False
     #: The number of free octets and the number of free inodes.

@@ -559,6 +559,14 @@ def _upstream_missing(configuration: Configuration, proxy: Proxy) -> bool:
     return False
 
 
+def _has_foreign_files(directory: Path) -> bool:
+    """Return whether `directory` contains files that no postprox has created."""
+    try:
+        return any(not entry.name.startswith("postprox-") for entry in directory.iterdir())
+    except OSError:
+        return False
+
+
 def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
     if proxy.options is None:
         return None
@@ -579,6 +587,7 @@ def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
         mode=stat.S_IMODE(status.st_mode),
         is_file=not stat.S_ISDIR(status.st_mode),
         is_link=directory.is_symlink(),
+        has_foreign_files=_has_foreign_files(directory),
         is_read_only=bool(system.f_flag & os.ST_RDONLY),
         free=system.f_bavail * system.f_frsize,
         # A file system without an inode limit, such as btrfs, reports 0 inodes in total.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from ..core.options import Options, UsageError, parse
 from . import fixes, sandbox
-from .facts import ProgramFacts, ProxyFacts
+from .facts import ProgramFacts, ProxyFacts, SpoolFacts
 from .findings import Fault
 from .fixes import Edit
 from .routes import FilterStage, Proxy, arguments, is_proxy
@@ -287,30 +287,51 @@ def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     name = f"{wanted.directory}, the directory for messages"
     if proxy.unit and (setting := sandbox.hiding_setting(proxy.unit, wanted.directory)):
         directory = "/tmp" if proxy.unit.private_tmp else _OWN_SPOOL  # noqa: S108
-        problem, edit = f"the unit hides {name} ({setting})", fixes.set_directory(proxy, directory)
+        problem = f"the unit hides {name} ({setting})"
+        edits: tuple[Edit, ...] = (fixes.set_directory(proxy, directory),)
     elif seen is None:
         return
     elif seen.is_file:
         problem = f"{name}, is not a directory"
-        edit = fixes.run(f"ls -ld {shlex.quote(wanted.directory)}")
+        edits = (fixes.run(f"ls -ld {shlex.quote(wanted.directory)}"),)
     elif seen.is_read_only:
         problem = f"{name}, is on a file system that is mounted read-only"
-        edit = fixes.run(
-            f'mount -o remount,rw "$(findmnt -n -o TARGET -T {shlex.quote(wanted.directory)})"'
-        )
+        mount_point = f'"$(findmnt -n -o TARGET -T {shlex.quote(wanted.directory)})"'
+        edits = (fixes.run(f"mount -o remount,rw {mount_point}"),)
     elif not seen.exists or (seen.writable is False and not seen.closed_directory):
         problem = "" if seen.exists else f"{name}, does not exist"
         problem = problem or f"user {proxy.user} cannot write to {name}"
-        edit = fixes.make_spool(proxy.user, wanted.directory)
+        edits = _private_spool(proxy, wanted, seen)
     elif seen.closed_directory:
         problem = f"user {proxy.user} cannot enter {seen.closed_directory}, which contains {name}"
-        edit = fixes.run(f"chmod a+x {shlex.quote(seen.closed_directory)}")
+        edits = (fixes.run(f"chmod a+x {shlex.quote(seen.closed_directory)}"),)
     elif proxy.unit and (setting := sandbox.protecting_setting(proxy.unit, wanted.directory)):
         problem = f"the unit cannot write to {name} ({setting})"
-        edit = fixes.add_path(proxy.unit, "ReadWritePaths", wanted.directory)
+        edits = (fixes.add_path(proxy.unit, "ReadWritePaths", wanted.directory),)
     else:
         return
-    yield Fault("spool", proxy.where, f"{problem}; all mail is deferred (452)", (edit,))
+    yield Fault("spool", proxy.where, f"{problem}; all mail is deferred (452)", edits)
+
+
+def _is_shared(wanted: Options, seen: SpoolFacts) -> bool:
+    """Return whether other programs would lose access if only the proxy could use the directory."""
+    is_used = bool(seen.mode & _STICKY) or seen.has_foreign_files
+    return is_used and (seen.is_link or wanted.directory != _OWN_SPOOL)
+
+
+def _private_spool(proxy: Proxy, wanted: Options, seen: SpoolFacts) -> tuple[Edit, ...]:
+    """Return the edits that give the proxy a directory that only its user can access."""
+    if not _is_shared(wanted, seen):
+        return (fixes.make_spool(proxy.user, wanted.directory),)
+    if seen.is_link:
+        # install(1) would follow the link and change the shared directory.
+        path = shlex.quote(wanted.directory)
+        remove = fixes.run(f"test ! -L {path} || rm {path}")
+        return remove, fixes.make_spool(proxy.user, wanted.directory)
+    create, move = fixes.make_spool(proxy.user, _OWN_SPOOL), fixes.set_directory(proxy, _OWN_SPOOL)
+    if proxy.unit and sandbox.protecting_setting(proxy.unit, _OWN_SPOOL):
+        return create, move, fixes.add_path(proxy.unit, "ReadWritePaths", _OWN_SPOOL)
+    return create, move
 
 
 def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
@@ -345,16 +366,8 @@ def spool_open(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
     if seen is None or not seen.exists or not seen.mode & _OTHERS:
         return
     edits: tuple[Edit, ...] = (fixes.run(f"chmod 0700 {shlex.quote(wanted.directory)}"),)
-    if seen.mode & _STICKY and seen.is_link:
-        # install(1) follows a link and would close the shared directory, such as /tmp.
-        edits = (
-            fixes.run("test ! -L {0} || rm {0}".format(shlex.quote(wanted.directory))),
-            fixes.make_spool(proxy.user, wanted.directory),
-        )
-    elif seen.mode & _STICKY:
-        edits = (fixes.make_spool(proxy.user, _OWN_SPOOL), fixes.set_directory(proxy, _OWN_SPOOL))
-        if proxy.unit and sandbox.protecting_setting(proxy.unit, _OWN_SPOOL):
-            edits = (*edits, fixes.add_path(proxy.unit, "ReadWritePaths", _OWN_SPOOL))
+    if _is_shared(wanted, seen):
+        edits = _private_spool(proxy, wanted, seen)
     yield Fault(
         "spool-open",
         proxy.where,

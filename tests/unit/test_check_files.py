@@ -21,6 +21,10 @@ from postprox.check.rules import judge
 from postprox.check.setup import Setup
 from tests.unit.checking import FRONT, MAIN, PROXY, names, postconf
 
+as_other_user = pytest.mark.skipif(
+    os.geteuid() != 0, reason="checking another user's access requires root"
+)
+
 # Endless and binary files
 
 
@@ -167,7 +171,7 @@ def terminal() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("terminal")
-@pytest.mark.skipif(os.geteuid() != 0, reason="checking another user's access requires root")
+@as_other_user
 def test_user_cannot_send_signals_to_access_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +194,7 @@ def test_user_cannot_send_signals_to_access_probe(
     }
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="checking another user's access requires root")
+@as_other_user
 def test_access_is_probed_as_another_user(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
@@ -268,14 +272,49 @@ def test_remedy_replaces_spool_directory(given: str, expected: str) -> None:
     assert finding.remedy == f"/usr/bin/python3 -m postprox {expected}"
 
 
-def test_remedy_replaces_shared_spool_directory(tmp_path: Path) -> None:
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    shared.chmod(0o1777)
-    master = FRONT + PROXY.replace("-c", f"-d {shared} -c")
+def spool_remedy(directory: Path, finding: str) -> str:
+    """Return the remedy of `finding` for a proxy that stores messages in `directory`."""
+    master = FRONT + PROXY.replace("-c", f"-d {directory} -c")
     configuration = parse(MAIN, master, "")
     (proxy,) = spawned_proxies(configuration)
     case = Setup(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
-    (remedy,) = (finding.remedy for finding in judge(case) if finding.name == "spool-open")
-    assert remedy.count(" -d ") == 2
-    assert remedy.endswith("--strict -t 60 -d /var/spool/postprox -c /f up'")
+    (remedy,) = (one.remedy for one in judge(case) if one.name == finding)
+    return remedy
+
+
+def moves_spool(remedy: str) -> bool:
+    return remedy.count(" -d ") == 2 and remedy.endswith("-d /var/spool/postprox -c /f up'")
+
+
+@pytest.mark.parametrize(("mode", "file"), [(0o1777, ""), (0o755, "other-program.log")])
+def test_remedy_does_not_close_shared_directory(tmp_path: Path, mode: int, file: str) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode)
+    if file:
+        (shared / file).touch()
+    assert moves_spool(spool_remedy(shared, "spool-open"))
+
+
+@pytest.fixture
+def unwritable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the proxy's user enter all directories, but write to none."""
+    monkeypatch.setattr(probe, "_may", lambda _user, right, _path: right != os.W_OK)
+
+
+@pytest.mark.usefixtures("unwritable")
+def test_remedy_does_not_take_directory_from_other_programs(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "other-program.log").touch()
+    assert moves_spool(spool_remedy(shared, "spool"))
+
+
+@pytest.mark.usefixtures("unwritable")
+@pytest.mark.parametrize("file", ["", "postprox-0123456789abcdef.email"])
+def test_remedy_gives_unused_directory_to_proxy(tmp_path: Path, file: str) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    if file:
+        (spool / file).touch()
+    assert spool_remedy(spool, "spool").endswith(f"-m 0700 {spool}")
