@@ -1,4 +1,4 @@
-"""A program that uses access(2) to test another user's permissions for a file.
+"""A program that uses faccessat(2) to test another user's permissions for a file.
 
 Rule: probe.py runs this program as root, in its own session, without a terminal, an environment or
 open files. The program changes only its effective IDs. The program's real and saved user IDs remain

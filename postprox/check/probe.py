@@ -35,7 +35,7 @@ from .unit import parse as parse_unit
 SPAWN_PATH = "/usr/bin:/bin"
 SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-#: The timeout in seconds. postconf(1) can block on a FIFO, and access(2) on a network file system.
+#: The timeout in seconds. postconf(1) can block on a FIFO, faccessat(2) on a network file system.
 TIMEOUT = 10.0
 #: The maximum size of a unit, drop-in or environment file, in octets.
 LARGEST_FILE = 1 << 16
