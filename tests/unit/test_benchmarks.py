@@ -67,7 +67,7 @@ def test_every_benchmark_runs_in_miniature_mode(
     assert all(figure.label in said for figure in measured.figures)
 
 
-def test_beside_option_measures_another_program(tmp_path: Path) -> None:
+def test_option_beside_also_measures_given_program(tmp_path: Path) -> None:
     kept = tmp_path / "figures.json"
     beside = f"again={sys.executable} -m postprox {{upstream}}"
     arguments = ["--miniature", "--rounds", "1", "--python", PYTHON, "--beside", beside]
@@ -93,7 +93,7 @@ def test_documentation_matches_stored_figures() -> None:
         assert said == text, f"run: python3 -m benchmarks --document {document.FIGURES}"
 
 
-def test_plots_match_stored_figures() -> None:
+def test_plots_match_stored_measurements() -> None:
     for shown in Results.read(ROOT / document.FIGURES).shown():
         assert document.digest(shown) in (ROOT / document.plot(shown.name)).read_text("utf-8"), (
             f"run: python3 -m benchmarks --document {document.FIGURES}"

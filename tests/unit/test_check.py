@@ -129,7 +129,7 @@ def test_specifiers_and_variables_in_exec_start_are_expanded(
 @pytest.mark.parametrize(
     "words", [("/p", "-c", 'f "$EMAIL" 50%'), ("/p", "", "a'b", "c\\d", "e f"), ("/p", "a\tb")]
 )
-def test_quoted_command_line_is_parsed_unchanged(words: tuple[str, ...]) -> None:
+def test_quoting_and_parsing_preserve_command_line(words: tuple[str, ...]) -> None:
     text = f"[Service]\nExecStart={unit.quoted(words)}\n"
     assert unit.parse("p.service", [text], {}).words == words
 

@@ -94,7 +94,7 @@ class BlockingFile(io.BytesIO):
         return None  # type: ignore[return-value]
 
 
-def test_unit_file_whose_read_would_block_is_treated_as_empty(
+def test_unit_file_that_would_block_reader_is_treated_as_empty(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(probe, "_opened", lambda path: BlockingFile())

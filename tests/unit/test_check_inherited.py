@@ -29,7 +29,7 @@ def after(line: str, own: str = "") -> list[Finding]:
     return found(f"{AFTER}{line}\n", BEFORE + TRANSPORT, OWN + XFORWARD + more + own)
 
 
-def test_unchanged_recipe_has_no_findings() -> None:
+def test_unchanged_recipe_causes_no_findings() -> None:
     assert before("") == after("") == []
 
 
@@ -117,7 +117,7 @@ def test_short_smtpd_timeout_is_reported(timeout: str, names: list[str]) -> None
 
 
 @pytest.mark.parametrize("name", ["smtpd_recipient_limit", "message_size_limit"])
-def test_limit_reduced_after_filter_is_reported(name: str) -> None:
+def test_lower_limit_behind_filter_is_reported(name: str) -> None:
     (finding,) = before(f"{name} = 5000", f"127.0.0.1:10026/inet/{name} = 50\n")
     assert (finding.name, finding.remedy) == (
         "inherited-risk",

@@ -29,7 +29,7 @@ def test_report_lines_fit_in_80_columns() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(alphabet="ab /,'\"\\$`{}", max_size=150), min_size=1, max_size=4))
-def test_shell_parses_wrapped_command_unchanged(words: list[str]) -> None:
+def test_shell_parses_wrapped_command_like_original(words: list[str]) -> None:
     lines = wrapped_command(shlex.join(["printf", "<%s>", *words]))
     done = subprocess.run(
         ["/bin/sh"], input="\n".join(lines), stdout=subprocess.PIPE, text=True, check=True

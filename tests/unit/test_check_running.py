@@ -183,7 +183,7 @@ def apply(site: Site, checked: Checked) -> None:
     subprocess.run(["/bin/sh", "-ec", checked.remedy], env=environment, check=True)
 
 
-def test_correct_unit_and_socket_have_no_findings(
+def test_correct_unit_and_socket_cause_no_findings(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checked = check(site, capsys)
@@ -320,7 +320,7 @@ def test_another_program_on_proxy_port_is_reported(
     assert "ListenStream=127.0.0.1:10125" in apply_drop_in
 
 
-def test_master_cf_service_on_unit_port_is_reported(
+def test_master_cf_service_on_port_of_unit_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.master += (

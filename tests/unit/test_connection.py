@@ -298,7 +298,7 @@ def test_filter_is_killed_if_its_status_cannot_be_determined(
     os.close(child)
 
 
-def test_internal_error_does_not_signal_reaped_filter(
+def test_reaped_filter_is_not_signalled_after_internal_error(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
@@ -902,7 +902,7 @@ def test_single_session_logs_lmtp_client(site: Site, logged: list[str]) -> None:
     assert logged == [LMTP]
 
 
-def test_session_passes_lmtp_warning_to_server(site: Site, logged: list[str]) -> None:
+def test_lmtp_warning_is_passed_to_log_seldom_callback(site: Site, logged: list[str]) -> None:
     client, _ = site.transaction()
     lines: list[str] = []
     site.connection.log_seldom = lambda _level, text: lines.append(text)

@@ -403,11 +403,11 @@ def test_equal_length_lines_are_decoded_by_columns(before: bytes, rest: int, len
         b"XX\r\nXXXXX\r\nXX\rXX\r\nXXXXX\r\n",
     ],
 )
-def test_irregular_lines_are_not_decoded_by_columns(text: bytes) -> None:
+def test_fast_decoder_rejects_unequal_lines_and_bare_cr_or_lf(text: bytes) -> None:
     assert data._equal_lines_with_lf(text) == b""
 
 
-def test_large_block_of_equal_lines_is_not_copied() -> None:
+def test_large_block_of_equal_length_lines_is_not_copied() -> None:
     decoder = DotUnstuffer()
     decoder.feed(b"x")
     block = b"a" * 76 + (b"\r\n" + b"a" * 76) * 1000

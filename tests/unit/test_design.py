@@ -29,7 +29,7 @@ def test_every_name_in_design_exists_in_code(name: str) -> None:
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", TEXT))))
-def test_every_link_in_design_exists(link: str) -> None:
+def test_every_link_target_in_design_exists(link: str) -> None:
     assert (draw.DOCS / link).exists()
 
 

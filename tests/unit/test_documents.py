@@ -47,21 +47,21 @@ def test_readme_has_at_most_200_lines() -> None:
 
 
 @pytest.mark.parametrize("page", NARROW)
-def test_code_of_page_is_narrow(page: str) -> None:
+def test_code_blocks_on_page_have_short_lines(page: str) -> None:
     lines = code((ROOT / page).read_text("utf-8"))
     assert lines
     assert [line for line in lines if len(line) > COLUMNS] == []
 
 
 @pytest.mark.parametrize("page", TASKS)
-def test_navigation_begins_with_each_task(page: str) -> None:
+def test_navigation_lists_task_page_above_reference_section(page: str) -> None:
     tasks, _, reference = NAVIGATION.partition("  - Reference:\n")
     assert f": {page}\n" in tasks
     assert f": {page}\n" not in reference
 
 
 @pytest.mark.parametrize("page", TASKS)
-def test_task_page_has_its_sections(page: str) -> None:
+def test_task_page_has_required_sections(page: str) -> None:
     headings = re.findall(r"(?m)^## (.*)$", (ROOT / page).read_text("utf-8"))
     assert [name for name in TASKS[page] if name not in headings] == []
 

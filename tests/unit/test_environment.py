@@ -71,7 +71,7 @@ def test_parsed_values_match_systemd(text: str) -> None:
 
 
 @given(st.lists(st.text(alphabet="a '\"\\$`%#-", min_size=1), max_size=4))
-def test_words_in_environment_file_are_parsed_unchanged(words: list[str]) -> None:
+def test_quoting_and_parsing_preserve_words_in_environment_file(words: list[str]) -> None:
     text = environment.assignment(OPTIONS, environment.joined(words)) + "\n"
     read = unit.parse(
         "u", [f"[Service]\nEnvironmentFile=/e\nExecStart=/p ${OPTIONS} ${UPSTREAM}\n"], {"/e": text}

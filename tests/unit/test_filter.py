@@ -70,7 +70,7 @@ def test_standard_error_of_killed_filter_is_returned() -> None:
     assert run("echo 550 no >&2; kill -9 $$").last_stderr_line == b"550 no"
 
 
-def test_large_standard_error_does_not_block_filter() -> None:
+def test_large_standard_error_output_does_not_block_filter() -> None:
     outcome = run("head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 550 no >&2; exit 1")
     assert (outcome.status, outcome.last_stderr_line) == (1, b"550 no")
 

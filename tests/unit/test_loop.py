@@ -192,7 +192,7 @@ def test_timer_is_not_called_before_deadline(loop: Loop) -> None:
     assert loop.clock() >= deadline
 
 
-def test_all_passed_deadlines_trigger_their_timers(loop: Loop) -> None:
+def test_every_expired_deadline_triggers_its_timer(loop: Loop) -> None:
     alarms = [Alarm(loop.clock() - age) for age in (0, 0.1, 0.2)]
     for alarm in alarms:
         loop.add(alarm)
@@ -472,7 +472,9 @@ def test_child_exit_during_handler_is_handled_before_timer(loop: Loop, clock: Cl
     assert limit.history == ["event"]
 
 
-def test_input_during_handler_is_handled_before_timer(loop: Loop, clock: Clock) -> None:
+def test_input_arriving_while_handler_runs_is_handled_before_timer(
+    loop: Loop, clock: Clock
+) -> None:
     limit = TimeLimit(clock.now + 3)
     loop.add(limit)
     (slow, slow_peer), (ours, theirs) = socket.socketpair(), socket.socketpair()
@@ -516,7 +518,7 @@ def test_child_exit_is_handled_before_timer_if_poll_fails(
     assert limit.history == ["event"]
 
 
-def test_deadline_passed_during_timers_is_handled_in_next_iteration(
+def test_deadline_expiring_while_timers_run_is_handled_in_next_iteration(
     loop: Loop, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = Alarm(clock.now), Alarm(clock.now + 3)
@@ -566,7 +568,7 @@ def test_suspended_time_does_not_count_towards_timeout(loop: Loop, held: Held) -
     assert (alarm.rang, loop.clock()) == (0, before)
 
 
-def test_time_limit_expires_after_suspension(loop: Loop, held: Held) -> None:
+def test_time_limit_continues_after_suspended_process_resumes(loop: Loop, held: Held) -> None:
     alarm = Alarm(loop.clock() + 3)
     loop.add(alarm)
     for held.late in (10, 3):
@@ -684,7 +686,7 @@ def test_failing_iteration_is_retried_after_pause(
 
 
 @pytest.mark.parametrize("error", [OSError, MemoryError])
-def test_failing_wait_does_not_delay_deadline(
+def test_timer_runs_on_time_if_wait_for_events_fails(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     alarm = Alarm(loop.clock())

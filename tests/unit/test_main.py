@@ -43,7 +43,7 @@ def fifo(path: Path) -> Path:
 # Sessions
 
 
-def test_single_socket_session_delivers_message(
+def test_proxy_with_one_socket_for_input_and_output_delivers_message(
     spawn: Spawn, upstream: Upstream, spool: Path
 ) -> None:
     proxy = spawn("-c", "echo noise; echo noise >&2", "-d", str(spool), upstream.address)
@@ -257,7 +257,7 @@ def test_invalid_session_command_line_leaves_standard_error_empty(
     assert (tmp_path / "stderr").read_bytes() == b""
 
 
-def test_invalid_command_line_ends_proxy_after_client_disconnect(
+def test_proxy_with_invalid_option_exits_if_client_has_disconnected(
     spawn: Spawn, tmp_path: Path
 ) -> None:
     waiting = ("/bin/sh", "-c", f'read -r go <{fifo(tmp_path / "gate")}; exec "$@"', "sh")

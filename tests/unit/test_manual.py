@@ -121,7 +121,7 @@ def test_manual_page_lists_no_unknown_replies() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_quotations_in_manual_page_are_terminated(page: str) -> None:
+def test_quotation_marks_in_manual_page_are_paired(page: str) -> None:
     quotes = re.sub(f"[^{OPENING}{CLOSING}]", "", rendered(page))
     assert quotes
     assert quotes == (OPENING + CLOSING) * (len(quotes) // 2)

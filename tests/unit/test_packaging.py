@@ -425,7 +425,7 @@ def test_unreadable_bytecode_falls_back_to_sources(place: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["open", "fstat", "read"])
-def test_bytecode_read_error_falls_back_to_sources(
+def test_proxy_runs_from_source_if_bytecode_cannot_be_read(
     damaged: Path, tmp_path: Path, call: str
 ) -> None:
     damage(damaged, "undamaged")
@@ -580,7 +580,7 @@ def test_replacing_unversioned_installation_interrupts_no_session(
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_unversioned_directory_is_exchanged_atomically(unversioned: Path) -> None:
+def test_old_library_directory_is_atomically_exchanged_for_link(unversioned: Path) -> None:
     trace = unversioned / "trace"
     command = f"strace -f -e trace=rename,renameat,renameat2 -o {trace} /bin/sh"
     done = install("--prefix", unversioned, "--python", PYTHON, under=command)
@@ -748,7 +748,7 @@ def test_concurrent_installation_is_rejected(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_installation_leaves_no_other_files(prefix: Path, own: Path) -> None:
+def test_installation_leaves_no_unexpected_files(prefix: Path, own: Path) -> None:
     install("--prefix", own, "--python", PYTHON)
     for directory in (prefix, own):
         assert {str(path.relative_to(directory)) for path in directory.glob("*/*")} == {
@@ -764,7 +764,7 @@ def test_uninstallation_removes_all_files(own: Path) -> None:
     assert sorted(str(path.relative_to(own)) for path in own.rglob("*")) == left
 
 
-def test_uninstallation_removes_files_of_killed_upgrade(own: Path) -> None:
+def test_uninstallation_removes_files_left_by_killed_upgrade(own: Path) -> None:
     for path in [path for path in own.rglob("*") if path.is_file()]:
         if "postprox-versions" not in path.parts:
             path.with_name(f"{path.name}.new").touch()
@@ -775,7 +775,7 @@ def test_uninstallation_removes_files_of_killed_upgrade(own: Path) -> None:
     assert [path for path in own.rglob("*") if not path.is_dir() or "postprox" in path.name] == []
 
 
-def test_uninstallation_removes_files_of_killed_first_installation(own: Path) -> None:
+def test_uninstallation_removes_files_left_by_killed_first_installation(own: Path) -> None:
     (own / "lib/postprox").unlink()
     (own / "sbin/postprox").rename(own / "sbin/postprox.new")
     done = install("--prefix", own, "--uninstall")
@@ -784,7 +784,7 @@ def test_uninstallation_removes_files_of_killed_first_installation(own: Path) ->
     assert not (own / "sbin/postprox.new").exists()
 
 
-def test_unrelated_file_among_versions_survives_upgrade(own: Path) -> None:
+def test_unrelated_file_in_versions_directory_survives_upgrade(own: Path) -> None:
     other = own / "lib/postprox-versions/NOTES"
     other.touch()
     link = other.with_name("link")
@@ -795,7 +795,7 @@ def test_unrelated_file_among_versions_survives_upgrade(own: Path) -> None:
     assert link.is_symlink()
 
 
-def test_uninstallation_of_missing_installation_is_rejected(tmp_path: Path) -> None:
+def test_uninstallation_fails_if_nothing_is_installed(tmp_path: Path) -> None:
     done = install("--prefix", tmp_path, "--uninstall")
     assert (done.returncode, done.stderr) == (
         *(1, f"install: postprox is not installed in {tmp_path}/lib/postprox\n"),
@@ -939,7 +939,7 @@ def test_links_in_package_documents_exist(documents: Path) -> None:
     assert [(page.name, link) for page, link in links if not (page.parent / link).is_file()] == []
 
 
-def test_anchors_in_package_documents_are_headings(documents: Path) -> None:
+def test_anchors_in_package_documents_match_headings(documents: Path) -> None:
     for page in documents.rglob("*.md"):
         for file, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)#([^)]+)\)", page.read_text()):
             target = page.parent / file if file else page

@@ -16,7 +16,7 @@ def test_picture_source_is_current(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_picture_is_drawn_from_its_source(name: str) -> None:
+def test_picture_is_generated_from_its_source(name: str) -> None:
     source = (DOCS / f"{name}.dot").read_text(encoding="utf-8")
     drawing = (DOCS / f"{name}.svg").read_text(encoding="utf-8")
     assert drawing.endswith(drawn_from(source)), "outdated picture; run python3 -m docs.draw"

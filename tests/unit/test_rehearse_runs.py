@@ -155,7 +155,7 @@ def test_expectation_determines_exit_status(
     assert f"\n{word} the expected verdict ({expected})." in result.stdout
 
 
-def test_filter_failure_with_reject_option_meets_fail_expectation(rehearse: Rehearse) -> None:
+def test_filter_failure_with_reject_option_satisfies_expect_fail(rehearse: Rehearse) -> None:
     assert rehearse("-r", "--expect", "fail", "-c", "exit 2", *save(rehearse, "x")).returncode == 0
 
 
@@ -180,7 +180,7 @@ def test_proxy_error_never_meets_expectation(rehearse: Rehearse) -> None:
     assert result.returncode == 1
 
 
-def test_every_filter_verdict_can_be_expected() -> None:
+def test_expectations_cover_every_filter_verdict() -> None:
     covered = [each for verdicts in EXPECTATIONS.values() for each in verdicts]
     assert sorted(covered) == sorted(set(VERDICTS) - {"error"})
 

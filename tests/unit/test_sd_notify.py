@@ -68,7 +68,7 @@ def test_manager_is_notified_of_readiness(
     greeted(server.client(), upstream)
 
 
-def test_abstract_manager_address_is_accepted(
+def test_abstract_socket_of_service_manager_receives_notification(
     serve: Serve, upstream: Upstream, tmp_path: Path
 ) -> None:
     manager = ServiceNotifier(f"@{tmp_path}")
@@ -260,7 +260,7 @@ def test_idle_server_wakes_up_only_for_watchdog(
 
 
 @pytest.mark.parametrize("timeline", [60], indirect=True)
-def test_watchdog_is_sent_even_if_status_is_unchanged(
+def test_watchdog_datagram_is_sent_even_if_status_is_unchanged(
     timeline: Timeline, manager: ServiceNotifier
 ) -> None:
     timeline.has_sessions(1)

@@ -429,7 +429,7 @@ def test_fork_failure_is_reported(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pid_file_overwrites_previous_content(tmp_path: Path) -> None:
+def test_previous_content_of_pid_file_is_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     file.write_text("what another program has left\n")
     listen._PidFile(str(file)).write(7)

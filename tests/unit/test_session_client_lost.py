@@ -121,7 +121,7 @@ def test_pipelined_message_with_quit_survives_client_eof() -> None:
 
 
 @pytest.mark.parametrize("filtering", [True, False])
-def test_pipelined_message_without_quit_is_aborted(filtering: bool) -> None:
+def test_pipelined_message_is_aborted_if_client_sends_no_quit(filtering: bool) -> None:
     dialogue = sent_ahead(filtering=filtering, quits=False)
     dialogue.to_client.clear()
     dialogue.upstream_sees(b"HELO x", MAIL, RCPT, b"QUIT")
@@ -164,7 +164,7 @@ def test_client_reset_causes_no_second_quit() -> None:
     dialogue.is_over_after_goodbye()
 
 
-def test_proxy_awaits_final_reply_after_client_reset() -> None:
+def test_proxy_awaits_final_reply_after_client_resets_connection() -> None:
     dialogue = sent()
     dialogue.client_is_reset()
     dialogue.upstream_says(b"250 queued")

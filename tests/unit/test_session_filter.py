@@ -228,7 +228,7 @@ def seen_by_filter(dialogue: Dialogue) -> tuple[bytes, bytes]:
         [(XFORWARD[0], b"550 no")],
     ],
 )
-def test_filter_receives_hello_name_without_xforward_values(
+def test_filter_receives_hello_name_if_no_xforward_values_apply(
     commands: list[tuple[bytes, bytes]],
 ) -> None:
     dialogue = greeted()
@@ -276,7 +276,7 @@ def test_command_after_rejection_causes_reconnection() -> None:
 
 
 @pytest.mark.parametrize("hello", [b"EHLO new.example", b"helo new.example"])
-def test_new_hello_replaces_replayed_hello(hello: bytes) -> None:
+def test_new_hello_after_rejection_replaces_replay_of_earlier_hello(hello: bytes) -> None:
     dialogue = rejected()
     dialogue.client_says(hello)
     dialogue.upstream_connects()
@@ -286,7 +286,7 @@ def test_new_hello_replaces_replayed_hello(hello: bytes) -> None:
     dialogue.client_sees(b"250 up")
 
 
-def test_missing_hello_is_not_replayed() -> None:
+def test_no_hello_is_replayed_if_client_sent_none() -> None:
     dialogue = connected()
     begin_transaction(dialogue)
     send_message(dialogue)

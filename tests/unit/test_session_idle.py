@@ -124,7 +124,7 @@ def test_client_input_is_read_up_to_buffer_limit() -> None:
 # Time limit for a message
 
 
-def test_minimum_rate_extends_message_timeout() -> None:
+def test_message_at_minimum_rate_can_exceed_message_timeout() -> None:
     dialogue = in_data()
     for _ in range(10):
         time_passes_in_data(dialogue, 599)
@@ -133,7 +133,7 @@ def test_minimum_rate_extends_message_timeout() -> None:
     dialogue.nothing_is_said()
 
 
-def test_slower_message_times_out() -> None:
+def test_message_below_minimum_rate_times_out() -> None:
     dialogue = in_data()
     for _ in range(24):
         dialogue.client_sends(b"x" * 100 * 300)

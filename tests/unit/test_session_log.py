@@ -146,7 +146,7 @@ def test_informational_line_is_not_logged_at_warning_level() -> None:
     assert dialogue.log == []
 
 
-def test_default_clock_speed_is_one() -> None:
+def test_clock_runs_in_real_time_by_default() -> None:
     assert parse(["127.0.0.1:25"]).clock_speed == 1
 
 

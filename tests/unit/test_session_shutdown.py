@@ -112,7 +112,7 @@ def test_internal_error_causes_421_reply_in_each_state(stage: Stage) -> None:
     dialogue.is_over(exit_status=1)
 
 
-def test_second_termination_is_ignored() -> None:
+def test_second_termination_signal_is_ignored() -> None:
     dialogue = in_filter()
     dialogue.is_terminated()
     dialogue.is_terminated()
@@ -122,7 +122,7 @@ def test_second_termination_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("event", [Dialogue.is_told_to_stop, Dialogue.is_terminated])
-def test_stop_of_closed_session_is_ignored(event: Callable[[Dialogue], None]) -> None:
+def test_stop_request_for_closed_session_is_ignored(event: Callable[[Dialogue], None]) -> None:
     dialogue = greeted()
     relayed(dialogue, b"QUIT", b"221 bye")
     event(dialogue)

@@ -158,7 +158,7 @@ def test_spool_is_read_no_faster_than_upstream_accepts_data(site: Site) -> None:
     assert max(waiting) <= limits.COPY_SIZE
 
 
-def test_proxy_does_not_read_from_client_with_unsent_replies(site: Site) -> None:
+def test_proxy_does_not_read_from_client_while_replies_are_unsent(site: Site) -> None:
     client, _ = site.transaction()
     asks_until_answers_wait(site, client)
     with suppress(BlockingIOError):

@@ -150,7 +150,7 @@ def test_buffered_input_is_returned_unchanged() -> None:
     assert lines_of(reader) == []
 
 
-def test_reader_is_full_above_input_limit() -> None:
+def test_reader_is_full_if_input_exceeds_limit() -> None:
     reader = CommandReader()
     reader.feed(b"x" * limits.INPUT_BUFFER)
     assert not reader.is_full
@@ -158,7 +158,7 @@ def test_reader_is_full_above_input_limit() -> None:
     assert reader.is_full
 
 
-def test_input_buffer_exceeds_maximum_line_size() -> None:
+def test_input_buffer_is_larger_than_longest_command_line() -> None:
     assert limits.INPUT_BUFFER > limits.COMMAND_LINE
 
 

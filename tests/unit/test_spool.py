@@ -384,7 +384,7 @@ def test_email_file_is_locked(offered: Spool) -> None:
 
 
 @pytest.mark.parametrize("missing", ["no_nameless_files", "no_proc"])
-def test_email_file_created_with_name_is_locked(
+def test_email_is_locked_if_o_tmpfile_or_proc_is_missing(
     missing: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     request.getfixturevalue(missing)
@@ -591,7 +591,7 @@ def test_large_file_is_closed_by_thread(
     assert len(elsewhere) == 2  # one for the removal, and one for the lock
 
 
-def test_unchanged_replacement_is_read_completely(offered: Spool) -> None:
+def test_replacement_unchanged_since_open_is_read_completely(offered: Spool) -> None:
     Path(offered.outfile).write_bytes(b"new\n")
     assert taken(offered) == b"new\n"
 

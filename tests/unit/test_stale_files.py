@@ -274,7 +274,7 @@ def test_locked_outfile_is_not_removed_if_email_was_replaced(
 
 
 @pytest.mark.parametrize("kind", ["link", "directory", "fifo"])
-def test_outfile_is_removed_if_email_is_not_regular(
+def test_outfile_is_removed_if_email_is_not_a_regular_file(
     tmp_path: Path, passes: Callable[[float], None], kind: str
 ) -> None:
     left(tmp_path, "out")

@@ -112,11 +112,11 @@ PAIRS = [(state, following) for state, them in TRANSITIONS.items() for following
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" to ".join)
-def test_dialogue_performs_transition(pair: tuple[str, str]) -> None:
+def test_dialogue_causes_transition(pair: tuple[str, str]) -> None:
     assert pair in DIALOGUES[pair]().session.transitions
 
 
-def test_each_transition_has_dialogue() -> None:
+def test_each_transition_is_covered_by_dialogue() -> None:
     assert DIALOGUES.keys() == set(PAIRS)
 
 

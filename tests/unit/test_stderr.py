@@ -161,7 +161,7 @@ def test_descriptor_flags_are_unchanged(written: StandardError, pipe: Pipe) -> N
     assert fcntl.fcntl(pipe.writer, fcntl.F_GETFL) == before
 
 
-def test_log_thread_waits_for_full_nonblocking_pipe(
+def test_log_thread_waits_while_nonblocking_pipe_is_full(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = threading.Event()

@@ -100,7 +100,7 @@ def test_verdict_always_contains_filter_output(status: int, reject_failures: boo
         (b"", False),
     ],
 )
-def test_strict_rejection_requires_final_reply_code(line: bytes, rejects: bool) -> None:
+def test_strict_rejection_requires_2yz_4yz_or_5yz_reply_code(line: bytes, rejects: bool) -> None:
     reason = judge(Outcome(1, line), reject_failures=True, strict=True).reason
     assert reason == ("" if rejects else "exit status 1 without a reply code (--strict)")
 
@@ -166,7 +166,7 @@ def test_rejection_by_silent_filter_has_default_text(stderr: bytes) -> None:
 
 
 @pytest.mark.parametrize("length", [505, 506, 507, 5000, 100_000])
-def test_long_line_is_truncated_to_maximum_reply_line(length: int) -> None:
+def test_long_line_is_truncated_to_maximum_reply_length(length: int) -> None:
     text = b"550 " + b"x" * length
     assert rejection(last_stderr_line(text + b"\n")) == text[:510] + b"\r\n"
 
