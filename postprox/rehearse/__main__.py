@@ -43,7 +43,7 @@ _NARROWEST = 60
 
 
 class _OutputError(Exception):
-    """Standard output cannot be written."""
+    """Standard output cannot be written to."""
 
 
 def main() -> int:
@@ -105,7 +105,7 @@ def _print(text: str) -> None:
     """Print text to standard output.
 
     Raises:
-        _OutputError: standard output cannot be written.
+        _OutputError: standard output cannot be written to.
     """
     try:
         print(text, flush=True)
@@ -160,7 +160,7 @@ def _watch(settings: Settings) -> NoReturn:
             _run(settings)
         except CannotRunError as error:
             _complain(str(error))  # An editor may have removed the file temporarily.
-        _print("\nWaiting for a change to the filter or a message (press Ctrl-C to stop) ...")
+        _print("\nWaiting for the filter or a message to change (press Ctrl-C to stop) ...")
         name = watch.changed(settings, before)
         _print(shown(f"\n{time.strftime('%H:%M:%S')}  {printable(name)} has changed.\n"))
 

@@ -1,4 +1,4 @@
-"""The test client, which sends the same commands as Postfix sends to a before-queue filter.
+"""The test client, which sends the commands that Postfix sends to a before-queue filter.
 
 Rule: the client sends one message per session without pipelining, in the same order as Postfix:
 EHLO, XFORWARD if offered, MAIL, RCPT, DATA, the message, QUIT.

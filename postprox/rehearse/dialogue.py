@@ -26,8 +26,8 @@ class Event:
 class Dialogue:
     """The events observed by the client and the upstream server, each in its own thread.
 
-    An event is recorded before it is sent, or after it has been received. Causes therefore precede
-    their effects.
+    Outgoing data is recorded before it is sent, and incoming data after it has been received.
+    Causes therefore precede their effects.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Dialogue:
 
 
 def _settled(events: list[Event]) -> list[Event]:
-    """Return `events` with the two effects of a rejection in a fixed order.
+    """Return `events`, with the two events that a rejection causes in a fixed order.
 
     The proxy replies to the client and ends the upstream session at the same time, so these events
     can be observed in either order.
@@ -86,7 +86,7 @@ def merged(events: list[Event]) -> list[Event]:
     """Return `events`, with each event and its unchanged copy merged into a single event.
 
     Without pipelining, the proxy replies to a command or relays it before it reads the next
-    command. An event that the proxy relays is therefore always the latest one from its source.
+    command. When the proxy relays an event, that event is therefore the latest one from its sender.
     """
     steps: list[Event] = []
     open_steps: dict[str, int] = {}

@@ -2,7 +2,7 @@
 
 Rule: the keys are stable. Later versions may add keys.
 
-Texts from files, from the wire and from the filter have one octet per character
+Text from files, from the wire and from the filter has one character per octet
 (latin-1). `text.encode("latin-1")` returns the octets.
 
     format      1

@@ -74,7 +74,7 @@ class Records:
 
     If `user` is not None, the directory and the records belong to that user.
 
-    The files stay open until the context ends. The observer removes the file names.
+    The files stay open until the context ends. The observer unlinks the files.
     """
 
     def __init__(self, path: Path, user: User | None) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def lines(settings: Settings, results: list[Result]) -> list[str]:
-    """Return a GitHub workflow command for each message with a complaint."""
+    """Return a GitHub workflow command for each message that has a problem."""
     found = []
     for done in results:
         why = complaint(settings, done)

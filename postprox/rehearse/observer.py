@@ -3,9 +3,9 @@
 Rule: the observer imports nothing from this package. The observer changes nothing that the proxy or
 the filter can notice, except the parent process of the filter's shell.
 
-Usage: observer.py DIRECTORY COMMAND. The observer opens the records in DIRECTORY and then removes
-    their names, so that the filter cannot change them. The observer runs `sh -c COMMAND`, which
-    stays in the observer's process group. The filter's standard error is a pipe, as in production.
+Usage: observer.py DIRECTORY COMMAND. The observer opens the records in DIRECTORY and then unlinks
+    them, so that the filter cannot change them. The observer runs `sh -c COMMAND`, which stays in
+    the observer's process group. The filter's standard error is a pipe, as in production.
     The observer forwards all data to the proxy and keeps the last octets in a record.
     Finally, it exits with the filter's exit status, or terminates with the signal that killed the
     filter.
@@ -50,7 +50,7 @@ class Tail:
         self._size = 0
 
     def add(self, data: bytes) -> None:
-        """Append octets, and shorten the record when it reaches twice the size to keep."""
+        """Append octets. Before the record exceeds twice the size to keep, drop its beginning."""
         self._last += data
         del self._last[: -self._kept]
         if self._size + len(data) <= 2 * self._kept:
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def _opened_records(directory: str) -> dict[str, int]:
-    """Open the records and remove their names. If a record is missing, open /dev/null."""
+    """Open the records and unlink them. If a record is missing, open /dev/null."""
     opened = {}
     for name in RECORDS:
         path = f"{directory}/{name}"

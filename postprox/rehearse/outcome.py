@@ -116,7 +116,7 @@ def _not_started(run: FilterRun, *, parses: bool) -> bool:
 
 
 def failure(run: FilterRun, *, parses: bool = True) -> str:
-    """Return the reason for a failure, or "" if the exit status determines the verdict."""
+    """Return why the filter failed, or "" if its exit status determines the verdict."""
     if run.status is None:
         return "killed together with its process group"
     if run.status == 0 and run.outfile == UNUSABLE:

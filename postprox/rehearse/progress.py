@@ -25,7 +25,7 @@ _CLEAR = "\r\033[K"
 class Progress:
     """A context manager that shows the elapsed time of a filter run.
 
-    `begins` sets the message to display.
+    `begins` sets the email message whose number and name are displayed.
 
     total: the number of messages.
     width: the width of the terminal in columns.
@@ -41,7 +41,7 @@ class Progress:
         self._thread: threading.Thread | None = None
 
     def begins(self, number: int, name: str) -> None:
-        """Display the current message."""
+        """Display the number and the name of a message."""
         self._at = f"[{number}/{self._total}] {printable(name)}"
         self._show("")
 

@@ -1,4 +1,4 @@
-"""The proxy under test, run as a child process in the way that spawn(8) runs it.
+"""The proxy under test, run as a child process, as spawn(8) would run it.
 
 Rule: file descriptors 0, 1 and 2 are the same socket. The proxy does not inherit the environment.
 """
@@ -33,7 +33,7 @@ class User:
 
 
 class Proxy:
-    """The proxy with `arguments`, run as `user` until the context ends.
+    """A context manager that runs the proxy with `arguments` as `user`.
 
     Raises:
         OSError: the proxy cannot be started.

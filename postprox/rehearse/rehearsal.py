@@ -158,7 +158,7 @@ def difference(sent: bytes, received: bytes) -> list[str] | None:
 
 def _difference(sent: bytes, received: bytes) -> list[str] | None:
     old, new = (text.decode("latin-1").split("\r\n")[:-1] for text in (sent, received))
-    # The common beginning and end may be long, but removing them is fast.
+    # The common prefix and suffix may be long, but removing them is fast.
     start = max(0, _common(old, new) - _CONTEXT)
     del old[:start], new[:start]
     end = max(0, _common(old[::-1], new[::-1]) - _CONTEXT)
@@ -176,7 +176,7 @@ def _common(one: list[str], other: list[str]) -> int:
 
 
 def _moved(line: str, by: int) -> str:
-    """Return a line of a diff, with `by` added to the line numbers in a hunk header."""
+    """Return a line of a diff. If the line is a hunk header, add `by` to its line numbers."""
     found = _HUNK.fullmatch(line)
     if not found:
         return line

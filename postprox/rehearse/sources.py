@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: The name of standard input on the command line and in the output.
 STANDARD_INPUT = "-"
-#: The maximum size of a message in octets. The size of a sparse file or device can be unlimited.
+#: The maximum size of a message in octets. A sparse file or a device can be arbitrarily large.
 LIMIT = 1 << 28
 _TOO_LARGE = f"larger than {LIMIT >> 20} MiB"
 #: The maximum number of octets to read at once from a line.
@@ -52,7 +52,7 @@ class Source:
     #: whole file.
     begin: int = 0
     end: int | None = None
-    #: The content if `path` is None, or None if the content is too large.
+    #: The content of a message without a `path`. None if this content is too large.
     octets: bytes | None = b""
     #: The user whose rights root uses to open the file, or None for the rights of this process.
     user: User | None = None
@@ -223,7 +223,7 @@ def _inside(access: Access, directory: Path) -> list[tuple[Path, str]]:
 
 
 def _is(test: Callable[[int], bool], access: Access, path: Path, entries: dict[str, str]) -> bool:
-    """Return whether `test` accepts the type of an entry, or the type of a link's target."""
+    """Return whether `test` accepts the type of an entry. For a link, test the target's type."""
     kind = entries.get(path.name)
     if kind != LINK:
         return kind == (DIRECTORY if test is stat.S_ISDIR else FILE)

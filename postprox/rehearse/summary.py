@@ -78,7 +78,7 @@ def verdict_text(done: Result) -> str:
 def complaint(settings: Settings, done: Result) -> str:
     """Return a description of the problem with a result, or "".
 
-    Without --expect, a failure of the filter is a problem.
+    Without --expect, a filter failure counts as a problem.
     """
     if settings.expected:
         allowed = [each for word in settings.expected for each in outcome.EXPECTATIONS[word]]

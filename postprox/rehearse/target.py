@@ -1,7 +1,8 @@
 """The --junit file.
 
-Rule: a new or regular file is replaced as a whole. A device, a FIFO or a file descriptor is written
-to and never replaced. A symbolic link is refused, because another user could create a link in /tmp.
+Rule: a regular file is replaced as a whole, and a missing file is created as a whole. A device, a
+FIFO or a file descriptor is written to and never replaced. A symbolic link is refused, because
+another user could create a link in /tmp.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _is_stream(mode: int) -> bool:
 
 
 def _replace(path: Path, text: bytes) -> None:
-    # In /tmp, another user could create a link with a predictable name.
+    # If the name were predictable, another user could create a link with this name in /tmp.
     temporary = path.with_name(f".junit-{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:

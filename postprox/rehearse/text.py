@@ -58,7 +58,7 @@ _FATES = {
     ),
     outcome.ERROR: "The message was not delivered. The client will send it again later.",
 }
-# The only change to a message that the proxy itself makes (data.no-smuggling in the
+# The only change that the proxy itself makes to a message (data.no-smuggling in the
 # specification).
 _FATES_STUFFED = (
     "The upstream server received the original message with one more dot after each bare CR that "
@@ -180,7 +180,7 @@ class Report:
         return PurePath(rehearsal.mail.name).name if bundled else rehearsal.mail.name
 
     def line(self, number: int, rehearsal: Rehearsal) -> str:
-        """Return the brief report on one message, a single line."""
+        """Return the one-line report on a message."""
         words, colour = _HEADLINES[rehearsal.outcome.verdict]
         word = self._paper.painted(colour, f"{words.partition(',')[0]:<13}")
         seconds = rehearsal.seconds

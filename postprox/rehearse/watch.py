@@ -1,6 +1,6 @@
 """Waits until the filter or a message has changed.
 
-Rule: a file has changed if stat(2) returns a different result. This module opens no file.
+Rule: a file has changed if stat(2) returns a different result. This module does not open any file.
 """
 
 from __future__ import annotations

@@ -403,15 +403,15 @@ def test_watch_option_repeats_run_after_filter_change(rehearse: Rehearse) -> Non
         text=True,
     ) as process:
         assert process.stdout is not None
-        assert _until(process, "Waiting for a change")[-2] == "1 message: 1 accepted"
+        assert _until(process, "Waiting for the filter")[-2] == "1 message: 1 accepted"
         script.write_text("echo 550 no >&2; exit 1\n")
-        lines = _until(process, "Waiting for a change")
+        lines = _until(process, "Waiting for the filter")
         assert [line for line in lines if line.endswith("  filter has changed.")]
         assert "1 message: 1 rejected" in lines
         (rehearse.directory / names[0]).write_bytes(MESSAGE + b"more\n")
         assert [
             line
-            for line in _until(process, "Waiting for a change")
+            for line in _until(process, "Waiting for the filter")
             if "0-x.eml has changed" in line
         ]
         process.send_signal(signal.SIGINT)
@@ -437,9 +437,9 @@ def test_watch_option_tolerates_temporarily_missing_message(rehearse: Rehearse) 
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        _until(process, "Waiting for a change")
+        _until(process, "Waiting for the filter")
         rehearse.save(MESSAGE, "later.eml")
-        assert "1 message: 1 accepted" in _until(process, "Waiting for a change")
+        assert "1 message: 1 accepted" in _until(process, "Waiting for the filter")
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=30)
     assert stderr == (
