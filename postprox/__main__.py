@@ -22,7 +22,7 @@ try:
     add_standard_descriptors()
     if is_socket(STDIN):
         silence(STDERR)
-except OSError as error:  # exit, because the next opened file could get descriptor 2
+except OSError as error:  # exit, because the next file to be opened could get descriptor 2
     try:
         if is_socket(STDIN):
             from .core import replies
@@ -92,7 +92,7 @@ def _serve_standard_input(wanted: options.Options) -> int:
 
 
 def _absolute(directory: str) -> str:
-    """Make `directory` an absolute path, because the filter may change its own directory."""
+    """Make `directory` an absolute path, because the filter may change its working directory."""
     try:
         return directory if directory.startswith("/") else f"{posix.getcwd()}/{directory}"
     except OSError:
@@ -120,7 +120,7 @@ def _report_usage(error: str) -> int:
 def _with_file(error: str, file: bytes) -> str:
     """Return an error line that refers to the options file of the systemd unit.
 
-    If the file cannot be found, return a line that reports this instead of `error`.
+    If the file cannot be found, the line reports this problem and does not contain `error`.
     """
     name = file.decode("utf-8", "backslashreplace")
     try:

@@ -1,6 +1,6 @@
 """The output of --help, --license and --version.
 
-Rule: this module contains only texts for users. The option list is generated from `options.TABLE`.
+Rule: this module contains only user-facing text. The option list is generated from `options.TABLE`.
 Sessions do not import this module.
 """
 

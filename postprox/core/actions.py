@@ -99,7 +99,7 @@ class RunFilter(Action):
     """Run the filter on the spooled message.
 
     Respond with `filter_started`, and later with `filter_finished`. If the filter cannot be
-    started, respond only with `filter_finished` or only with `spool_failed`.
+    started, send a single response, either `filter_finished` or `spool_failed`.
     """
 
     __slots__ = ("environment",)
@@ -135,7 +135,8 @@ class Deliver(Action):
 class DeliverReplacement(Action):
     """Send the encoded contents of OUTFILE and the end of data.
 
-    Respond with `message_sent`, or with `replacement_failed` after an error before the end of data.
+    Respond with `message_sent`, or with `replacement_failed` if an error occurs before the end of
+    data.
     """
 
     __slots__ = ()

@@ -27,7 +27,8 @@ class UpstreamAddress:
             self.port = port_number(port) if port else DEFAULT_PORT
             if not self.host:
                 raise ValueError("the host is missing")
-            # If a unit's options file has an unterminated quote, HOST:PORT may be NAME=VALUE.
+            # If a unit's options file has an unterminated quote, NAME=VALUE can be read as
+            # HOST:PORT.
             if "=" in self.host:
                 raise ValueError("a host name cannot contain an equals sign")
 

@@ -62,7 +62,11 @@ class Counters:
             for (verdict, result), number in sorted(self._messages.items())
         ]
         lines += [
-            *_head("message_bytes_total", "counter", "Octets in messages, with LF line endings."),
+            *_head(
+                "message_bytes_total",
+                "counter",
+                "Octets in messages, counted with LF line endings.",
+            ),
             f"postprox_message_bytes_total {self._octets}",
         ]
         lines += _head("filter_seconds", "histogram", "Filter run time in seconds.")

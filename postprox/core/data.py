@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 _END = b"\r\n.\r\n"
 
-#: The minimum size in octets for which a check for lines of equal length saves time.
+#: The minimum size of a block, in octets, for which it saves time to check whether all lines have
+#: the same length.
 _MANY_LINES = 16384
 
 # If a block ends with one of these sequences, the decoder holds the sequence back until the next
 # block arrives, because its meaning depends on the next octet.
 _AMBIGUOUS = (
     _END[:4],  # CRLF.CR is the end of data if LF follows
-    _END[:3],  # CRLF. is a stuffed dot or the end of data
+    _END[:3],  # the dot after CRLF is stuffed or part of the end of data
     _END[:2],  # CRLF may be followed by a dot
-    _END[:1],  # CR is part of CRLF or a bare CR
+    _END[:1],  # CR is a bare CR unless LF follows
 )
 
 
@@ -80,8 +81,8 @@ class DotUnstuffer:
 class DotStuffer:
     """Encodes content for the upstream server.
 
-    It converts LF to CRLF, doubles dots after LF and CR, and adds CRLF if the last line is
-    unterminated.
+    It converts LF to CRLF, doubles each dot that follows LF or CR, and adds CRLF if the last line
+    is unterminated.
     """
 
     __slots__ = ("_last",)
@@ -93,7 +94,7 @@ class DotStuffer:
         """Encode the next block of content.
 
         known: the encoded form of the block, if the caller has it. It is not used if the block
-            begins with a dot and is the first block or follows a CR or LF.
+            begins with a dot that must be doubled.
         """
         if not block:
             return b""
@@ -152,7 +153,7 @@ def _equal_lines_with_lf(text: bytes) -> bytes:
 def encoded(content: "Iterable[bytes]") -> "Iterator[bytes]":
     """Encode blocks of content for the upstream server, and add the end of data.
 
-    The last block includes the end of data, so that both are sent together.
+    The end of data is appended to the last block, so that both are sent together.
     """
     encoder, wire = DotStuffer(), b""
     for block in filter(None, content):
@@ -172,7 +173,7 @@ def _stuffed(block: bytes) -> bytes:
 
 
 def normalized(text: "Iterable[bytes]") -> "Iterator[bytes]":
-    """Convert the line endings in blocks of OUTFILE from LF or CRLF to LF."""
+    """Convert CRLF line endings to LF in blocks of OUTFILE."""
     pending = b""
     for block in text:
         joined = pending + block

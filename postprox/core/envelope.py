@@ -25,7 +25,8 @@ class Envelope:
         self.recipients: list[bytes] = []
         #: The total number of accepted recipients.
         self.recipient_count = 0
-        self._all_recipients = bytearray()  # one address per line, up to `limits.RECIPIENTS` octets
+        #: One address per line, at most `limits.RECIPIENTS` octets in total.
+        self._all_recipients = bytearray()
         self._xforward: dict[bytes, bytes] = {}
 
     def add_sender(self, line: bytes) -> None:

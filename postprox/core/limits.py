@@ -73,9 +73,9 @@ LOGGED_REPLY = 512
 #: The number of octets at the beginning of a message that are searched for the Message-ID.
 HEADER = 16384
 
-#: The size of one read from a client that is sending a message. The data is stored immediately, so
-#: memory use does not depend on the number of sessions. With this size, a large message takes 10 %
-#: less time than with `READ_SIZE`.
+#: The size of one read from a client that is sending a message. The data is written to the spool
+#: immediately, so memory use does not depend on the number of sessions. With this size, a large
+#: message takes 10 % less time than with `READ_SIZE`.
 MESSAGE_READ = 262144
 
 #: The maximum amount of message data that one iteration of the loop reads from all clients
@@ -102,8 +102,8 @@ REMOVAL_DEPTH = 8
 
 #: The number of file descriptors that one session can use. The client, the upstream server, the
 #: spool and EMAIL need one each. OUTFILE and the pipe for standard error need two each. Two more
-#: may be about to be closed. A session that is resolving a name uses another pipe but has no
-#: message.
+#: may be about to be closed. A session that is resolving a name uses one more pipe, but no
+#: descriptors for a message.
 SESSION_DESCRIPTORS = 10
 
 #: The number of other file descriptors that a process uses: standard streams, listeners, log and
@@ -111,8 +111,8 @@ SESSION_DESCRIPTORS = 10
 OWN_DESCRIPTORS = 16
 
 #: The idle timeout for a client, and the time limit for a command line. RFC 5321 section 4.5.3.2.7
-#: requires 300 s. This limit is twice as long, because smtpd(8) replies to NOOP itself. If its
-#: client sends NOOP between two pauses, the proxy sees a single pause.
+#: requires 300 s. This limit is twice as long, because smtpd(8) answers NOOP without relaying it.
+#: To the proxy, two pauses with a NOOP between them are therefore a single pause.
 CLIENT_IDLE = 600.0
 
 #: The time limit for a message: a fixed part, plus the message's size divided by a rate in octets
@@ -142,8 +142,8 @@ UPSTREAM_FINAL = 600.0
 UPSTREAM_GOODBYE = 5.0
 
 #: The interval between NOOP commands to the upstream server while a message is received or
-#: filtered. The interval is shorter than Postfix's smtpd_timeout, which is 300 s, or usually 100 s
-#: if Postfix is under stress.
+#: filtered. The interval is shorter than Postfix's smtpd_timeout, which is 300 s by default. Under
+#: stress, the default is 10 s, but the documented configuration of the upstream server sets 300 s.
 KEEPALIVE = 60.0
 
 #: The time for which client input is discarded after an error, before the connection is closed. If
@@ -154,7 +154,7 @@ LINGER = 1.0
 #: after 90 s.
 STOP_GRACE = 60.0
 
-#: The pause after accept(2) has failed, usually because no file descriptor was free.
+#: The pause after a failed accept(2). The usual cause is that no file descriptor is free.
 #: Immediate retries would keep the processor busy and flood the log. If the session limit is
 #: reached, this is also the interval between checks for sessions without a client.
 ACCEPT_PAUSE = 1.0
@@ -166,8 +166,8 @@ SESSIONS = 100
 #: status` then shows a status that is at most 2 s old, even if the process is scheduled late.
 STATUS = 1.0
 
-#: The interval at which the --metrics file is written. Prometheus usually reads the file every 15 s
-#: or less often.
+#: The interval at which the --metrics file is written. Prometheus usually reads the file at
+#: intervals of 15 s or more.
 METRICS = 15.0
 
 #: The default timeout for the filter (-t), as documented in the manual.
@@ -177,12 +177,12 @@ FILTER_TIMEOUT = 30.0
 #: int, but the filter's timeout may be any number.
 LONGEST_WAIT = 3600.0
 
-#: The pause of the event loop if it cannot wait for events or read signals, usually because memory
-#: is exhausted.
+#: The length of the event loop's pause if the loop cannot wait for events or read signals. The
+#: usual cause is that memory is exhausted.
 LOOP_PAUSE = 0.05
 
 #: If a deadline is handled this many seconds late in real time, the process was stopped or not
-#: scheduled. A busy loop causes shorter delays.
+#: scheduled. The delays in a busy loop are shorter.
 HELD_UP = 0.25
 
 #: The timeout for the last reply after the client has disconnected. Until the timeout, the session
@@ -195,8 +195,8 @@ REPLY_AFTER_CLIENT_EOF = 30.0
 STOP_FINAL = 10.0
 STOP_FINAL_AGAIN = 2.0
 
-#: The maximum length of a log line. RFC 5424 section 6.1 requires 2 KB. Current syslog daemons
-#: accept 8 KB.
+#: The maximum length of a log line. RFC 5424 section 6.1 recommends that receivers accept 2 KB.
+#: Current syslog daemons accept 8 KB.
 LOG_LINE = 4096
 
 #: The maximum number of errors and warnings buffered while the syslog daemon is not reading.
@@ -210,7 +210,7 @@ LOG_EXIT_FLUSH = 1.0
 FULL_WARNING = 60.0
 
 #: The age at which files left behind by a killed proxy are removed. A running proxy writes to its
-#: files at least every `CLIENT_IDLE` seconds. An OUTFILE without EMAIL is removed after a day,
-#: because its filter may still be running (files.stale).
+#: files at least every `CLIENT_IDLE` seconds. An OUTFILE without EMAIL is kept for a day, because
+#: its filter may still be running (files.stale).
 STALE = 1200.0
 STALE_OUTFILE = 86400.0

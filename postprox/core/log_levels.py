@@ -1,4 +1,4 @@
-"""The levels of log lines.
+"""The log levels.
 
 Rule: the numbers are those of syslog(3). A lower number means a more important level.
 """

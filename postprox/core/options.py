@@ -67,7 +67,7 @@ class Options:
         #: message.
         self.command: str | None = None
         #: The directory for stored messages, as given on the command line.
-        self.directory = "/tmp"  # noqa: S108 - the manual's default
+        self.directory = "/tmp"  # noqa: S108 - the documented default
         #: The filter's timeout in seconds.
         self.timeout = limits.FILTER_TIMEOUT
         #: True if the proxy refuses a message when the filter fails.

@@ -1,6 +1,6 @@
 """The proxy's own replies to clients.
 
-Rule: each reply is a complete line with CRLF. This module contains only the texts. `session`
+Rule: each reply is a complete line with CRLF. This module contains only the reply texts. `session`
 decides which reply to send.
 """
 

@@ -41,7 +41,8 @@ _MESSAGE_STATES = (RECEIVING, FILTERING, DELIVERING)
 #: Searching a line for an integer is five times as fast as searching it for a bytes object.
 _NUL, _CR = b"\0\r"
 
-#: Commands that would bypass the filter or change the client's identity for the upstream server.
+#: Commands that would bypass the filter, or change the client's identity as seen by the upstream
+#: server.
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 
 #: Commands that the log may quote, and b"", which stands for no command. Any other line may contain
@@ -106,7 +107,7 @@ class Session:
 
     @property
     def client_gone(self) -> bool:
-        """Whether the client has disconnected and all its commands and messages are handled."""
+        """Whether the client has disconnected, with all its commands and messages handled."""
         idle = self._current_message is None and not self._commands.has_line
         return self._client_eof and idle
 
@@ -264,7 +265,10 @@ class Session:
         self._upstream.expect(upstream.FINAL)
 
     def timer(self, now: float) -> None:
-        """Process a deadline that expired at `now`, which may be in the past."""
+        """Process a deadline that has expired.
+
+        now: the time that deadlines are compared with, which may be earlier than the current time.
+        """
         if now >= self._upstream.deadline:
             self._upstream_silent()
         elif now >= self._client_deadline:
@@ -302,7 +306,7 @@ class Session:
         self._abort(replies.INTERNAL_ERROR)
         self._upstream.disconnect()
 
-    # Commands of the client.
+    # Client commands.
 
     def _advance(self) -> None:
         """Handle buffered commands while the state permits it.
@@ -398,7 +402,7 @@ class Session:
         quitting = smtp.verb(self._line) == b"QUIT"
         self._upstream.ask(line, upstream.QUIT if quitting else upstream.REPLY)
 
-    # Connection and replies of the upstream server.
+    # The connection to the upstream server, and its replies.
 
     def _connect(self) -> None:
         self._set_state(CONNECTING)
@@ -465,7 +469,7 @@ class Session:
             self._abort(replies.UPSTREAM_GARBLED)
 
     def _on_reply(self, reply: smtp.Reply) -> None:
-        """Relay the reply to the client's command or to the client's response to 334."""
+        """Relay the upstream server's reply to a command or to an AUTH response."""
         verb = smtp.verb(self._line)
         if reply.code == 334 and verb == b"AUTH":
             self._answer(reply.raw, AUTH_RESPONSE)
@@ -719,7 +723,7 @@ class Session:
         self._close_client()
 
     def _log_failure(self) -> None:
-        """Log a warning if the filter failed, or if its reply code does not end a message."""
+        """Log a warning if the filter failed, or if its reply code is not 2yz, 4yz or 5yz."""
         verdict = self._message.verdict
         if verdict.reason:
             from . import log_lines

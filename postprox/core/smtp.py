@@ -67,9 +67,9 @@ class CommandReader:
     def has_buffered_quit(self) -> bool:
         """Whether the buffer contains a complete QUIT line that is not BDAT content.
 
-        Other sessions wait during the search, and a buffer may consist only of empty lines. The
-        search therefore examines only lines that contain QUIT or BDAT, and at most
-        `limits.LINES_WITH_QUIT` of them.
+        Other sessions wait during the search, so it must be fast even if the buffer consists only
+        of empty lines. The search therefore examines only lines that contain QUIT or BDAT, and at
+        most `limits.LINES_WITH_QUIT` of them.
         """
         buffered = bytes(self._buffer).upper()
         begin = 0

@@ -16,15 +16,15 @@ CONNECTING = "connecting"
 READY = "ready"
 QUITTING = "leaving"  # the proxy sent QUIT and ignores further replies
 
-#: The replies that a session can await. The log quotes these texts after a timeout.
+#: The names of the replies that a session can await. The log quotes the name after a timeout.
 NOTHING = "reply"  # no reply is awaited
 GREETING = "greeting"  # the greeting of a new connection
 EHLO = "reply to HELO or EHLO"  # the proxy repeats this command on a new connection
 RSET = "reply to RSET"  # the proxy sends RSET after a refused message
-REPLY = "reply to the client's command"  # this text is also used for the reply to an AUTH response
+REPLY = "reply to the client's command"  # this name is also used for the reply to an AUTH response
 QUIT = "reply to QUIT"  # this reply is relayed to the client
 KEEPALIVE = "reply to NOOP"  # this reply is not relayed, because the proxy itself sent NOOP
-DATA = "reply to DATA"  # this reply must be 354 before the message is sent
+DATA = "reply to DATA"  # the message is sent only if this reply is 354
 FINAL = "final reply"  # the upstream server may already have accepted the message
 
 #: The timeout for each reply, in seconds (relay.idle).
@@ -113,7 +113,9 @@ class UpstreamLink:
         self._replies.feed(data)
 
     def next_reply(self) -> tuple[smtp.Reply, str] | None:
-        """Return the next complete reply and the name of the awaited reply, or else None.
+        """Return the next complete reply and the name of the awaited reply.
+
+        Return None if no reply is complete.
 
         Raises:
             smtp.BadReplyError: the input is not an SMTP reply.

@@ -80,7 +80,7 @@ class Verdict:
 def judge(outcome: Outcome, *, reject_failures: bool, strict: bool = False) -> Verdict:
     """Derive the verdict on a message from the outcome of the filter.
 
-    reject_failures: true if a failure of the filter refuses the message (``-r``).
+    reject_failures: true if the message is refused when the filter fails (``-r``).
     strict: true if a rejection without a reply code counts as a failure (``--strict``, cli.strict).
     """
     said = outcome.last_stderr_line

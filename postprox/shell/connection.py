@@ -44,7 +44,8 @@ class Connection:
         self._client = client
         self._finished = finished
         self._counters = counters
-        #: A function that logs a line at most once a minute, or None for a single session.
+        #: A function that logs a line at most once a minute, or None if the process serves only one
+        #: session.
         self.log_seldom: Callable[[int, str], None] | None = None
         self.session = Session(options, loop.clock)
         self._connector: Connector | None = None
@@ -72,7 +73,7 @@ class Connection:
     def terminate(self, timeout: float) -> None:
         """End the session now, and send only the output that the kernel accepts without blocking.
 
-        timeout: the timeout for the final reply in seconds, if the message was sent upstream.
+        timeout: the seconds to wait for the final reply, if the message was sent upstream.
         """
         self._guarded(self.session.terminate, timeout)
         if self.session.client_closed:

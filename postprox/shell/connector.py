@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Connector:
-    """A connection attempt to all addresses of `target`.
+    """An attempt to connect to `target`, trying one address after another.
 
     connected: called with the descriptor of the non-blocking socket.
     failed: called with the reason after all addresses have failed.

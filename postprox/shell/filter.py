@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 
-#: The characters allowed in plain commands, which sh(1) would only split at spaces. `~`, `=` and
-#: `#` are excluded, because sh(1) interprets them in some positions within a word.
+#: The characters allowed in the words of a plain command. sh(1) would split such a command at its
+#: spaces and would not change the words. `~`, `=` and `#` are excluded, because sh(1) interprets
+#: them in some positions within a word.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,@%")
 #: The errors of execve(2) that indicate a lack of resources (filter.no-resources): EIO, E2BIG,
 #: EAGAIN, ENOMEM, ENFILE, EMFILE. sh(1) would report these errors as exit status 126.
@@ -34,7 +35,7 @@ _DESCRIPTORS = 1024
 
 
 class Filter:
-    """A running filter, started like `sh -c command` in its own process group (filter.stdio).
+    """A running filter, started as if by `sh -c command`, in its own process group (filter.stdio).
 
     A command that consists of plain words is executed without sh(1), which saves one process per
     message.

@@ -1,7 +1,8 @@
 """The `--listen` server (requirements listen.background to listen.stop).
 
 Rule: this module accepts clients and stops the server. Each session is a `Connection`, like a
-session on standard input. A server is rarely started, so it may import `os` and `socket`.
+session on standard input. The import time of `os` and `socket` does not matter here, because
+servers start rarely.
 
 Logs: the session limit, the open file limit, and errors of accept(2) and of new sessions.
 """
@@ -164,7 +165,7 @@ class Server:
     def go_into_background(self, null: int) -> None:
         """Detach from the terminal, and redirect the standard streams to `null`.
 
-        null: a descriptor of /dev/null, which this method closes.
+        null: a descriptor of /dev/null. This method closes the descriptor.
         """
         os.setsid()
         for descriptor in (STDIN, STDOUT, STDERR):

@@ -214,6 +214,6 @@ def write_fault(error: Exception) -> None:
         import traceback
 
         text = "".join(traceback.format_exception(error))
-    except Exception:  # no memory is left, or no descriptor is free to import the modules
+    except Exception:  # the imports need more memory or descriptors than are free
         text = type(error).__name__
     write(log_levels.ERROR, f"internal error: {text}")

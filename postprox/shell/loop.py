@@ -48,9 +48,9 @@ EPOLL = (select.epoll, 1) if hasattr(select, "epoll") else POLL
 #: Ignored signals. Scripts send these signals to make a server reopen its log.
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
-#: Signals that cause an orderly termination (files.term). These are all signals that terminate the
-#: process by default, except those that indicate a program error. The interpreter ignores SIGPIPE
-#: and SIGXFSZ.
+#: Signals that cause an orderly termination (files.term). The set contains every signal that
+#: terminates the process by default, except the signals that indicate a program error. The
+#: interpreter ignores SIGPIPE and SIGXFSZ.
 STOPPING = signal.valid_signals() - {
     *IGNORED,
     *(signal.SIGKILL, signal.SIGSTOP),  # these signals cannot be handled
@@ -80,7 +80,7 @@ class Loop:
         self._was_held_up = False  # true if the previous iteration was held up
         #: The number of ready descriptors in this iteration, which are served one after another.
         self.ready_count = 1
-        #: The time with which deadlines are compared while timers are running.
+        #: The time that deadlines are compared with while the loop calls the expired timers.
         self.now = -limits.NEVER
         self._wakeup, wakeup = posix.pipe()
         posix.set_blocking(self._wakeup, False)
@@ -180,11 +180,12 @@ class Loop:
         """Return whether the process was held up. If so, this iteration's time is not counted.
 
         Peers and filters that are waiting for the proxy cannot continue while it is stopped
-        (SIGSTOP). The time of such a pause therefore does not count towards any limit. The loop
-        never excludes the time of two consecutive iterations. Otherwise, time limits would never
-        expire in a process that is always late.
+        (SIGSTOP). Such a pause therefore does not count towards any limit. The clock never skips
+        two iterations in a row. Otherwise, time limits would never expire in a process that is
+        always late.
 
-        late: the delay of the wait or the run time of the handlers, in seconds on the clock.
+        late: the delay of the first deadline during the wait, or the run time of the handlers,
+            whichever is longer, in seconds of the loop's clock.
         """
         self._was_held_up = late > limits.HELD_UP * self._speed and not self._was_held_up
         return self._was_held_up
@@ -257,9 +258,9 @@ class Loop:
                 self._reap_otherwise()
 
     def _reap_otherwise(self) -> None:
-        """Reap with another system call.
+        """Reap exited child processes with waitid(2).
 
-        If the other system call also fails, call all handlers with None.
+        If this system call also fails, call all handlers with None.
         """
         try:
             self._reap_by(_next_ended_by_waitid)

@@ -55,7 +55,7 @@ def write(descriptor: int, content: bytes) -> None:
 
 
 def remove_stale(path: str) -> None:
-    """Remove new files that killed processes left in the directory of `path` before the rename.
+    """Remove new files in the directory of `path` that killed processes did not rename.
 
     A process in another PID namespace may appear to have exited. In that case, its rename fails
     once.
@@ -82,7 +82,11 @@ def _refuse_devices(directory: str) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Return whether another process has this ID. A file named after this process is stale."""
+    """Return whether another process has this ID.
+
+    Return False for the ID of this process. A file with this ID in its name is stale, because an
+    earlier process with the same ID wrote it.
+    """
     if pid == os.getpid():
         return False
     try:

@@ -103,7 +103,8 @@ def _notify_address() -> bytes:
 def _watchdog_seconds() -> float:
     """Return the manager's watchdog timeout for this process in seconds, or 0 if there is none.
 
-    An invalid number of microseconds counts as 0. A timeout of 0 does not affect status datagrams.
+    An invalid number of microseconds counts as 0. Status datagrams are sent even if the timeout is
+    0.
     """
     microseconds, pid = (environ.pop(name, b"") for name in (b"WATCHDOG_USEC", b"WATCHDOG_PID"))
     for_us = pid in (b"", b"%d" % os.getpid())

@@ -56,7 +56,8 @@ class Spool:
         self._stem = f"{directory}/postprox-{posix.urandom(8).hex()}"
         self._created_paths: list[str] = []
         self._copy = -1
-        self._empty_outfile = -1  # locked since its creation; a filter may replace the file
+        #: The OUTFILE that the proxy created and locked. A filter may replace it with another file.
+        self._empty_outfile = -1
         self._error: OSError | None = None
         self._replacement_state: tuple[int, int]
         self._size = 0
@@ -100,7 +101,7 @@ class Spool:
             raise self._error
 
     def create_filter_files(self) -> None:
-        """Link EMAIL to its name, and create the empty OUTFILE.
+        """Give EMAIL its name, and create the empty OUTFILE.
 
         Raises:
             OSError: one of the files cannot be created.
@@ -137,7 +138,7 @@ class Spool:
         except OSError as error:
             from errno import ELOOP, ENXIO
 
-            if error.errno not in (ELOOP, ENXIO):  # the errors for a link and a socket
+            if error.errno not in (ELOOP, ENXIO):  # OUTFILE is neither a link nor a socket
                 raise
             raise NotAFileError("OUTFILE is not a regular file") from None
         status = posix.fstat(descriptor)
@@ -238,7 +239,8 @@ class Spool:
 def blocks(descriptor: int) -> "Iterator[bytes]":
     """Yield the contents of a file in blocks.
 
-    The function does not read past the end, because an error would then be detected too late.
+    The function does not call pread(2) again after the last block, because an error in that call
+    would be detected too late.
     """
     size, offset = posix.fstat(descriptor).st_size, 0
     while offset < size and (block := posix.pread(descriptor, limits.COPY_SIZE, offset)):
@@ -287,7 +289,7 @@ def _unlink(name: str, folder: int | None) -> None:
     try:
         descriptor = posix.open(name, _SAFE_READ, dir_fd=folder)
     except OSError:
-        descriptor = -1  # the filter has made the file unreadable, so no thread frees its space
+        descriptor = -1  # the filter has made the file unreadable, so no thread can close it later
     try:
         posix.unlink(name, dir_fd=folder)
     finally:
@@ -311,16 +313,19 @@ def _remove_stubborn(path: str) -> None:
 
 
 def _remove_folder(name: str, parent: int | None, allowed: int, depth: int) -> int:
-    """Remove a directory with its contents. Return the number of entries that may still be removed.
+    """Remove a directory with its contents, and return the unused part of `allowed`.
 
     Links are not followed, because each directory is opened relative to its parent.
+
+    allowed: the maximum number of entries to remove.
+    depth: the maximum depth of nested directories.
 
     Raises:
         OSError: the directory cannot be removed, or has too many entries or levels.
     """
     folder = posix.open(name, _FOLDER, dir_fd=parent)
     try:
-        posix.chmod(folder, 0o700)  # only root can remove entries without write permission
+        posix.chmod(folder, 0o700)  # only root can remove entries from a read-only directory
         with posix.scandir(folder) as entries:
             names = [entry.name for _, entry in zip(range(allowed), entries, strict=False)]
         for inner in names:
@@ -344,7 +349,7 @@ def _lock(descriptor: int) -> None:
     try:
         posix.lockf(descriptor, posix.F_TLOCK, 0)
     except OSError:
-        pass  # without locks, `stale_files` does not remove EMAIL
+        pass  # if files cannot be locked, `stale_files` does not remove EMAIL
 
 
 def _write(descriptor: int, content: bytes) -> None:

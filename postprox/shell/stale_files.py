@@ -36,7 +36,10 @@ def remove_stale_files(directory: str) -> None:
 
 
 def _stem(name: str) -> str:
-    """Return the part of a file name that all files of a message share, or "" for other names."""
+    """Return the part of a file name that all files of a message share.
+
+    Return "" if the name does not belong to a file of a message.
+    """
     stem, _, suffix = name.partition(".")
     random = stem.removeprefix(_PREFIX)
     is_ours = stem != random and len(random) == _LENGTH and _DIGITS.issuperset(random)
@@ -82,9 +85,10 @@ def _is_ours(status: os.stat_result) -> bool:
 
 
 class _Lock:
-    """A lock on a file. The context is False after an error, or if a running proxy holds the lock.
+    """A context manager that locks a file.
 
-    The context is True if there is no regular file of this user to lock.
+    Its value is False after an error, or if a running proxy holds the lock. Its value is True if
+    the file has been locked, or if this user has no regular file to lock.
     """
 
     def __init__(self, path: str) -> None:
@@ -122,7 +126,7 @@ def _opened(path: str) -> int:
 def _make_readable(path: str) -> None:
     try:
         os.chmod(path, stat.S_IRUSR, follow_symlinks=False)
-    except NotImplementedError:  # the file is a link, or the C library requires /proc
+    except NotImplementedError:  # the file is a link, or the C library cannot use /proc
         if not _is_our_file(path):
             raise
         os.chmod(path, stat.S_IRUSR)

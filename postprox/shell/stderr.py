@@ -5,8 +5,8 @@ mail. Other processes share the flags of the descriptor, so the proxy does not c
 O_NONBLOCK, write(2) waits for the reader.
 
 Unwritten lines are buffered in memory, up to a limit. If the limit is reached, further lines are
-dropped. When the reader continues, a line reports the number of dropped lines. Errors and warnings
-may use twice as much space as informational lines.
+dropped. When the reader resumes reading, a line reports the number of dropped lines. Errors and
+warnings may use twice as much space as informational lines.
 
 Logs: the number of dropped lines.
 """
@@ -29,7 +29,7 @@ class StandardError:
     """
 
     def __init__(self) -> None:
-        #: The queued lines, each with the number of dropped lines that it reports.
+        #: The queued lines, each paired with the number of dropped lines that it reports.
         self._lines: deque[tuple[bytes, int]] = deque()
         self._waiting = 0  # the number of unwritten octets, including the line being written
         self._unreported = 0

@@ -76,7 +76,7 @@ class Stream:
         """Shut down the sending direction, so that the peer sees the end of the stream."""
         try:
             peer = socket.socket(fileno=self.writer)
-        except OSError:  # shutdown(2) fails for a pipe, whose reader sees the end after close(2)
+        except OSError:  # the writer is a pipe, whose reader sees end-of-file after close(2)
             return
         try:
             peer.shutdown(socket.SHUT_WR)

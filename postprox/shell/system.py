@@ -1,4 +1,4 @@
-"""Operating system functions in a module that can be imported quickly.
+"""Operating system functions, in a module that is quick to import.
 
 Rule: only this module imports ``posix``, ``_socket`` and ``_signal``.
 
@@ -93,7 +93,7 @@ def file_name(path: str) -> bytes:
 
 
 def keep_freed_memory() -> None:
-    """Make the C library keep one or two megabytes of freed memory for the next block.
+    """Make the C library keep one or two megabytes of freed memory for reuse.
 
     By default, the library returns the memory of each block of a message to the system. Allocating
     the memory again, page by page, takes as long as all other work on the block. Freeing one large

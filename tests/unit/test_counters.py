@@ -73,7 +73,7 @@ def test_metrics_text_is_complete() -> None:
         "# HELP postprox_messages_total Messages by verdict and result.",
         "# TYPE postprox_messages_total counter",
         'postprox_messages_total{verdict="reject",result="refused"} 1',
-        "# HELP postprox_message_bytes_total Octets in messages, with LF line endings.",
+        "# HELP postprox_message_bytes_total Octets in messages, counted with LF line endings.",
         "# TYPE postprox_message_bytes_total counter",
         "postprox_message_bytes_total 9",
         "# HELP postprox_filter_seconds Filter run time in seconds.",
