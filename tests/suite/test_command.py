@@ -265,7 +265,10 @@ def test_explicit_path_takes_precedence_over_group_name(
         ("include", "no transcript in include"),
         (
             "relay::stdio",
-            "relay::stdio: only the name of a single transcript can have a mode; use --modes stdio",
+            (
+                "relay::stdio: a mode can be appended only to the name of a single transcript; "
+                "use --modes stdio"
+            ),
         ),
     ],
 )

@@ -411,7 +411,7 @@ BREAKS = {
     ),
     "killed": (
         f"{REFERENCE}; kill -9 $$",
-        *("death", "cli.exit", "no termination by a signal that the suite did not send"),
+        *("death", "cli.exit", "an exit without a signal (the suite sent no signal)"),
     ),
 }
 

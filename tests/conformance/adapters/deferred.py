@@ -305,7 +305,7 @@ class _Delivery:
         self._appended = _names(passage.appended)
 
     async def serve(self) -> None:
-        """Serve the program as its upstream server."""
+        """Act as the program's upstream server."""
         try:
             await self._program.send(b"220 upstream.example\r\n")
             while line := await self._program.line():

@@ -273,7 +273,7 @@ class Stream:
 
 
 async def accept(loop: Loop, server: socket.socket) -> Stream:
-    """Return the next connection to *server*, which is a non-blocking socket."""
+    """Return the next connection to the non-blocking listening socket *server*."""
     while True:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             return Stream(loop, server.accept()[0])

@@ -71,8 +71,8 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("--shard", metavar="I/N", help="run only part I of N of the selected transcripts")
     add("--source", metavar="WORD",
         help=f"test only the requirements from one source: {', '.join(SOURCES)}")  # fmt: skip
-    add("--profile", metavar="NAME", help="test only the requirements of a profile: one of the "
-        f"classes {', '.join(BINDS)}, or several, separated by commas")  # fmt: skip
+    add("--profile", metavar="NAME", help="test only the requirements of a profile, which is one "
+        f"or more of the classes {', '.join(BINDS)}, separated by commas")  # fmt: skip
     add("--strict", action="store_true", help="let SHOULD requirements also affect the exit status")
     add(
         "--level",
@@ -98,8 +98,8 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="also run transcripts that test long time limits, in real time",
     )
     add("--time-scale", default="1", metavar="F",
-        help="multiply the suite's timeouts by F: 3 for a slow machine, 0.2 to test "
-        "a program with many timeouts quickly")  # fmt: skip
+        help="multiply the suite's timeouts by F: 3 for a slow machine, 0.2 to save "
+        "time if the program causes many timeouts")  # fmt: skip
     add("-j", "--jobs", type=number, default=_JOBS, metavar="N",
         help=f"number of parallel workers (default: {_JOBS})")  # fmt: skip
     add("--results", type=Path, metavar="FILE", help="write the results as JSON lines")

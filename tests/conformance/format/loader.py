@@ -133,7 +133,8 @@ def chosen(name: str) -> list[str]:
     path = TRANSCRIPTS if cited is not None else _found(place)
     if path.is_dir() and colons:
         raise ChoiceError(
-            f"{name}: only the name of a single transcript can have a mode; use --modes {mode}"
+            f"{name}: a mode can be appended only to the name of a single transcript; "
+            f"use --modes {mode}"
         )
     if cited == []:
         raise ChoiceError(f"no transcript cites {place}")

@@ -178,7 +178,7 @@ class _Reader:
     def _hexadecimal(self) -> bytes:
         digits = self._text[self._at : self._at + 2]
         if len(digits) != 2 or not all(digit in string.hexdigits for digit in digits):
-            raise PayloadError(f"\\x{digits} requires two hexadecimal digits: \\x0d")
+            raise PayloadError(f"\\x{digits} requires two hexadecimal digits, such as \\x0d")
         self._at += 2
         return bytes([int(digits, 16)])
 

@@ -164,7 +164,7 @@ class InvariantChecker:
 
     def judge_end(self) -> None:
         """Check the exit status of the process and its leftovers."""
-        self._judge(_DEATH, "no termination by a signal that the suite did not send", self._died)
+        self._judge(_DEATH, "an exit without a signal (the suite sent no signal)", self._died)
         expected = "no descendants that outlive the process"
         self._judge(_PROCESSES, expected, lambda: self._left(_PROCESSES, processes))
         expected = "an empty temporary directory"
@@ -193,10 +193,10 @@ class InvariantChecker:
                 raise StepFailedError(None, f"nothing more from {connection.name}<", got)
         if harness.listener.arrived:
             got = f"{len(harness.listener.arrived)} more"
-            raise StepFailedError(None, "no more upstream connections", got)
+            raise StepFailedError(None, "no further upstream connections", got)
         if self._verbs & {"run", "none"} and harness.filter.new_runs:
             got = f"{len(harness.filter.new_runs)} more"
-            raise StepFailedError(None, "no more filter runs", got)
+            raise StepFailedError(None, "no further filter runs", got)
 
     def judge_output(self) -> None:
         """Check that nothing was written to descriptor 2 and no traceback was printed."""

@@ -63,7 +63,7 @@ class OctetsAwaited:
 _END_FOR_ANY_READER = re.compile(rb"(?:\A|(?<=\n))\.\r?\n|(?:\A|(?<=\r))\.\r")
 _END_OF_DATA = re.compile(rb"(?:\A|(?<=\r\n))\.\r\n")
 #: The failure text for a message that another server could read as several messages.
-EARLIER_END = "an earlier end of data for a server that ends lines at CR or LF"
+EARLIER_END = "octets that end the message for a server that ends lines at CR or LF"
 #: The beginning of a reply that accepts a message.
 _SUCCESS = re.compile(rb"2\d\d")
 #: The octets of an end of data that may be incomplete at the end of the buffer.
@@ -111,7 +111,7 @@ class UnfinishedAwaited:
         end = _END_FOR_ANY_READER.search(buffer)
         if end is None or buffer[end.start() :] == b".\r":
             return WAIT
-        return no(f"an end of data: {describe(buffer, end.start())}")
+        return no(f"the end of data: {describe(buffer, end.start())}")
 
 
 def describe(buffer: bytearray, difference: int = 0) -> str:

@@ -159,7 +159,10 @@ def _own_reply(fate: ExpectedOutcome, got: bytes) -> Iterator[str]:
     if wanted is not None and got != wanted:
         yield _differs("the reply to a rejected message", wanted, got)
     if fate.rejected and wanted is None and code(got) != 554:
-        yield f"the reply to a message rejected without text is {visible(got)}"
+        yield (
+            "the reply to a message that the filter rejected without a reply text is "
+            f"{visible(got)}"
+        )
     if fate.failed and code(got) != 451:
         yield f"the reply after a filter failure is {visible(got)} despite -r"
 

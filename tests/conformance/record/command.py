@@ -73,7 +73,7 @@ def add_record(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add("--requires", required=True, action="append", metavar="ID", help="a requirement that the "
         "transcript asserts; may be repeated")  # fmt: skip
     add("--filter", type=Path, metavar="FILE", help="the filter, as a shell command")
-    add("--email", action="store_true", help="also record the filter's EMAIL")
+    add("--email", action="store_true", help="also record the content of the filter's EMAIL file")
     add(
         "--comment",
         action="append",

@@ -15,7 +15,7 @@ from ..play.implementation import Implementation
 from .results import Control, Result
 
 #: The reason for skipping a transcript that the control fails.
-CONTROL_FAILS = "the adapter's control fails this transcript"
+CONTROL_FAILS = "the control (postprox behind the same adapter) fails this transcript"
 #: The maximum number of control failures that the terminal lists. The HTML page lists all of them.
 _NAMED = 20
 #: The fields of a result that describe a failure.

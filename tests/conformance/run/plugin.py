@@ -84,8 +84,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--profile",
         metavar="NAME",
-        help="test only the requirements of a profile: one of the classes "
-        f"{', '.join(BINDS)}, or several, separated by commas",
+        help="test only the requirements of a profile, which is one or more of the classes "
+        f"{', '.join(BINDS)}, separated by commas",
     )
     group.addoption("--name", metavar="NAME", help="the implementation's name in the report")
     group.addoption(
@@ -124,7 +124,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--compare",
         metavar="TOML|CMD",
-        help="a second implementation; search for a dialogue in which they differ",
+        help="a second implementation; search for a dialogue in which the two differ",
     )
 
 

@@ -241,7 +241,9 @@ class Suite:
             if mode not in self.modes or missing_need(transcript, mode, control):
                 continue
             if failure := play_once(transcript, mode, control).failure:
-                raise CannotStartError(f"the adapter's control fails {SMOKE}\n{failure.text}")
+                raise CannotStartError(
+                    f"the control (postprox behind the same adapter) fails {SMOKE}\n{failure.text}"
+                )
 
     def _can_play_smoke(self, smoke: Transcript, mode: str) -> bool:
         known = self.settings.implementation.divergence(SMOKE, mode) is not None
