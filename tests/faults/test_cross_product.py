@@ -27,7 +27,7 @@ def test_guarantees_hold_under_random_faults(part: int) -> None:
     assert account.outcomes.total() == SAMPLE // PARTS
 
 
-def test_listed_faults_with_unknown_outcome_exist() -> None:
+def test_list_of_faults_with_unknown_outcome_names_only_existing_faults() -> None:
     assert doubtful().keys() <= {scenario.fault for scenario in every_scenario()}
 
 
@@ -52,7 +52,7 @@ def test_sample_covers_every_scenario_attribute_value() -> None:
         (Scenario("listening", "accepts", "nobody", "", ""), 0),
     ],
 )
-def test_missing_planned_fault_counts_as_violation(
+def test_planned_fault_that_does_not_occur_counts_as_violation(
     scenario: Scenario, violations: int, tmp_path: Path
 ) -> None:
     account = Account()

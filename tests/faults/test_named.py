@@ -74,7 +74,7 @@ ours = [write]
 """
 
 
-def test_filter_timeout_excludes_writing_of_message_file(
+def test_filter_timeout_excludes_time_to_write_message_file(
     spawn: Spawn, upstream: Upstream, tmp_path: Path
 ) -> None:
     arguments = [upstream.address, "-d", str(tmp_path), "-c", "echo '550 virus' >&2; exit 1"]
@@ -493,7 +493,7 @@ def gated(tmp_path: Path) -> tuple[Path, Path, str]:
 FAST = {"POSTPROX_CLOCK_SPEED": "30"}
 
 
-def test_rejection_reaches_client_after_spawned_proxy_is_suspended(
+def test_rejection_reaches_client_after_spawned_proxy_is_suspended_and_resumed(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
@@ -504,7 +504,7 @@ def test_rejection_reaches_client_after_spawned_proxy_is_suspended(
     proxy.client.sees(b"550 virus")
 
 
-def test_rejection_reaches_client_after_listening_proxy_is_suspended(
+def test_rejection_reaches_client_after_listening_proxy_is_suspended_and_resumed(
     serve: Serve, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
@@ -532,7 +532,7 @@ def filter_blocks_while_stopped(process: subprocess.Popen[bytes], started: Path)
     process.send_signal(signal.SIGCONT)
 
 
-def test_filter_blocked_by_suspended_spawned_proxy_can_still_reject_message(
+def test_filter_that_blocks_while_spawned_proxy_is_suspended_can_reject_message(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, blocked: str
 ) -> None:
     proxy = spawn("-t", "30", "-c", blocked, upstream.address, variables=FAST)
@@ -542,7 +542,7 @@ def test_filter_blocked_by_suspended_spawned_proxy_can_still_reject_message(
     proxy.client.sees(b"550 virus")
 
 
-def test_filter_blocked_by_suspended_listening_proxy_can_still_reject_message(
+def test_filter_that_blocks_while_listening_proxy_is_suspended_can_reject_message(
     serve: Serve, upstream: Upstream, tmp_path: Path, blocked: str
 ) -> None:
     server = serve("-t", "30", "-c", blocked, upstream.address, variables=FAST)

@@ -56,7 +56,7 @@ def test_stopped_clamd_prevents_storage_and_delivery(
         ("kill -9 $$", 2, "quarantine.py: the filter failed with status -9: not a word"),
     ],
 )
-def test_message_is_not_stored_without_permanent_rejection(
+def test_message_is_stored_only_after_permanent_rejection(
     run: Filter, directory: Path, filter_command: str, status: int, reply: str
 ) -> None:
     ended = run(command("quarantine.py", directory, filter_command))
@@ -64,7 +64,7 @@ def test_message_is_not_stored_without_permanent_rejection(
     assert kept(directory) == []
 
 
-def test_wrapped_filter_output_is_delivered(run: Filter, directory: Path) -> None:
+def test_output_of_wrapped_filter_is_delivered(run: Filter, directory: Path) -> None:
     written = run(command("quarantine.py", directory, 'echo new >"$OUTFILE"')).written
     assert written == b"new\n"
 

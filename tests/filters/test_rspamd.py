@@ -48,7 +48,7 @@ def test_documented_commands_install_and_rehearse_filter(tmp_path: Path, rspamd:
     assert filter_.stat().st_mode & 0o777 == 0o755
 
 
-def test_documented_options_run_installed_filter() -> None:
+def test_documented_options_specify_installed_filter() -> None:
     (line,) = re.findall(r"(?ms)^```ini\n(.*?)^```$", PAGE)
     words = shlex.split(shlex.split(line)[0].partition("=")[2])
     parsed = options.parse([*words, "127.0.0.1:10026"])
@@ -247,7 +247,7 @@ def test_reject_action_without_reply_text_rejects_message(
         assert (ended.status, ended.said) == (1, "554 5.7.1 The message looks like spam\n")
 
 
-def test_objects_in_rspamd_reply_list_are_merged(run: Filter, impostor: Impostor) -> None:
+def test_list_of_objects_in_rspamd_reply_is_merged(run: Filter, impostor: Impostor) -> None:
     adding = [{"X-A": "1"}, {"X-A": "2", "X-B": "3"}]
     milter = [{"remove_headers": [{"Subject": 1}]}, {"add_headers": adding}]
     place = impostor.gives({"action": "no action", "milter": milter})

@@ -160,7 +160,7 @@ def test_spamd_reply_without_score_results_in_status_2(run: Filter, tmp_path: Pa
     ],
     ids=lambda value: str(value)[:22],
 )
-def test_score_of_any_length_determines_exit_status(
+def test_score_with_any_number_of_digits_determines_exit_status(
     run: Filter, tmp_path: Path, score: str, status: int
 ) -> None:
     spamc = tmp_path / "spamc"

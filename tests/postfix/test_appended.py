@@ -140,7 +140,7 @@ for _ in $(seq 100); do grep -q 'status=sent' /var/spool/mail.log && break; slee
 """
 
 
-def test_documented_test_message_passes_or_is_rejected(tmp_path: Path) -> None:
+def test_recipe_delivers_harmless_test_message_and_rejects_virus(tmp_path: Path) -> None:
     if program("smtp-source") is None:
         pytest.skip("smtp-source is not installed")
     _, message = readme.trial()

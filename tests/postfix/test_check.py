@@ -646,7 +646,7 @@ def test_unit_without_reject_option_is_reported(machine: Machine) -> None:
     assert machine.check("--unit", f"{machine.directory}/postprox.service") == Said(0, "", "")
 
 
-def test_omitted_unit_option_leaves_proxy_unchecked(machine: Machine) -> None:
+def test_listening_proxy_is_checked_only_with_unit_option(machine: Machine) -> None:
     machine.write(BEFORE, LISTENING, same, same)
     said = machine.check()
     assert said.status == 3  # the second proxy is found and is correct
@@ -720,7 +720,7 @@ def test_unreadable_unit_is_reported_on_one_line(machine: Machine) -> None:
     assert "/nonexistent/postprox.service" in said.errors
 
 
-def test_fifo_as_unit_is_reported_on_one_line(machine: Machine) -> None:
+def test_unit_file_that_is_a_fifo_is_reported_on_one_line(machine: Machine) -> None:
     path = machine.directory / "postprox.service"
     os.mkfifo(path)
     said = found(machine, "--unit", str(path))

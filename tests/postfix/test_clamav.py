@@ -46,7 +46,7 @@ def test_virus_is_rejected_before_queue(site: Site, scanner: Scanner) -> None:
     assert reply == (550, b"Message contains a virus")
 
 
-def test_virus_is_bounced_after_queue(site: Site, scanner: Scanner) -> None:
+def test_virus_found_after_queue_is_bounced(site: Site, scanner: Scanner) -> None:
     box = site.proxy.box(FILTER.format(config=scanner.config))
     site.send("strict_after", box, message("virus", EICAR))
     bounce = site.postfix.wait_delivered(box.sender)

@@ -80,13 +80,13 @@ def test_spam_is_marked_and_delivered(site: Site, chain: str) -> None:
     assert b"\nX-Spam-Flag: YES\n" in site.postfix.wait_delivered(box.address)
 
 
-def test_certain_spam_is_rejected(site: Site, chain: str) -> None:
+def test_definite_spam_is_rejected(site: Site, chain: str) -> None:
     box = site.proxy.box(chain)
     reply = site.send("strict_before", box, message("spam", "cheapest pills of all"))
     assert reply == (550, b"5.7.1 The message looks like spam")
 
 
-def test_stopped_scanner_defers_mail_and_causes_log_line(site: Site, installed: Path) -> None:
+def test_stopped_scanner_defers_mail_and_is_logged(site: Site, installed: Path) -> None:
     needs("clamdscan")
     configuration = installed / "down.conf"
     configuration.write_text(f"LocalSocket {installed}/nobody.sock\n")

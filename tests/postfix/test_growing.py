@@ -225,7 +225,7 @@ def test_no_message_is_lost_if_machine_fails(grown: Grown, which: int) -> None:
     assert len(grown.postfix.delivered(box.address)) == 6
 
 
-def test_message_on_failing_machine_is_delivered_exactly_once(grown: Grown) -> None:
+def test_message_is_delivered_exactly_once_despite_machine_failure(grown: Grown) -> None:
     gate = grown.installation.directory / "runs/gate"
     box, note = grown.box(f"[ -e {gate} ] && exit 0; touch {gate}; sleep 600")
     with ThreadPoolExecutor() as clients:

@@ -187,7 +187,7 @@ def test_client_is_limited_to_ten_connections() -> None:
         assert sorted(greetings(own, 11)) == [b"220"] * 10 + [b"421"]
 
 
-def test_omitted_count_limit_permits_eleven_connections() -> None:
+def test_more_than_ten_connections_are_accepted_if_count_limit_is_removed() -> None:
     def edit(text: str) -> str:
         return text.replace(COUNT_LIMIT, "")
 

@@ -66,7 +66,7 @@ def test_external_mail_is_never_signed(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_own_mail_is_signed(recipe: Recipe, service: str) -> None:
+def test_submitted_mail_is_signed(recipe: Recipe, service: str) -> None:
     assert recipe.submit(service, message(f"own by {service}"), BOB)[0] == 250
     signed = recipe.arrival(BOB, f"own by {service}")
     assert is_signed(signed)
@@ -176,7 +176,7 @@ def test_before_queue_filter_receives_unmodified_addresses(typed: str) -> None:
         (AFTER, "aaron@mail.test", "aaron@mail.test"),
     ],
 )
-def test_filter_receives_alphabetically_first_recipient_only_after_queue(
+def test_recipient_is_original_before_queue_but_alphabetically_first_after_queue(
     mode: str, recipient: str, seen: str
 ) -> None:
     with running_recipe(mode, SPAWNED, ENVELOPE) as own:
@@ -198,13 +198,13 @@ def without(words: str) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize("mode", [BEFORE, AFTER])
-def test_forged_mail_is_signed_without_no_milters_override(mode: str) -> None:
+def test_forged_mail_is_signed_if_milters_remain_enabled(mode: str) -> None:
     with running_recipe(mode, SPAWNED, "exit 0", without(",no_milters")) as own:
         own.send(message("forged"), BOB)
         assert is_signed(own.arrival(BOB, "forged"))
 
 
-def test_archive_copy_is_duplicated_without_no_address_mappings_override() -> None:
+def test_archive_copy_is_duplicated_if_addresses_are_mapped_twice() -> None:
     with running_recipe(AFTER, SPAWNED, "exit 0", without("no_address_mappings,")) as own:
         own.send(message("twice"), BOB)
         assert len(own.arrivals(ARCHIVE, "twice")) == 2

@@ -14,13 +14,13 @@ SPAM = "echo 'spam found' >&2; exit 1"
 
 
 @pytest.mark.parametrize("way", ["open_before", "open_adjusted"])
-def test_last_filter_output_line_becomes_client_reply(site: Site, way: str) -> None:
+def test_last_line_of_filter_output_becomes_client_reply(site: Site, way: str) -> None:
     box = site.proxy.box(VIRUS)
     reply = site.send(way, box, message("virus"))
     assert reply == (550, b"5.7.1 Message contains a virus")
 
 
-def test_last_filter_output_line_appears_in_bounce(site: Site) -> None:
+def test_last_line_of_filter_output_appears_in_bounce(site: Site) -> None:
     box = site.proxy.box(VIRUS)
     assert site.send("open_after", box, message("virus"))[0] == 250
     bounce = site.postfix.wait_delivered(box.sender)

@@ -28,7 +28,7 @@ def test_upstream_refusal_appears_in_bounce(site: Site, sender: str) -> None:
     assert "Sender address rejected: Access denied (in reply to end of DATA" in line[2]
 
 
-def test_missing_spool_results_in_temporary_reply(site: Site) -> None:
+def test_missing_spool_results_in_temporary_failure(site: Site) -> None:
     box = site.proxy.box("exit 0")
     reply = site.send("spoolless_before", box, message("no room"))
     assert reply[0] in {451, 452}

@@ -67,7 +67,7 @@ def test_result_with_failed_control_is_skipped(wrong: Done) -> None:
     assert (wrong.status, result["outcome"], result["message"]) == (0, "skipped", CONTROL_FAILS)
 
 
-def test_result_contains_failure_report_of_control(wrong: Done) -> None:
+def test_result_contains_report_of_failed_control_run(wrong: Done) -> None:
     control = wrong.result(SESSION)["control"]
     assert control["outcome"] == "failed"
     assert "421 2" in control["text"]

@@ -127,7 +127,7 @@ def test_refusal_by_program_reaches_client(talk: Session) -> None:
     assert talk.told() == b"550 no\r\n"
 
 
-def test_program_reply_with_different_class_reaches_client(changed: Session) -> None:
+def test_program_reply_reaches_client_if_program_changes_sender(changed: Session) -> None:
     changed.envelope()
     changed.send(b"DATA\r\n")
     assert changed.told() == b"354 send\r\n"

@@ -84,7 +84,7 @@ def test_only_first_of_two_received_fields_is_removed() -> None:
     assert head.without_added(text) == text.partition(b"\twith x\r\n")[2]
 
 
-def test_added_field_is_removed_if_octets_arrive_separately() -> None:
+def test_added_field_is_removed_even_if_octets_arrive_separately() -> None:
     head = _Head((b"received:",))
     text = b"Received: by me\r\n with x\r\nRe: x\r\n\r\n"
     octets = [head.without_added(text[at : at + 1]) for at in range(len(text))]
@@ -102,7 +102,7 @@ def test_added_field_at_end_of_header_is_removed() -> None:
     )
 
 
-def test_added_field_is_removed_from_message_without_header() -> None:
+def test_added_field_is_removed_even_if_original_message_has_no_header() -> None:
     head = _Head((), (b"x-peer:",))
     text = b"no header\r\nX-Peer: ::1\r\nlast\r\n.\r\n"
     octets = [head.without_added(text[at : at + 1]) for at in range(len(text))]
@@ -257,7 +257,7 @@ def test_program_connects_when_upstream_listens_again(tmp_path: Path) -> None:
         Talk(running).close()
 
 
-def test_upstream_with_host_name_is_reachable() -> None:
+def test_upstream_specified_by_host_name_counts_as_reachable() -> None:
     with socket.socket() as unused:
         wiring = Wiring(unused, Address("a"), unused, Address("up.example", 25))
         assert wiring.is_upstream_reachable()
@@ -266,7 +266,7 @@ def test_upstream_with_host_name_is_reachable() -> None:
 # --- the event loop
 
 
-def test_available_octets_do_not_delay_other_coroutines() -> None:
+def test_reading_available_octets_does_not_delay_other_coroutines() -> None:
     loop, order = Loop(), []
     (busy, other), senders = zip(socket.socketpair(), socket.socketpair(), strict=True)
     for sender, size in zip(senders, (2 * CHUNK, 1), strict=True):

@@ -44,7 +44,7 @@ def test_persistent_program_starts_only_once(pooled: Path) -> None:
     assert starts(pooled) == 1
 
 
-def test_control_of_persistent_program_passes(pooled: Path) -> None:
+def test_control_run_for_persistent_program_passes(pooled: Path) -> None:
     done = run(pooled, SESSIONS[0])
     assert done.result(SESSIONS[0])["control"]["outcome"] == "passed"
 
@@ -76,7 +76,7 @@ def test_exited_persistent_program_is_restarted(
     assert starts(tmp_path) == 2
 
 
-def test_keeps_running_key_requires_adapter(tmp_path: Path) -> None:
+def test_key_keeps_running_requires_key_adapter(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text('name = "x"\nargv = ["true"]\nkeeps_running = true\n')
     with pytest.raises(ImplementationError, match="'keeps_running' requires 'adapter'"):
         find_implementation(f"{tmp_path}/x.toml")

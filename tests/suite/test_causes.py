@@ -73,7 +73,7 @@ def passes(requirement: str, number: int) -> list[Result]:
     ]
 
 
-def test_example_violates_requirement_that_fails_most_often() -> None:
+def test_example_of_cause_violates_requirement_with_highest_failure_share() -> None:
     symptom = miss("symptom", "lost", "relay.order-1", cause="x")
     mistakes = [miss(n, "unfiltered", "relay.refused-1", cause="x") for n in ("a", "b")]
     every = [symptom, *mistakes, *passes("relay.order-1", 3), *passes("relay.refused-1", 1)]
@@ -90,14 +90,14 @@ def test_example_violates_requirement_that_fails_most_often() -> None:
     ]
 
 
-def test_lost_mail_takes_precedence_as_example() -> None:
+def test_failure_that_loses_mail_is_preferred_as_example() -> None:
     lost = miss("lost", "lost", "relay.order-1", cause="x")
     stalled = miss("stalled", "stalled", "relay.idle-1", cause="x")
     (cause,) = causes([stalled, lost, *passes("relay.order-1", 9)])
     assert cause.example == lost
 
 
-def test_unrelated_failures_are_ordered_by_harm() -> None:
+def test_most_harmful_of_unrelated_failures_comes_first() -> None:
     assert [cause.example for cause in causes([STALLED, LOST])] == [LOST, STALLED]
 
 
@@ -120,7 +120,7 @@ def test_heading_shows_number_of_causes() -> None:
     assert list(by_harm(causes([*three, STALLED]))) == ["loses mail in 3 ways", "stalls in 1 way"]
 
 
-def test_terminal_output_begins_with_harm_and_requirement() -> None:
+def test_terminal_output_groups_failures_by_harm_and_requirement() -> None:
     seen = "relay/lost.smtp:7 [stdio] expected 250; got 451\nmore"
     assert list(harm_lines([STALLED, replace(LOST, message=seen)])) == [
         "loses mail in 1 way:",
@@ -138,7 +138,7 @@ def test_terminal_output_without_failures_has_no_hint() -> None:
     assert list(harm_lines([replace(LOST, outcome="passed")])) == []
 
 
-def test_failures_are_printed_in_order_of_harm() -> None:
+def test_most_harmful_failure_is_printed_first() -> None:
     results = [STALLED, replace(STALLED, mode="listen"), LOST]
     told = {"relay/lost.smtp::stdio": "lost", "relay/stalled.smtp::listen": "stalled"}
     assert list(failure_lines(results, told)) == [

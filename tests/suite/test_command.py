@@ -77,7 +77,7 @@ def test_conformant_implementation_results_in_status_0() -> None:
     assert done.status == 0
 
 
-def test_failed_should_requirement_counts_only_with_strict_option(bent: Path) -> None:
+def test_failure_at_level_should_counts_only_with_strict_option(bent: Path) -> None:
     for strict, status in (((), 0), (("--strict",), 1)):
         done = command("run", bent, SHOULD, *strict)
         assert "verdict: not tested at level MUST: 1 of " in done.text
@@ -131,7 +131,7 @@ def test_silent_program_is_not_reported_as_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [MUST, SHOULD])
-def test_passing_known_divergence_results_in_status_1(tmp_path: Path, name: str) -> None:
+def test_known_divergence_that_passes_results_in_status_1(tmp_path: Path, name: str) -> None:
     path = tmp_path / "right.toml"
     path.write_text(
         f'name = "right"\nargv = ["{program(tmp_path / "right")}"]\n'
@@ -363,7 +363,7 @@ def test_error_about_empty_selection_mentions_selection_options() -> None:
     assert done.status == 2
 
 
-def test_group_list_omits_other_groups(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_of_one_group_omits_other_groups(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "listen", "--level", "must"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines

@@ -35,26 +35,26 @@ def cited() -> set[str]:
     return {one for path in paths for one in load_transcript(path).header.requires}
 
 
-def test_each_requirement_has_transcript_or_exception(cited: set[str]) -> None:
+def test_each_requirement_has_transcript_or_is_listed_exception(cited: set[str]) -> None:
     assert sorted(REQUIREMENTS.keys() - cited - UNCOVERED.keys()) == []
 
 
-def test_covered_requirement_has_no_exception(cited: set[str]) -> None:
+def test_covered_requirement_is_not_listed_as_exception(cited: set[str]) -> None:
     assert sorted(UNCOVERED.keys() & cited) == []
 
 
-def test_each_must_requirement_has_broken_proxy_or_exception() -> None:
+def test_each_requirement_of_level_must_has_broken_proxy_or_is_listed_exception() -> None:
     broken = {proxy.requirement for proxy in BROKEN_PROXIES.values()}
     assert sorted(MUSTS - broken - UNBROKEN.keys()) == []
 
 
-def test_must_requirement_with_broken_proxy_has_no_exception() -> None:
+def test_requirement_that_has_broken_proxy_is_not_listed_as_exception() -> None:
     broken = {proxy.requirement for proxy in BROKEN_PROXIES.values()}
     assert sorted(UNBROKEN.keys() & broken) == []
 
 
 @pytest.mark.parametrize(("listed", "known"), [(UNCOVERED, set(REQUIREMENTS)), (UNBROKEN, MUSTS)])
-def test_each_exception_has_reason(listed: dict[str, str], known: set[str]) -> None:
+def test_each_listed_exception_has_reason(listed: dict[str, str], known: set[str]) -> None:
     assert sorted(listed.keys() - known) == []
     assert [name for name, reason in listed.items() if not reason] == []
     assert list(listed) == sorted(listed)

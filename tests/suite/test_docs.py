@@ -111,7 +111,7 @@ def test_implementation_failures_are_grouped_by_reason() -> None:
     assert implementations.about(results, ("files.gone",))["judged"] == 0
 
 
-def test_failure_with_other_reason_does_not_violate_criterion() -> None:
+def test_failure_for_different_reason_does_not_violate_criterion() -> None:
     wish = implementations.Wish(("files.gone",), ("A file stays",))
     stays, words = (
         Result(name, "stdio", "t", ("files.gone",), "should", "diverged", divergence=known)

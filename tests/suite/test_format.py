@@ -86,7 +86,7 @@ def error_of(text: str) -> FormatError:
         ("in \\{tmp}", b"in /t\r\n"),
     ],
 )
-def test_text_is_decoded_to_octets(text: str, meant: bytes) -> None:
+def test_payload_text_is_converted_to_octets(text: str, meant: bytes) -> None:
     assert octets(text) == meant
 
 
@@ -136,7 +136,7 @@ PARTS: st.SearchStrategy[Part] = st.recursive(
 
 
 @given(st.lists(PARTS, min_size=1, max_size=4).map(joined))
-def test_written_repeats_are_read_unchanged(parts: tuple[Part, ...]) -> None:
+def test_repeats_are_unchanged_after_writing_and_reading(parts: tuple[Part, ...]) -> None:
     payload = Payload(parts, b"\r\n")
     assert parse_payload(payload.text(b"\r\n"), b"\r\n") == payload
 

@@ -162,7 +162,7 @@ def test_workflow_uses_existing_action_inputs_and_outputs() -> None:
     assert "id: suite" in text
 
 
-def test_capabilities_assumed_for_command_line_are_listed(folder: Path) -> None:
+def test_guide_lists_capabilities_assumed_without_implementation_file(folder: Path) -> None:
     paragraph = CONFORMANCE[CONFORMANCE.index("The capabilities are `stdio`") :].partition(".")[0]
     assert tuple(re.findall(r"`([a-z0-9-]+)`", paragraph)) == IMPLEMENTATION_CAPABILITIES
     assumed = find_implementation(str(folder / "my-postprox"))

@@ -30,7 +30,7 @@ def results(*seen: InvariantObservation, implementation: Implementation = PLAIN)
     return tally.results(implementation)
 
 
-def test_satisfied_rule_passes_once_per_mode() -> None:
+def test_satisfied_rule_produces_one_result_per_mode() -> None:
     kept = results(
         InvariantObservation("stop", "listen"),
         InvariantObservation("stop", "listen"),
@@ -54,7 +54,7 @@ def test_result_of_broken_rule_contains_first_run_and_count() -> None:
     assert one.text.endswith("all there is to know")
 
 
-def test_broken_rule_with_known_divergence_does_not_fail() -> None:
+def test_violated_rule_with_known_divergence_has_outcome_diverged() -> None:
     (one,) = results(
         InvariantObservation("stop", "listen", failure("a.smtp")), implementation=KNOWING
     )

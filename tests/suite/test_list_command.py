@@ -50,7 +50,7 @@ def test_transcript_titles_are_unique(corpus: list[Transcript]) -> None:
     assert [title for title, count in titles.items() if count > 1] == []
 
 
-def test_exit_status_transcript_cites_exit_status_requirement(
+def test_transcript_that_tests_exit_status_cites_matching_requirement(
     corpus: list[Transcript],
 ) -> None:
     assert [
@@ -62,7 +62,7 @@ def test_exit_status_transcript_cites_exit_status_requirement(
     ] == []
 
 
-def test_only_data_size_transcripts_measure_memory(corpus: list[Transcript]) -> None:
+def test_memory_is_measured_only_in_transcripts_about_data_size(corpus: list[Transcript]) -> None:
     measured = {
         transcript.subject.family
         for transcript in corpus

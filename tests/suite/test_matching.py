@@ -137,7 +137,7 @@ def message(came: bytes) -> Verdict:
 @pytest.mark.parametrize(
     "content", [b"", b"hello\r\n", b"a\r..\rb\r\n", b"a\r\r\n", b"..\r\n", b"a\n..\r\n", b"a.\r\n"]
 )
-def test_message_with_one_end_of_data_is_consumed(content: bytes) -> None:
+def test_message_with_unambiguous_end_of_data_is_consumed(content: bytes) -> None:
     wire = content + b".\r\n"
     assert message(wire + b"QUIT\r\n") == Verdict(State.YES, len(wire))
 

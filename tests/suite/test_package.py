@@ -169,7 +169,7 @@ def test_installed_suite_runs_without_proxy(command: Path, proxy: Path) -> None:
     )
 
 
-def test_installed_suite_runs_adapter_with_installed_control(
+def test_installed_suite_uses_installed_postprox_as_control(
     command: Path, proxy: Path, tmp_path: Path
 ) -> None:
     description = write_adapter(tmp_path)
@@ -182,7 +182,7 @@ def test_installed_suite_runs_adapter_with_installed_control(
     assert "behind the same adapter passes all " in text
 
 
-def test_installed_suite_runs_properties(command: Path, proxy: Path) -> None:
+def test_installed_suite_runs_property_tests(command: Path, proxy: Path) -> None:
     chosen = ("-k", "one-message or every_session")
     text = run(command, "run", proxy, *chosen, HYPOTHESIS_PROFILE="few")
     assert "properties         2" in text

@@ -176,7 +176,7 @@ def test_step_is_tested_as_profile_requires(step: str, outside: list[str]) -> No
     assert script(f"{step}\n", POSTPROX) == [step]
 
 
-def test_alternative_is_tested_as_profile_requires() -> None:
+def test_profile_also_changes_steps_in_alternatives() -> None:
     steps = script("either\nC? 451\nP< exit 75\nor\nC< @eof\nend\n")
     assert steps == ["C? 4xx", "P< exit any", "C< @eof"]
 

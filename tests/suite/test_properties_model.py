@@ -1,4 +1,4 @@
-"""The rules for random sessions: a correct run satisfies all rules, each wrong run violates one.
+"""The rules for random sessions: a correct run satisfies all rules, each faulty run violates one.
 
 The runs are constructed by hand, so the results depend neither on an implementation nor on chance.
 """
@@ -223,13 +223,13 @@ WRONG: list[tuple[str, str, Spoil]] = [
 
 
 @pytest.mark.parametrize(("name", "how", "spoil"), WRONG, ids=[f"{n}-{how}" for n, how, _ in WRONG])
-def test_wrong_run_violates_expected_invariant(name: str, how: str, spoil: Spoil) -> None:
+def test_faulty_run_violates_expected_invariant(name: str, how: str, spoil: Spoil) -> None:
     run = right_run()
     spoil(run)
     assert name in {wrong.partition(":")[0] for wrong in broken(run)}
 
 
-def test_each_invariant_is_violated_by_some_wrong_run() -> None:
+def test_each_invariant_is_violated_by_at_least_one_faulty_run() -> None:
     assert {name for name, _, _ in WRONG} == {one.__name__ for one in INVARIANTS}
 
 
@@ -484,7 +484,7 @@ def test_permitted_alternative_replies_count_as_equal() -> None:
     assert differences("replies", refused(503), refused(501)) != []
 
 
-def test_aborted_session_differs_only_in_its_end() -> None:
+def test_aborted_session_differs_from_complete_session_only_at_the_end() -> None:
     other = right_run()
     other.trouble = "silence"
     del other.exchanges[5:], other.visits[:], other.filter_runs[:]

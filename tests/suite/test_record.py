@@ -331,7 +331,7 @@ def test_relayed_reply_is_recorded_with_text() -> None:
     assert written(steps)[2:] == ["C< 250-one", "C< 250 two"]
 
 
-def test_relayed_reply_with_missing_lines_is_recorded_with_text() -> None:
+def test_relayed_reply_that_lacks_lines_is_recorded_verbatim() -> None:
     steps = StepRecorder()
     steps.sent("U", EHLO_REPLY)
     steps.seen("C", b"250 up.example\r\n")
@@ -344,14 +344,14 @@ def test_proxy_reply_is_recorded_as_code() -> None:
     assert written(steps) == ["C? 502"]
 
 
-def test_second_identical_reply_is_recorded_as_code() -> None:
+def test_repeated_reply_is_recorded_as_reply_code_only() -> None:
     steps = StepRecorder()
     steps.sent("U", b"250 ok\r\n")
     steps.seen("C", b"250 ok\r\n250 ok\r\n")
     assert written(steps)[1:] == ["C< 250 ok", "C? 250"]
 
 
-def test_reply_to_proxy_command_is_not_recorded_as_relayed() -> None:
+def test_reply_to_command_of_proxy_itself_is_not_recorded_as_relayed() -> None:
     steps = StepRecorder()
     steps.seen("U", b"QUIT\r\n")
     steps.sent("U", b"221 bye\r\n")
@@ -389,7 +389,7 @@ def test_invalid_reply_is_recorded_unchanged() -> None:
     assert written(steps) == ["C< hello", "C< 250-a", "C< 550 b"]
 
 
-def test_line_split_into_two_reads_is_one_step() -> None:
+def test_line_split_across_two_reads_is_one_step() -> None:
     steps = StepRecorder()
     steps.seen("U", b"NO")
     steps.sent("U", b"250 a\r\n")
@@ -426,7 +426,7 @@ def test_long_write_split_after_newline_is_joined() -> None:
     assert written(steps) == [r"C> \{3999*same line\r\n}same line"]
 
 
-def test_interrupted_writes_are_separate_steps() -> None:
+def test_writes_before_and_after_input_are_separate_steps() -> None:
     steps = StepRecorder()
     steps.sent("C", b"x" * 2000)
     steps.seen("U", b"NOOP\r\n")

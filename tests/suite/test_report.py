@@ -251,7 +251,7 @@ def test_result_is_counted_once_per_group_and_in_total() -> None:
     assert shown.columns[0].tally().counts == (("passed", 1),)
 
 
-def test_level_without_results_is_empty() -> None:
+def test_tally_of_level_without_results_is_empty() -> None:
     assert cell(matrix(whole(result(clauses=["cli.host"]))), "cli.host") == {
         "must": {"passed": 1},
         "should": {},
@@ -309,7 +309,7 @@ RENDERERS = pytest.mark.parametrize("render", [html, markdown], ids=["html", "ma
 
 
 @RENDERERS
-def test_report_shows_implementation_date_and_suite_version(render: Any) -> None:
+def test_report_shows_date_transcript_count_and_implementation(render: Any) -> None:
     text = render(matrix(whole(result())))
     for needed in ("postprox 1.0", "my postprox", "2025-11-22 14:31:07 UTC", "1 of 1 transcripts"):
         assert needed in text
@@ -323,7 +323,7 @@ def test_clauses_are_in_specification_order(render: Any) -> None:
 
 
 @RENDERERS
-def test_columns_are_in_file_order(render: Any) -> None:
+def test_columns_are_in_order_of_result_files(render: Any) -> None:
     text = render(matrix(whole(head=named("zeta")), whole(head=named("alpha"))))
     assert 0 < text.index("zeta 1.0") < text.index("alpha 1.0")
 

@@ -210,7 +210,7 @@ def test_junit_report_contains_broken_invariant(runner: Runner, tmp_path: Path) 
     assert "nothing on file descriptor 2" in (rows[failed[0]].findtext("failure") or "")
 
 
-def test_junit_report_shows_known_divergence_of_invariant_as_skipped(
+def test_junit_report_shows_known_divergence_from_invariant_as_skipped(
     runner: Runner, tmp_path: Path
 ) -> None:
     junit = tmp_path / "junit.xml"
@@ -296,7 +296,7 @@ def test_terminal_output_contains_verdict(right: Done) -> None:
     assert "verdict: conformant: all 2 passed at level MUST" in right.text
 
 
-def test_may_requirement_never_fails_run(runner: Runner) -> None:
+def test_violation_at_level_may_does_not_fail_the_run(runner: Runner) -> None:
     path = runner.transcript("U> 220 here\nC< 220 there\n")
     path.write_text(path.read_text().replace(MUST_ID, MAY_ID))
     done = runner.run(path)
@@ -319,7 +319,7 @@ def test_known_divergence_is_expected(runner: Runner) -> None:
     assert done.records[1]["divergence"] == {"kind": "bug", "reason": "known"}
 
 
-def test_passing_known_divergence_fails_run(runner: Runner) -> None:
+def test_run_fails_if_known_divergence_passes(runner: Runner) -> None:
     path = runner.described(RIGHT + DIVERGENCE.format(SESSION))
     done = runner.run(in_corpus(SESSION), "--implementation", path)
     assert (done.status, done.outcomes) == (1, ["stale", "stale"])
@@ -340,7 +340,7 @@ def test_known_divergence_applies_to_one_mode(runner: Runner) -> None:
     assert done.outcomes == ["passed", "stale"]
 
 
-def test_misspelt_transcript_in_divergence_results_in_status_2(runner: Runner) -> None:
+def test_misspelt_transcript_name_in_divergence_entry_results_in_status_2(runner: Runner) -> None:
     path = runner.described(RIGHT + DIVERGENCE.format("relay/greeting-ehlo-quitt.smtp"))
     done = runner.run(in_corpus(SESSION), "--implementation", path)
     assert done.status == 2
@@ -448,7 +448,7 @@ def test_broken_invariant_produces_one_result(runner: Runner) -> None:
     assert message.startswith(f"in {runs} of {runs} runs; first failure: ")
 
 
-def test_wrong_exit_after_sigterm_fails_only_its_requirement(runner: Runner) -> None:
+def test_wrong_exit_status_after_sigterm_violates_only_stop_invariant(runner: Runner) -> None:
     done = runner.run(
         *(in_corpus(MUST), "--modes", "listen", "--time-scale", "0.2"),
         *("--implementation", runner.bent(f"trap '' TERM; {REFERENCE}; exit 3")),
@@ -627,7 +627,9 @@ def after_wrong_status(runner: Runner, *arguments: str, cites: str) -> dict[str,
     return done.records[1]
 
 
-def test_wrong_exit_status_violates_cited_exit_requirement(runner: Runner) -> None:
+def test_wrong_exit_status_counts_against_exit_requirement_cited_by_transcript(
+    runner: Runner,
+) -> None:
     result = after_wrong_status(runner, cites=', "cli.exit-2"')
     assert result["requirement"] == "cli.exit-2"
     assert (result["level"], result["harm"]) == ("should", "misreported")
@@ -636,12 +638,14 @@ def test_wrong_exit_status_violates_cited_exit_requirement(runner: Runner) -> No
     assert str(result["text"]).startswith(str(result["sentence"]))
 
 
-def test_wrong_exit_status_violates_first_requirement_by_default(runner: Runner) -> None:
+def test_wrong_exit_status_counts_against_first_cited_requirement_by_default(
+    runner: Runner,
+) -> None:
     result = after_wrong_status(runner, cites="")
     assert (result["requirement"], result["level"]) == (MUST_ID, "must")
 
 
-def test_failure_of_unselected_requirement_is_skipped(runner: Runner) -> None:
+def test_failure_of_unselected_requirement_is_reported_as_skipped(runner: Runner) -> None:
     result = after_wrong_status(runner, "--source", "manual", cites=', "cli.exit-2"')
     assert result["outcome"] == "skipped"
     assert str(result["message"]).startswith("cli.exit-2 was not selected: ")
@@ -655,7 +659,7 @@ def test_source_option_selects_transcripts_and_changes_verdict(runner: Runner) -
     assert runner.run(path, "--modes", "stdio", "--source", "CVE").status == 2
 
 
-def test_property_failure_violates_requirement_of_its_rule(runner: Runner) -> None:
+def test_failed_property_is_reported_with_requirement_of_violated_rule(runner: Runner) -> None:
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     bent = runner.bent(f"{REFERENCE}; exit 9", capabilities=[*ESMTP, "filter"])
     done = runner.run(in_corpus(SESSION), properties, "--implementation", bent, "--modes", "stdio")
@@ -718,7 +722,9 @@ def test_printed_rerun_command_works_without_stdio_support(runner: Runner) -> No
     ("line", "name"),
     [('bare-lf = "refuse"', "bare-lf"), ("line-max = 1000", "line-max")],
 )
-def test_declared_limit_skips_transcript_with_reason(runner: Runner, line: str, name: str) -> None:
+def test_transcript_skipped_for_declared_limit_shows_reason(
+    runner: Runner, line: str, name: str
+) -> None:
     transcript = {"bare-lf": "data/faithful-bare-lf.smtp", "line-max": "relay/long-mail.smtp"}[name]
     described = runner.described(f"{line}\n{RIGHT}")
     done = runner.run(in_corpus(transcript), "--implementation", described)

@@ -29,7 +29,7 @@ def failure(action: Callable[[], None]) -> str:
     return str(caught.value)
 
 
-def test_consequential_violation_is_not_reported() -> None:
+def test_only_violations_of_first_violated_rule_are_reported() -> None:
     text = failure(lambda: Search(shrinks=True).judge(Run(Plan(())), WRONG, "t"))
     assert text.startswith("final_replies: one\nfinal_replies: two\n\nthe shortest dialogue found")
     assert "nothing_left" not in text
@@ -79,7 +79,7 @@ def staged(request: pytest.FixtureRequest, **changes: Any) -> Iterator[Harness]:
         harness.close()
 
 
-def test_time_limit_is_reduced_after_last_permitted_timeout(
+def test_reaching_permitted_number_of_timeouts_reduces_time_limit(
     request: pytest.FixtureRequest,
 ) -> None:
     with staged(request, timeouts=AdaptiveTimeout(left=1)) as harness:
@@ -88,7 +88,7 @@ def test_time_limit_is_reduced_after_last_permitted_timeout(
         assert harness.timeout == usual / 5
 
 
-def test_known_failure_does_not_use_up_permitted_timeouts(
+def test_known_failure_does_not_count_towards_permitted_number_of_timeouts(
     request: pytest.FixtureRequest,
 ) -> None:
     known = replace(

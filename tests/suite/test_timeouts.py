@@ -31,7 +31,7 @@ def tired(slowest: float = 0.0) -> AdaptiveTimeout:
     return AdaptiveTimeout(left=0, slowest=slowest)
 
 
-def test_limit_is_reduced_after_permitted_timeouts() -> None:
+def test_time_limit_is_reduced_after_permitted_number_of_timeouts() -> None:
     timeouts = AdaptiveTimeout(left=2)
     timeouts.expired()
     assert timeouts.limit(10.0) == 10.0
@@ -39,7 +39,7 @@ def test_limit_is_reduced_after_permitted_timeouts() -> None:
     assert timeouts.limit(10.0) == 2.0
 
 
-def test_reduced_limit_exceeds_slowest_response() -> None:
+def test_reduced_limit_exceeds_slowest_response_time() -> None:
     timeouts = tired()
     timeouts.observed(1.5)
     timeouts.observed(0.1)
@@ -50,7 +50,7 @@ def test_reduced_limit_never_exceeds_full_limit() -> None:
     assert tired(slowest=9.0).limit(10.0) == 10.0
 
 
-def test_permitted_timeouts_are_divided_among_workers() -> None:
+def test_permitted_number_of_timeouts_is_divided_among_workers() -> None:
     assert AdaptiveTimeout.shared(4) == AdaptiveTimeout(left=2, replays={"must": 2, "should": 1})
 
 
@@ -73,7 +73,7 @@ def waited(level: str, settings: Settings) -> str:
     return failure.summary.rpartition("(waited ")[2]
 
 
-def test_failure_due_to_reduced_timeout_is_repeated(hasty: Settings) -> None:
+def test_transcript_that_failed_due_to_reduced_timeout_is_rerun(hasty: Settings) -> None:
     hasty.timeouts.observed(0.07)
     assert waited("must", hasty) == "0.25 s)"
 
@@ -92,7 +92,7 @@ def test_repeats_are_limited_separately_for_must_and_should_levels(hasty: Settin
     assert hasty.timeouts.replays == {"must": 8, "should": 3}
 
 
-def test_passing_repeated_run_replaces_failure(
+def test_passing_rerun_replaces_failure(
     hasty: Settings,
 ) -> None:
     class Hasty(AdaptiveTimeout):

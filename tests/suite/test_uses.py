@@ -107,7 +107,7 @@ def test_transcript_inspecting_spool_requires_spool_dir_capability(header: str, 
 
 
 @pytest.mark.parametrize("mode", ["stdio", "listen"])
-def test_transcript_mode_is_required_as_capability(mode: str) -> None:
+def test_transcript_requires_capability_of_the_mode_in_which_it_runs(mode: str) -> None:
     assert {"stdio", "listen"} & {*needs(read(GREETED), mode)} == {mode}
 
 
@@ -261,7 +261,7 @@ def test_codes_of_complete_replies_are_found(octets: bytes, codes: tuple[bytes, 
     assert reply_codes(octets) == codes
 
 
-def test_shortened_repeat_is_longer_than_128_kib() -> None:
+def test_abridged_payload_still_exceeds_128_kib() -> None:
     assert len(parse_payload("\\{50000000*x}", b"").abridged()) in range(131073, 1 << 20)
 
 

@@ -56,7 +56,7 @@ def test_verdict_is_one_sentence(results: tuple[Result, ...], sentence: str) -> 
     assert verdict(*results).sentence == sentence
 
 
-def test_may_requirement_never_counts_as_missed() -> None:
+def test_requirement_of_level_may_never_counts_as_missed() -> None:
     permitted = result("c", "skipped", "may", "permitted: expected 250; got 251")
     assert list(verdict(*ALL, permitted).lines()) == [f"verdict: {verdict(*ALL).sentence}"]
 
@@ -77,7 +77,7 @@ def test_failure_without_known_divergence_is_unexpected() -> None:
     assert verdict(result("a", "failed")).unexpected
 
 
-def test_stale_divergence_is_unexpected_but_not_missed() -> None:
+def test_stale_divergence_counts_as_unexpected_but_not_as_missed() -> None:
     stale = verdict(*ALL, result("c", "stale"), result("d", "stale", "should"))
     assert stale.sentence == "conformant: all 2 passed at level MUST, all 2 passed at level SHOULD"
     assert stale.unexpected
@@ -128,7 +128,7 @@ def test_badge_of_partial_run_is_marked_and_not_green(
     assert (badge["message"], badge["color"]) == (message, colour)
 
 
-def test_badge_without_must_results_is_grey() -> None:
+def test_badge_is_grey_if_level_must_has_no_results() -> None:
     badge = json.loads(badge_json(run(result("a", level="should"))))
     assert (badge["message"], badge["color"]) == ("not tested at level MUST", "lightgrey")
 

@@ -156,7 +156,7 @@ def in_group(name: str, requirement: str) -> bool:
     return requirement.replace(".", "_").replace("-", "_").startswith(group)
 
 
-def test_detecting_transcripts_exist_and_cite_the_requirement() -> None:
+def test_transcripts_that_detect_broken_proxy_exist_and_cite_its_requirement() -> None:
     assert [
         name
         for name, proxy in BROKEN_PROXIES.items()
@@ -173,13 +173,13 @@ def judges(name: str, requirement: str) -> bool:
     return requirement in transcript.header.requires and transcript.subject.level != "may"
 
 
-def test_transcript_expected_to_pass_exists() -> None:
+def test_transcript_that_each_broken_proxy_passes_exists() -> None:
     assert [
         name for name, proxy in BROKEN_PROXIES.items() if not (TRANSCRIPTS / proxy.passes).is_file()
     ] == []
 
 
-def test_broken_proxy_docstring_is_one_sentence() -> None:
+def test_docstring_of_each_broken_proxy_is_one_sentence() -> None:
     texts = [docstring(proxy) for proxy in BROKEN_PROXIES.values()]
     assert [text for text in texts if not is_sentence(text)] == []
 
