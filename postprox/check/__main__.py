@@ -1,7 +1,7 @@
 """The command `postprox-check`, which reports configuration errors on a mail server.
 
-Rule: this module only calls the other modules. The exit status depends on the levels of findings
-and on the unchecked items.
+Rule: this module only calls the other modules. The exit status depends on the levels of the
+findings and on whether an item could not be checked.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .rules import judge, unchecked
 from .setup import Setup
 from .unit import Unit
 
-#: The exit status if the check failed or its output could not be written. This status is also the
-#: highest level of a finding.
+#: The exit status if the check failed or its output could not be written. A finding of the highest
+#: level (DANGER) has the same exit status.
 UNREADABLE = 2
 
 DESCRIPTION = """\
@@ -128,7 +128,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _write(stream: TextIO | None, text: str) -> str:
-    """Write a text to a stream. Return an error message, or "" if there was no error."""
+    """Write text to a stream. Return an error message, or "" if there was no error."""
     if not text:
         return ""
     if stream is None:

@@ -39,7 +39,7 @@ class ProgramFacts:
     is_utf16: bool = False
     #: True if the file is empty, or is a script without commands.
     is_blank: bool = False
-    #: True if the file is a program for another processor.
+    #: True if the file is a program for another processor architecture.
     is_foreign: bool = False
     #: True if the #! line is not at the beginning of the file.
     is_displaced: bool = False
@@ -93,7 +93,7 @@ class ProxyFacts:
     spool: SpoolFacts | None = None
     #: The missing paths that the unit's settings require.
     missing_paths: tuple[str, ...] = ()
-    #: The directory of WorkingDirectory=, or a parent directory, that the user cannot enter, or "".
+    #: The first directory in the path of WorkingDirectory= that the user cannot enter, or "".
     closed_working_directory: str = ""
     #: The programs of ExecStartPre= and ExecCondition= that do not exist.
     missing_programs: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ class UnitState:
     name: str
     #: LoadState, such as loaded, not-found, masked or bad-setting.
     load: str = "loaded"
-    #: ActiveState and SubState, such as active and running, activating and auto-restart.
+    #: ActiveState and SubState: for example, active and running, or activating and auto-restart.
     active: str = "inactive"
     sub: str = "dead"
     #: UnitFileState, such as enabled, disabled or static.

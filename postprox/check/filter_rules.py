@@ -119,7 +119,7 @@ def _unusable(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
         yield Fault(
             "filter",
             proxy.where,
-            f"the filter {seen.path} is a program for another processor; {effect}",
+            f"the filter {seen.path} is compiled for another processor architecture; {effect}",
             (fixes.run(f"file {path}; uname -m"),),
         )
     elif seen.is_utf16:
@@ -175,8 +175,9 @@ def _marked(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
         yield Fault(
             "interpreter",
             proxy.where,
-            f"the kernel passes {seen.joined_arguments!r} in the first line of the filter "
-            f"{seen.path} as one argument, which {seen.interpreter} refuses; {effect}",
+            f"the first line of the filter {seen.path} contains the arguments "
+            f"{seen.joined_arguments!r}; the kernel passes them as one argument, which "
+            f"{seen.interpreter} refuses; {effect}",
             (_joined(seen),),
         )
     elif not seen.interpreter and (name := _LANGUAGES.get(PurePosixPath(seen.path).suffix)):
@@ -207,7 +208,10 @@ def _first_line(seen: ProgramFacts) -> Edit:
 
 
 def _joined(seen: ProgramFacts) -> Edit:
-    """Join the options in the first line, such as `-e -u`. Other arguments are only shown."""
+    """Return a command that joins the options in the first line, such as `-e -u`.
+
+    For other arguments, the command only shows the line.
+    """
     path = shlex.quote(seen.path)
     words = seen.joined_arguments.split()
     if not all(re.fullmatch("-[A-Za-z]+", word) for word in words):

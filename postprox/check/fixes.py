@@ -32,7 +32,7 @@ _LISTS = re.compile(
 
 
 def is_list(name: str) -> bool:
-    """Return whether a setting of a unit is a list, to which each value is added."""
+    """Return whether a unit's setting is a list, so that each assignment adds to it."""
     return bool(_LISTS.match(name))
 
 
@@ -133,7 +133,7 @@ def set_words(service: Service, words: Sequence[str]) -> Edit:
 
 
 def remove_listen(proxy: Proxy) -> Edit:
-    """Remove the options of a server from a proxy's arguments."""
+    """Remove `--listen` and `--foreground` from a proxy's arguments."""
     only = ("--foreground",)
 
     def change(words: Sequence[str]) -> list[str]:
@@ -288,8 +288,9 @@ def set_directory(proxy: Proxy, value: str) -> Edit:
 
 def _with_directory(words: list[str], value: str) -> list[str]:
     old = _directory(words, Options().directory)
-    # -d has several spellings. To find its argument, append the position to each argument that ends
-    # with the directory, parse the arguments, and read the position from the parsed directory.
+    # -d has several spellings. To find the argument that sets the directory, mark each argument
+    # that ends with the directory: append the argument's index. Then parse the marked arguments,
+    # and read the index from the end of the parsed directory.
     marked = [
         f"{word.removesuffix(old)}{old}/{index}" if word.endswith(old) else word
         for index, word in enumerate(words)
@@ -411,8 +412,8 @@ class Plan:
             columns["command"] = _with_parameters(command, own)
             own = {}
         if "service" in columns:
-            # The command that changes the name removes the entry with the old name. No other
-            # command may remove it, because another service can have the old name.
+            # The edit that changes the name also removes the entry with the old name. Other edits
+            # must not remove this entry, because another service can have the old name.
             if not is_own and name == "service":
                 yield f"{self._postconf} -MX {shlex.quote(service.label)}"
             yield f"{self._postconf} -M {shlex.quote(_line(service, columns))}"

@@ -1,4 +1,4 @@
-"""Reports main.cf settings that make the services before and after the proxy block mail.
+"""Reports main.cf settings that cause the services before and after the proxy to block mail.
 
 Rule: each check is a pure function. The options that override these settings are in
 examples/postfix/.

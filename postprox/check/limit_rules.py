@@ -1,6 +1,6 @@
-"""Problems with a unit's limits and timeouts that end the proxy or its filters.
+"""Problems with a unit's limits and timeouts, at which the proxy or its filters are killed.
 
-Rule: each finding has one pure function. The thresholds are measured values.
+Rule: each check is a pure function. The thresholds are measured values.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from .unit import Unit
 
 _MB = 1 << 20
 #: The memory that the proxy and one sh(1) filter with clamdscan(1) need, and the memory that the
-#: proxy and 20 such filters need, in octets. Below the first value, the kernel kills the proxy.
+#: proxy and 20 such filters need, in octets. If the limit is below the first value, the kernel
+#: kills the proxy.
 _MEMORY_FOR_ONE, _MEMORY_FOR_TWENTY = 10 * _MB, 16 * _MB
 #: The address space that the proxy needs, in octets.
 _ADDRESS_SPACE = 32 * _MB
 #: The tasks of the proxy, and of one sh(1) filter that starts another program.
 _OWN_TASKS, _FILTER_TASKS = 2, 2
-#: The descriptors without which the proxy cannot relay a single message.
+#: With fewer descriptors than this number, the proxy cannot relay any message.
 _FEWEST_DESCRIPTORS = limits.OWN_DESCRIPTORS
 _UNLIMITED = 1 << 62
-#: The time that the packaged unit has for a stop, in seconds.
+#: The stop timeout of the packaged unit, in seconds.
 _STOP_TIME = 90
-#: Signals that a server ends on after the messages in progress (files.term).
+#: Signals on which a server finishes the messages in progress and then exits (files.term).
 _GENTLE = ("SIGTERM", "SIGINT", "SIGQUIT", "TERM", "INT", "QUIT", "2", "3", "15")
 
 
@@ -44,11 +45,11 @@ def memory(proxy: Proxy) -> Iterator[Fault]:
         if value is None or value >= max(least, _MEMORY_FOR_TWENTY):
             continue
         if value < least:
-            problem = "the proxy and one filter do not fit; mail is deferred (451)"
+            problem = "the limit is too low for the proxy and one filter; mail is deferred (451)"
         else:
             problem = (
-                "some filters that run at the same time do not fit; if the kernel kills a "
-                "process, systemd stops the service, and mail is deferred (451)"
+                "the limit is too low for the proxy and 20 filters that run at the same time; if "
+                "the kernel kills a process, systemd stops the service, and mail is deferred (451)"
             )
         yield Fault(
             "unit-setting" if value < least else "unit-limit",
@@ -59,7 +60,7 @@ def memory(proxy: Proxy) -> Iterator[Fault]:
 
 
 def tasks(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report a limit of processes that is too low for the filters of all sessions."""
+    """Report a process limit that is too low for the filters of all sessions."""
     unit = proxy.unit
     needed = _OWN_TASKS + _FILTER_TASKS * wanted.max_sessions
     for name in ("TasksMax", "LimitNPROC") if unit else ():
@@ -84,7 +85,7 @@ def _mail(wanted: Options, is_all: bool) -> str:
 
 
 def descriptors(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report a limit of open files that is too low for all sessions."""
+    """Report a limit on open files that is too low for the maximum number of sessions."""
     unit = proxy.unit
     text = unit.setting("LimitNOFILE") if unit else ""
     value = values.size(_hard(text))
@@ -95,7 +96,10 @@ def descriptors(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     is_stopped = value < _FEWEST_DESCRIPTORS
     effect = f"only {count} of {wanted.max_sessions} sessions are possible; further mail waits"
     if is_stopped:
-        effect = "the proxy cannot open the files of a message; all mail is deferred (451)"
+        effect = (
+            "the proxy cannot open the files that it needs for a message; all mail is deferred "
+            "(451)"
+        )
     yield Fault(
         "unit-setting" if is_stopped else "unit-limit",
         proxy.where,
@@ -105,7 +109,7 @@ def descriptors(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def file_size(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report a limit of the file size that is lower than the size of the largest message."""
+    """Report a file size limit that is lower than the maximum message size."""
     unit = proxy.unit
     text = unit.setting("LimitFSIZE") if unit else ""
     value = values.size(_hard(text))
@@ -123,15 +127,15 @@ def file_size(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def processor(proxy: Proxy) -> Iterator[Fault]:
-    """Report a limit of the processor time, which ends the proxy."""
+    """Report a limit on processor time. At this limit, the kernel kills the proxy."""
     unit = proxy.unit
     text = unit.setting("LimitCPU") if unit else ""
     if unit and text and _hard(text) != "infinity":
         yield Fault(
             "unit-limit",
             proxy.where,
-            f"LimitCPU={text}: the kernel ends the proxy and each filter after this processor "
-            "time; mail is delayed or deferred (451)",
+            f"LimitCPU={text}: the kernel kills the proxy and each filter after this much "
+            "processor time; mail is delayed or deferred (451)",
             (fixes.set_setting(unit, "LimitCPU", "infinity"),),
         )
 
@@ -142,7 +146,7 @@ def _hard(text: str) -> str:
 
 
 def stop(proxy: Proxy) -> Iterator[Fault]:
-    """Report a unit that is stopped in such a way that messages in progress are cut off."""
+    """Report stop settings that cut off messages in progress or leave the old proxy running."""
     unit = proxy.unit
     if unit is None or not unit.path:
         return
@@ -171,14 +175,14 @@ def stop(proxy: Proxy) -> Iterator[Fault]:
             "unit-stop",
             proxy.where,
             f"{name}={text}: if the service is stopped, systemd kills the proxy before it has "
-            f"finished the messages in progress ({limits.STOP_GRACE:g} s); some mail is delivered "
-            "twice",
+            f"finished the messages in progress, which can take {limits.STOP_GRACE:g} s; some mail "
+            "is delivered twice",
             (fixes.set_setting(unit, "TimeoutStopSec", f"{_STOP_TIME}"),),
         )
 
 
 def _stop_timeout(unit: Unit) -> tuple[str, str]:
-    """Return the last setting of the time for a stop, and its value."""
+    """Return the setting that determines the stop timeout, and the value of this setting."""
     names = [n for n in unit.settings if n in ("TimeoutSec", "TimeoutStopSec") and unit.setting(n)]
     return (names[-1], unit.setting(names[-1])) if names else ("TimeoutStopSec", f"{_STOP_TIME}")
 

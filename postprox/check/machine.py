@@ -34,7 +34,8 @@ _NEAREST = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::
 
 #: Shells that can parse a script without running it (-n).
 _SHELLS = ("sh", "dash", "bash", "ksh", "mksh", "zsh")
-#: The ELF machine of a 32-bit program and of the 64-bit processor that can run it.
+#: Pairs of ELF machine types: that of a 32-bit program, and that of a 64-bit processor that can run
+#: this program.
 _COMPATIBLE = ((b"\x03\0", b"\x3e\0"), (b"\x28\0", b"\xb7\0"))
 _PARSE_PYTHON = "import ast, sys; ast.parse(sys.stdin.buffer.read())"
 
@@ -186,7 +187,7 @@ def has_crlf(interpreter: str, script: bytes) -> bool:
 
 
 def joined_arguments(script: bytes) -> str:
-    """Return the arguments of a #! line that the interpreter does not accept as one argument."""
+    """Return the arguments of a #! line if the interpreter does not accept them as one argument."""
     line = script[:256].partition(b"\n")[0].decode("latin-1")
     words = line[2:].split() if line.startswith("#!") else []
     name = PurePosixPath(words[0]).name if words else ""
@@ -195,7 +196,7 @@ def joined_arguments(script: bytes) -> str:
 
 
 def is_blank(path: str, script: bytes, interpreter: str) -> bool:
-    """Return whether a file is empty, or is a shell or Python script that consists of comments."""
+    """Return whether a file is empty, or is a shell or Python script with only comments."""
     if not script:
         with contextlib.suppress(OSError):
             return Path(path).stat().st_size == 0
@@ -208,7 +209,7 @@ def is_blank(path: str, script: bytes, interpreter: str) -> bool:
 
 
 def is_foreign(path: str) -> bool:
-    """Return whether a file is an ELF program for another processor (elf(5))."""
+    """Return whether a file is an ELF program for another processor architecture (elf(5))."""
     try:
         with Path(path).open("rb") as file, Path(sys.executable).open("rb") as own:
             head, own_head = file.read(20), own.read(20)
@@ -216,7 +217,7 @@ def is_foreign(path: str) -> bool:
         return False
     machines = (head[18:20], own_head[18:20])
     is_elf = head.startswith(b"\x7fELF") and own_head.startswith(b"\x7fELF") and len(head) == 20
-    # A 64-bit kernel of these processors can run 32-bit programs.
+    # On these processors, a 64-bit kernel can run 32-bit programs.
     return is_elf and machines[0] != machines[1] and machines not in _COMPATIBLE
 
 
@@ -244,9 +245,10 @@ def closed_directory(path: str, may_search: Callable[[str], bool | None]) -> str
 
 
 def open_paths(path: str) -> tuple[str, ...]:
-    """Check a file, its parent directories and their targets. Return the world-writable paths.
+    """Return the world-writable paths among a file, its real path, and their parent directories.
 
-    In a directory with the sticky bit, a user cannot replace another user's file.
+    A directory with the sticky bit does not count, because a user cannot replace another user's
+    file in this directory.
     """
     found = []
     real = os.path.realpath(path)

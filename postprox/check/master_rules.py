@@ -102,7 +102,7 @@ def defined_twice(setup: Setup) -> Iterator[Fault]:
 
 
 def _apart(setup: Setup, proxy: Proxy, earlier: Service) -> Iterator[Edit]:
-    """Move the proxy to a free port, and keep the service that the proxy has replaced."""
+    """Move the proxy to a free port, and keep the service that the proxy's entry replaces."""
     host, _, port = earlier.name.rpartition(":")
     number = free_port(setup, int(port) + 100 if port.isdigit() else 10125)
     address = f"{host or '127.0.0.1'}:{number}"

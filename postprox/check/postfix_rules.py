@@ -96,7 +96,7 @@ def _way(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
 
 
 def _use(setup: Setup, proxy: Proxy) -> list[Edit]:
-    """If milters follow the proxy, use it for local users' mail. Otherwise, stop the proxy."""
+    """If milters follow the proxy, send local users' mail to it. Otherwise, stop the proxy."""
     behind = setup.reinjection_service(proxy)
     fronts = [each for each in setup.configuration.services if each.program == "smtpd"]
     unsigned_fronts = [
@@ -152,7 +152,7 @@ def bypass(setup: Setup, route: Route) -> Iterator[Fault]:
 
 
 def _proxy_for(setup: Setup) -> Endpoint | None:
-    """Return the address of a proxy that has no route, or else the address of the first proxy."""
+    """Return the address of a proxy to which no mail is routed, or else that of the first proxy."""
     proxies = sorted(setup.proxies, key=lambda proxy: bool(setup.routes_to(proxy)))
     return next((nearest(each.endpoint) for each in proxies if each.endpoint), None)
 
@@ -199,7 +199,7 @@ def unfiltered(setup: Setup) -> Iterator[Fault]:
 
 
 def _filtered(setup: Setup, service: Service, address: Endpoint) -> Edit:
-    """Send mail to the proxy. Use the recipe's transport for filtering after the queue, if any."""
+    """Send mail to the proxy. If the recipe's after-queue transport exists, use it."""
     for transport in setup.configuration.services:
         is_transport = (transport.type, transport.program) == ("unix", "smtp")
         if is_transport and transport.own.get("smtp_send_xforward_command") == "yes":
@@ -363,7 +363,7 @@ def wrong_program(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def open_service(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report a service after the filter that other machines can send mail to."""
+    """Report a service after the filter if other machines can send mail to this service."""
     endpoint = setup.endpoint_of(behind)
     if not setup.is_for_filtered(behind) or endpoint is None or not endpoint.is_open():
         return
@@ -443,9 +443,10 @@ def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
 
 
 def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report milters before the filter that cannot sign the message because they do not receive it.
+    """Report milters that run before the filter and therefore cannot sign the message.
 
-    With smtpd_proxy_filter, Postfix passes only SMTP commands to milters (MILTER_README).
+    With smtpd_proxy_filter, Postfix passes only SMTP commands to these milters, and not the
+    message (MILTER_README).
     """
     services = [each for each in setup.configuration.services if each.program == "smtpd"]
     has_own_service = any(map(is_for_users, services))

@@ -194,7 +194,7 @@ def _is_masked(path: Path) -> bool:
 
 
 def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
-    """Read a unit, its drop-ins and its socket from the unit's and systemd's directories.
+    """Read a unit, its drop-ins and its socket from its own directory and systemd's directories.
 
     Raises:
         OSError: a file cannot be opened.
@@ -224,7 +224,7 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
     return unit
 
 
-#: The ends of names that suggest a misnamed drop-in, unlike those of backups.
+#: File name suffixes that suggest a misnamed drop-in. The suffixes of backups are not included.
 _SUFFIXES = ("", ".cfg", ".cnf", ".config", ".ini", ".service", ".socket", ".txt")
 
 
@@ -325,7 +325,8 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
     )
 
 
-#: The settings with paths without which systemd does not start a service.
+#: The settings that contain paths. If one of these paths is missing, systemd does not start the
+#: service.
 _REQUIRED_PATHS = (
     *("EnvironmentFile", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecPaths"),
     *("NoExecPaths", "BindPaths", "BindReadOnlyPaths", "WorkingDirectory"),
@@ -351,7 +352,7 @@ def _missing_paths(unit: Unit) -> Iterator[str]:
 
 
 def _missing_programs(unit: Unit) -> Iterator[str]:
-    """Yield the missing programs that must succeed before the unit starts the proxy."""
+    """Yield the programs that must succeed before the unit starts the proxy, but are missing."""
     for name in ("ExecCondition", "ExecStartPre"):
         for command in unit.settings.get(name, ()):
             path = command.lstrip("@:+!").partition(" ")[0]

@@ -41,8 +41,8 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             "command-line",
             proxy.where,
             f"{proxy.words[len(proxy.words) - len(arguments(proxy.words)) + len(kept)]!r} has a "
-            "meaning only in a shell; the proxy rejects its command line, so all mail is deferred "
-            f"(451): {proxy.error}",
+            "special meaning only in a shell; the proxy rejects its command line, so all mail is "
+            f"deferred (451): {proxy.error}",
             (fixes.set_arguments(proxy, lambda _: kept),),
         )
     elif corrected := _with_quoted_filter(proxy):
@@ -64,7 +64,10 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def _without_shell_syntax(proxy: Proxy) -> list[str]:
-    """Return the arguments before a comment, redirection or operator of a shell, or []."""
+    """Return the arguments before the first shell comment, redirection or operator.
+
+    The result is empty if there is no such argument, or if the arguments before it are invalid.
+    """
     words = list(arguments(proxy.words)) if is_proxy(proxy.words) else []
     for index, word in enumerate(words):
         if re.match(r"#|;$|&|\|$|\|\|$|[0-9&]?>", word):
@@ -73,7 +76,7 @@ def _without_shell_syntax(proxy: Proxy) -> list[str]:
 
 
 def _plain(words: Sequence[str]) -> list[str]:
-    """Replace dashes and spaces of a word processor."""
+    """Replace the typographic dashes and spaces that a word processor inserts."""
     text = "\0".join(words).replace("\u00a0", "\0")
     return re.sub("(^|\0)[\u2013\u2014]+", r"\1--", text).split("\0")
 
@@ -102,7 +105,7 @@ def _corrected(setup: Setup, proxy: Proxy) -> Edit:
 
 
 def _without_a_part(words: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the words without one word, and then without two adjacent words."""
+    """Yield each list with one word removed, and then each list with two adjacent words removed."""
     for count in (1, 2):
         for index in range(len(words)):
             yield [*words[:index], *words[index + count :]]

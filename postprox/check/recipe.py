@@ -206,7 +206,10 @@ class _Recipe:
         ]
 
     def _signed(self) -> list[Service]:
-        """Return the first service for users that has milters, and others with the same milters."""
+        """Return the services for users that have milters.
+
+        The result includes only services with the same milters as the first one.
+        """
         found = [user for user in self._users() if has_milters(user)]
         return [user for user in found if _milters(user) == _milters(found[0])]
 
@@ -460,7 +463,7 @@ class _Recipe:
         return {name: v for name, v in found.items() if name != self.stage.value}
 
     def _proxy_edits(self) -> Iterator[Edit]:
-        """Set the listening proxy's HOST:PORT, number of sessions and address."""
+        """Set the listening proxy's options and the address on which it listens."""
         unit = self.installed.unit
         if unit is None:
             return

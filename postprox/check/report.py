@@ -1,7 +1,7 @@
 """The report, as text for a terminal or as JSON for a program.
 
-Rule: this module creates only text, which contains only printable characters. The exit status is
-the highest level of the findings, or 3 if there are only unchecked items.
+Rule: this module only creates text, and this text is printable. The exit status is the
+highest level of the findings, or 3 if there are only unchecked items.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def wrapped_command(command: str) -> list[str]:
 
 
 def _pieces(command: str) -> Iterator[tuple[str, bool]]:
-    """Split a command before each space, and split long words, but not before a quote.
+    """Split a command before each space. Split a long word too, but not before a quote.
 
     Yield each piece, and whether it begins within single quotes.
     """
@@ -139,7 +139,7 @@ def as_json(result: Result) -> str:
 
 
 def error_as_json(reason: str, status: int) -> str:
-    """Format an error of the check as one JSON object."""
+    """Format an error that stopped the check as one JSON object."""
     return _document(proxies=[], findings=[], unseen=[], running=False, status=status, error=reason)
 
 

@@ -17,7 +17,7 @@ from ..core.address import UpstreamAddress, port_number, split_port
 from .postconf import Configuration, Service
 from .unit import LARGEST_COMMAND, Unit
 
-#: Values of inet_interfaces to which only this machine can connect.
+#: Values of inet_interfaces with which only this machine can connect to Postfix.
 _OWN_INTERFACES = {"loopback-only", "localhost", "127.0.0.1", "::1", "[::1]"}
 _PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
 #: The addresses of localhost.
@@ -49,7 +49,7 @@ class Endpoint(NamedTuple):
         return "localhost" in hosts and all(host in _LOCALHOST for host in hosts)
 
     def is_open(self) -> bool:
-        """Return whether the endpoint includes all addresses of this machine."""
+        """Return whether the endpoint stands for all addresses of this machine."""
         return not self.path and self.host in _WILDCARDS
 
     def is_here(self) -> bool:
@@ -254,7 +254,7 @@ def spawned_command(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
 
 
 def listening_proxy(unit: Unit) -> Proxy:
-    """Return the proxy of a unit or of a command line.
+    """Return the proxy that a unit or a command line starts.
 
     If systemd passes sockets to the proxy, they replace the address of `-l`.
     """

@@ -76,7 +76,7 @@ def _masked(unit: Unit, services: list[UnitState], sockets: list[UnitState]) -> 
     yield Fault(
         "masked",
         unit.name,
-        f"systemctl mask has disabled {' and '.join(names)}; all mail is deferred (451)",
+        f"systemd does not start masked units ({' and '.join(names)}); all mail is deferred (451)",
         (fixes.run(f"systemctl unmask {' '.join(names)}"), fixes.run(_start(unit))),
     )
 

@@ -82,7 +82,7 @@ def protecting_setting(unit: Unit, path: str) -> str:
 
 
 def forbidding_setting(unit: Unit, path: str) -> str:
-    """Return the setting with which the unit cannot execute a program, or "" if there is none."""
+    """Return the setting that forbids the unit to execute a program, or "" if there is none."""
 
     def longest(name: str) -> int:
         return max((len(item) for item in unit.paths(name) if is_below(path, [item])), default=-1)

@@ -24,7 +24,7 @@ def installed(
 ) -> list[Proxy]:
     """Return the proxies in master.cf, and the proxy of each installed unit that receives mail.
 
-    If mail is routed to an address without a proxy, the result includes all units in use.
+    If mail is routed to an address on which no proxy listens, the result includes all units in use.
     """
     spawned = list(spawned_proxies(configuration))
     listening = list(map(listening_proxy, units))
@@ -60,7 +60,10 @@ def _idle(
 
 
 def _is_configured(proxy: Proxy) -> bool:
-    """Return whether the unit has a filter and options that differ from the package's defaults."""
+    """Return whether the unit has a filter, and its options file differs from the package's.
+
+    An invalid command line also counts as configured.
+    """
     values = proxy.unit.assignments.values if proxy.unit else {}
     is_packaged = PACKAGED.items() <= values.items()
     return proxy.options is None or (proxy.options.command is not None and not is_packaged)

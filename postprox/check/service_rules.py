@@ -1,6 +1,7 @@
 """Problems with words that a Postfix program refuses: arguments, list items and network patterns.
 
-Rule: each finding has one pure function. A program that refuses a word does not run.
+Rule: each check is a pure function. If a Postfix program refuses one of these words, the program
+does not run.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _NETWORKS = (
     "smtpd_authorized_xforward_hosts",
     "smtpd_client_event_limit_exceptions",
 )
-#: The size of the largest network on the Internet that a remedy permits.
+#: The maximum number of addresses in a public network that a remedy contains.
 _STRANGERS = 256
 #: The Postfix programs whose arguments are checked.
 _PROGRAMS = ("smtpd", "smtp", "lmtp", "qmqpd", "pickup", "cleanup")
@@ -49,7 +50,7 @@ def items(configuration: Configuration) -> Iterator[Fault]:
 def _corrected(
     configuration: Configuration, service: Service | None, name: str, wrong: Sequence[str]
 ) -> Edit:
-    """Replace each unknown item by the most similar known item, or remove it."""
+    """Replace each unknown item with the most similar known item, or remove it."""
 
     def change(old: str) -> str:
         given = [item for item in re.split(r"[,\s]+", old) if item]
@@ -62,7 +63,7 @@ def _corrected(
 
 
 def _nearest(item: str, known: Sequence[str]) -> str:
-    """Return the known item that has the same letters at its start, or ""."""
+    """Return the known item that continues or abbreviates this item, or ""."""
 
     def letters(text: str) -> str:
         return re.sub("[^a-z]", "", text.lower())
@@ -103,7 +104,7 @@ def _network_problem(text: str) -> str:
         ipaddress.ip_network(f"{found[1]}/{found[2]}")
     except ValueError as error:
         if "host bits" in str(error):
-            return "the address has bits outside the network"
+            return "the address has nonzero host bits"
         return "it is not a network"
     return ""
 
@@ -111,7 +112,8 @@ def _network_problem(text: str) -> str:
 def _network(text: str) -> str:
     """Return the network that was probably intended, or "" if it is unknown.
 
-    The result is a single address if the network would contain addresses of many strangers.
+    If the network is public and has more than `_STRANGERS` addresses, the result is a single
+    address.
     """
     try:
         network = ipaddress.ip_network(re.sub(r"[][]", "", text), strict=False)
@@ -147,7 +149,7 @@ def misread(configuration: Configuration) -> Iterator[Fault]:
 
 
 def arguments(configuration: Configuration) -> Iterator[Fault]:
-    """Report arguments with which a service cannot start, such as a comment."""
+    """Report arguments that prevent a service from starting, such as the words of a comment."""
     for service in configuration.services:
         if service.program in _PROGRAMS:
             kept, wrong = _sorted(service.words)
@@ -165,7 +167,10 @@ def arguments(configuration: Configuration) -> Iterator[Fault]:
 
 
 def _sorted(words: Sequence[str]) -> tuple[list[str], str]:
-    """Return the accepted words, with `-o name =value` joined, and the first wrong word."""
+    """Return the accepted words and the first error.
+
+    The words of `-o name = value` are joined to `-o name=value`, but count as an error.
+    """
     kept, wrong = [words[0]], ""
     left = list(words[1:])
     while left:
@@ -192,7 +197,7 @@ def _sorted(words: Sequence[str]) -> tuple[list[str], str]:
 
 
 def _sorted_spawn(words: Sequence[str]) -> tuple[list[str], str]:
-    """Return the accepted words of a spawn(8) service, and the first attribute that it refuses."""
+    """Return the words of a service that spawn(8) accepts, and the first error."""
     start = next((i for i, word in enumerate(words) if word.startswith("argv=")), None)
     if start is None:
         return list(words), ""

@@ -100,7 +100,7 @@ class Setup:
         )
 
     def place_for_filtered(self, proxy: Proxy) -> Service | None:
-        """Return an upstream service for filtered mail that no other proxy uses."""
+        """Return a service for filtered mail that is not the upstream server of another proxy."""
         others = [self.reinjection_service(each) for each in self.proxies if each is not proxy]
         found = [each for each in self.configuration.services if self.is_for_filtered(each)]
         return next((each for each in found if each not in others), None)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 #: Commands that succeed without reading the message.
 _ALWAYS = ("true", ":", "exit", "exit 0", "/bin/true", "/usr/bin/true")
-#: Programs that end with status 0 at the end of a pipe.
+#: Programs that exit with status 0 at the end of a pipeline, even if the filter fails.
 _SINKS = ("cat", "head", "logger", "sed", "sort", "systemd-cat", "tail", "tee")
-#: Programs that run another program, each with its options that take a value, and the number of
-#: words before the other program.
+#: Programs that run another program. Each has the letters of its options that take a value, and
+#: the number of operands before the name of the other program.
 _WRAPPERS = {
     "command": ("", 0),
     "env": ("uCS", 0),
@@ -27,7 +27,7 @@ _WRAPPERS = {
     "setsid": ("", 0),
     "timeout": ("ks", 1),
 }
-#: Programs that run a script, each with its options that take a program text or a value.
+#: Programs that run a script, each with those options that take program text or another value.
 INTERPRETERS = {
     **dict.fromkeys(("sh", "dash", "bash", "ksh", "mksh", "zsh"), "c"),
     **dict.fromkeys(("python", "python3"), "cmWX"),
@@ -64,9 +64,9 @@ def does_nothing(command: str) -> bool:
 
 
 def without_lost_status(command: str) -> str:
-    """Remove the end of a command that hides the filter's exit status.
+    """Remove the end of a command if this end hides the filter's exit status.
 
-    The result is the same command if its end does not hide the status.
+    Otherwise, return the command unchanged.
     """
     sinks = "|".join(_SINKS)
     for pattern in (
@@ -86,9 +86,9 @@ def _is_bare(command: str, position: int) -> bool:
 
 
 def targets(command: str) -> list[Target]:
-    """Return the programs that the command runs, as far as they are known.
+    """Return the programs that the command runs, without unknown programs.
 
-    The first item is missing if the first word is unknown.
+    The result is empty if the first program is unknown.
     """
     found: list[Target] = []
     words: list[str] = []

@@ -197,7 +197,9 @@ def ignored_lines(path: str, text: str) -> Iterator[Ignored]:
         elif section is None:
             yield Ignored(path, line, "precedes the first section, such as [Service]")
         elif section in _SECTIONS and re.match(r"[a-z]\w*\s*=", line):
-            yield Ignored(path, line, "has no name that systemd knows, because case matters")
+            yield Ignored(
+                path, line, "is not a setting that systemd knows, because names are case-sensitive"
+            )
 
 
 def _settings(texts: Sequence[str], wanted: str) -> dict[str, list[str]]:
@@ -212,7 +214,7 @@ def _settings(texts: Sequence[str], wanted: str) -> dict[str, list[str]]:
                 section = header[1]
             elif section == wanted and equals:
                 key = name.strip(_BLANKS)
-                values = found[key] = found.pop(key, [])  # the last setting comes last
+                values = found[key] = found.pop(key, [])  # order names by last assignment
                 if value.strip(_BLANKS):
                     values.append(value.strip(_BLANKS))
                 else:
@@ -241,7 +243,7 @@ def _split_value(unit: Unit, name: str, value: str) -> list[str]:
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text like shlex.split(), but in linear time.
+    """Split text as shlex.split() does, but in linear time.
 
     Raises:
         ValueError: a quote is unterminated, or a backslash is the last character.
@@ -267,7 +269,7 @@ def split_words(text: str) -> list[str]:
 
 
 def _expand(unit: Unit, command: str) -> None:
-    """Expand `$NAME` to separate words. Expand `${NAME}` and specifiers within a word.
+    """Expand `$NAME` into separate words. Expand `${NAME}` and specifiers within a word.
 
     Some variables and specifiers were probably meant for the filter. They are left unchanged and
     added to `replaced`, because systemd would replace them (systemd.service(5), systemd.unit(5)).

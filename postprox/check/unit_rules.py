@@ -69,7 +69,7 @@ def settings(proxy: Proxy) -> Iterator[Fault]:
 
 
 def families(proxy: Proxy) -> Iterator[Fault]:
-    """Report a unit that cannot use the address families of its connections and of systemd."""
+    """Report a unit that forbids the address families for TCP or for notifications to systemd."""
     unit = proxy.unit
     texts = unit.settings.get("RestrictAddressFamilies", []) if unit else []
     if unit is None or not texts:
@@ -112,7 +112,7 @@ def _allowed(texts: Sequence[str]) -> tuple[set[str] | None, set[str]]:
 
 
 def system_calls(proxy: Proxy) -> Iterator[Fault]:
-    """Report a filter of system calls that ends the proxy or its filter."""
+    """Report a SystemCallFilter= with which the kernel kills the proxy or its filter."""
     unit = proxy.unit
     texts = unit.settings.get("SystemCallFilter", []) if unit else []
     if unit is None or not texts:
@@ -122,15 +122,15 @@ def system_calls(proxy: Proxy) -> Iterator[Fault]:
     added = {item for text in texts if not text.startswith("~") for item in text.split()}
     missing = sorted(removed & {*_CALL_GROUPS, *_CALLS, *_ALL_CALLS})
     if not texts[0].startswith("~") and not added & {*_ALL_CALLS}:
-        # The contents of other groups and lists of single calls are not known here.
+        # A list with single system calls is not evaluated: these calls can replace a group.
         is_known = all(item.startswith("@") for item in added)
         missing += [name for name in _CALL_GROUPS if name not in added] if is_known else []
     if missing:
         yield Fault(
             "unit-setting",
             proxy.where,
-            f"SystemCallFilter={' '.join(texts)}: the kernel kills the proxy or its filter, which "
-            f"need {missing[0]}; all mail is deferred (451)",
+            f"SystemCallFilter={' '.join(texts)}: the kernel kills the proxy or its filter, "
+            f"because they need {missing[0]}; all mail is deferred (451)",
             (fixes.set_setting(unit, "SystemCallFilter", "@system-service"),),
         )
 
@@ -195,14 +195,14 @@ def ignored(proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "unit-ignored",
             proxy.where,
-            f"systemd ignores a part of the configuration: {each.line or 'the file'} in "
+            f"systemd ignores part of the configuration: {each.line or 'the file'} in "
             f"{each.path} {each.reason}",
             (fixes.run(command),),
         )
 
 
 def comments(proxy: Proxy) -> Iterator[Fault]:
-    """Report a comment at the end of a setting, which systemd reads as a part of the value."""
+    """Report a comment at the end of a setting, which systemd reads as part of the value."""
     unit = proxy.unit
     for name, texts in unit.settings.items() if unit else ():
         if unit is None or name.startswith(("Exec", "Environment", "Syslog")):
@@ -215,14 +215,14 @@ def comments(proxy: Proxy) -> Iterator[Fault]:
             yield Fault(
                 "unit-setting" if is_refused else "unit-ignored",
                 proxy.where,
-                f"{name}={texts[-1]}: a comment must have a line of its own; systemd "
+                f"{name}={texts[-1]}: a comment must be on a line of its own; systemd "
                 f"{effect if is_refused else 'ignores the setting'}",
                 (fixes.set_setting(unit, name, kept),),
             )
 
 
 def socket_settings(proxy: Proxy) -> Iterator[Fault]:
-    """Report settings of the socket with which Postfix or the proxy cannot use it."""
+    """Report settings of the socket that prevent the proxy from getting Postfix's connections."""
     unit = proxy.unit
     socket = unit.socket if unit else None
     if unit is None or socket is None:
@@ -245,8 +245,8 @@ def socket_settings(proxy: Proxy) -> Iterator[Fault]:
             yield Fault(
                 "unit-setting",
                 socket.name,
-                f"{name}={values[name]} of the socket: the proxy does not get the connections of "
-                "Postfix; all mail is deferred (451)",
+                f"{name}={values[name]} in the socket unit: the proxy does not get Postfix's "
+                "connections; all mail is deferred (451)",
                 (fixes.set_setting(socket, name, right),),
             )
 
@@ -329,7 +329,7 @@ def _lacks_loopback(unit: Unit) -> bool:
 
 
 def _cannot_listen(unit: Unit) -> bool:
-    """Return whether the proxy opens its port itself, but cannot open any port."""
+    """Return whether the proxy must open its port itself, but is not permitted to open any port."""
     denied = " ".join(unit.settings.get("SocketBindDeny", ())).split()
     return "any" in denied and not unit.settings.get("SocketBindAllow") and not unit.socket
 
@@ -413,7 +413,7 @@ def options_file(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def _meant(setup: Setup, proxy: Proxy, unit: Unit) -> list[str]:
-    """Return the arguments that the file probably should contain, or the package's defaults."""
+    """Return the arguments that the file was probably meant to contain, or the defaults."""
     behind = setup.place_for_filtered(proxy)
     target = behind.name if behind else environment.PACKAGED[environment.UPSTREAM]
     for text in (unit.assignments.likely, environment.PACKAGED):

@@ -1,7 +1,8 @@
 """Parses numbers and times in main.cf, master.cf and units.
 
 Rule: the functions depend only on the text. They follow Postfix's rules, except `size` and `span`,
-which follow systemd's rules. The result None means that the value is not accepted or has no limit.
+which follow systemd's rules. The result None means that the value is not accepted, or that the
+value means "no limit".
 """
 
 from __future__ import annotations

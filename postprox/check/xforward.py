@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 def permits(hosts: Sequence[str], target: str) -> bool | None:
-    """Return whether the list includes a client that connects to the target from this machine."""
+    """Return whether the list permits a client that connects to the target from this machine."""
     address = "::1" if ":" in target else "127.0.0.1"
     for host in hosts:
         pattern = host.removeprefix("!")

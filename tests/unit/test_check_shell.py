@@ -271,7 +271,7 @@ def test_shell_syntax_after_command_line_is_removed(
     site.write(site.arguments + end)
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (2, ["command-line"])
-    assert f"{end.split(maxsplit=1)[0]!r} has a meaning only in a shell" in checked.problem
+    assert f"{end.split(maxsplit=1)[0]!r} has a special meaning only in a shell" in checked.problem
     apply(site, checked)
     again = check(site, capsys)
     assert again.names() == []
