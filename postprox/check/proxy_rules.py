@@ -327,7 +327,7 @@ def _private_spool(proxy: Proxy, wanted: Options, seen: SpoolFacts) -> tuple[Edi
     if not _is_shared(wanted, seen):
         return (fixes.make_spool(proxy.user, wanted.directory),)
     if seen.is_link:
-        # install(1) would follow the link and change the shared directory.
+        # install(1) follows symbolic links, so it would change the shared directory.
         path = shlex.quote(wanted.directory)
         remove = fixes.run(f"test ! -L {path} || rm {path}")
         return remove, fixes.make_spool(proxy.user, wanted.directory)
