@@ -182,7 +182,7 @@ def stop(proxy: Proxy) -> Iterator[Fault]:
 
 
 def _stop_timeout(unit: Unit) -> tuple[str, str]:
-    """Return the setting that determines the stop timeout, and the value of this setting."""
+    """Return the setting that determines the stop timeout, and its value."""
     names = [n for n in unit.settings if n in ("TimeoutSec", "TimeoutStopSec") and unit.setting(n)]
     return (names[-1], unit.setting(names[-1])) if names else ("TimeoutStopSec", f"{_STOP_TIME}")
 

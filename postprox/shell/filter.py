@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 
-#: The characters allowed in the words of a plain command. sh(1) would split such a command at its
-#: spaces and would not change the words. `~`, `=` and `#` are excluded, because sh(1) interprets
+#: The characters allowed in the words of a plain command. sh(1) would only split such a command at
+#: its spaces and leave the words unchanged. `~`, `=` and `#` are excluded, because sh(1) interprets
 #: them in some positions within a word.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,@%")
 #: The errors of execve(2) that indicate a lack of resources (filter.no-resources): EIO, E2BIG,

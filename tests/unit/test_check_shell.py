@@ -265,7 +265,7 @@ def test_relative_spool_of_spawned_proxy_is_in_queue_directory(
 @pytest.mark.parametrize(
     "end", [" # filter", " >> /var/log/postprox 2>&1", " 2>&1", " &", " | /bin/cat", " ; /bin/true"]
 )
-def test_shell_syntax_after_command_line_is_removed(
+def test_remedy_removes_shell_syntax_that_follows_command_line(
     site: Site, capsys: pytest.CaptureFixture[str], end: str
 ) -> None:
     site.write(site.arguments + end)

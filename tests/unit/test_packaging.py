@@ -603,7 +603,7 @@ def test_unversioned_installation_can_be_uninstalled(unversioned: Path) -> None:
     assert [path for path in unversioned.rglob("*") if not path.is_dir()] == []
 
 
-def test_next_installation_removes_unfinished_version(own: Path) -> None:
+def test_installation_removes_incomplete_earlier_version(own: Path) -> None:
     unfinished = own / "lib/postprox-versions/1.0.0.broken"
     unfinished.mkdir()
     install("--prefix", own, "--python", PYTHON)
@@ -757,7 +757,7 @@ def test_installation_leaves_no_unexpected_files(prefix: Path, own: Path) -> Non
         }
 
 
-def test_uninstallation_removes_all_files(own: Path) -> None:
+def test_uninstall_option_removes_all_files(own: Path) -> None:
     done = install("--prefix", own, "--uninstall")
     assert (done.returncode, done.stdout) == (0, f"removed postprox from {own}\n")
     left = ["bin", "lib", "sbin", "share", "share/man", "share/man/man1"]

@@ -39,7 +39,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 def _read_duration(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m)", text)
     if not found:
-        raise PayloadError(f"a time must have a form such as 200ms, 1.5s or 5m, not '{text}'")
+        raise PayloadError(f"a time must look like 200ms, 1.5s or 5m, not '{text}'")
     return round(float(found[1]) * _UNITS[found[2]], 6)
 
 
@@ -61,13 +61,12 @@ def _read_reply(text: str) -> ReplyPattern:
     wrong = [code for code in codes.split("|") if not _CODE.fullmatch(code)]
     if wrong:
         raise PayloadError(
-            f"a reply code must have a form such as 250, 45x, 5xx or 503|554, not '{wrong[0]}'; "
+            f"a reply code must look like 250, 45x, 5xx or 503|554, not '{wrong[0]}'; "
             "use C< for exact octets"
         )
     if enhanced and not _ENHANCED.fullmatch(enhanced):
         raise PayloadError(
-            f"an enhanced code must have a form such as 4.3.0, not '{enhanced}'; use C< for exact "
-            "octets"
+            f"an enhanced code must look like 4.3.0, not '{enhanced}'; use C< for exact octets"
         )
     return ReplyPattern(tuple(codes.split("|")), enhanced or None)
 
