@@ -257,9 +257,9 @@ def test_error_contains_file_name_line_number_and_text() -> None:
         (["either", "C? 250", "end"], 0, "requires at least one 'or'"),
         (["either", "C? 250", "or", "C? 251"], 0, "missing 'end' for this 'either'"),
         (["either", "C? 250", "or", "C> QUIT", "end"], 0, "must begin with a < or ? step"),
-        (["C> @close", "C+ x"], 1, "the write on the previous line"),
-        (["C> a", "# between", "C+ b"], 2, "the write on the previous line"),
-        (["C> a", "U+ b"], 1, "the write on the previous line"),
+        (["C> @close", "C+ x"], 1, "continues the previous line"),
+        (["C> a", "# between", "C+ b"], 2, "continues the previous line"),
+        (["C> a", "U+ b"], 1, "continues the previous line"),
     ],
 )
 def test_inconsistent_lines_are_reported(lines: list[str], at: int, message: str) -> None:
