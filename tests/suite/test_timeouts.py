@@ -8,11 +8,13 @@ import pytest
 
 from tests.conformance.format.reader import parse_transcript
 from tests.conformance.format.requirements import specification
+from tests.conformance.play.failure import Failure
 from tests.conformance.play.harness import Settings
 from tests.conformance.play.process import adopt_orphans
 from tests.conformance.play.timeouts import AdaptiveTimeout
+from tests.conformance.run import suite
 from tests.conformance.run.items import suite_of
-from tests.conformance.run.suite import play_fairly
+from tests.conformance.run.suite import Played, play_fairly
 
 #: A requirement of each level.
 REQUIREMENTS = {one.level: one.id for one in specification().requirements.values()}
@@ -78,17 +80,35 @@ def test_transcript_that_failed_due_to_reduced_timeout_is_rerun(hasty: Settings)
     assert waited("must", hasty) == "0.25 s)"
 
 
-def test_number_of_repeated_runs_is_limited(hasty: Settings) -> None:
-    hasty.timeouts.observed(0.07)
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Let every run fail because of a reduced time limit. Return the list of runs."""
+    runs: list[object] = []
+
+    def fail_early(*arguments: object) -> Played:
+        runs.append(arguments)
+        return Played(Failure("nothing received", "", "", ""), hasty=True)
+
+    monkeypatch.setattr(suite, "play_once", fail_early)
+    return runs
+
+
+def run(level: str, settings: Settings) -> None:
+    transcript = parse_transcript(NEVER_SAID.format(requirement=REQUIREMENTS[level]), "t")
+    play_fairly(transcript, "stdio", settings)
+
+
+def test_number_of_repeated_runs_is_limited(hasty: Settings, runs: list[object]) -> None:
     hasty.timeouts.replays["must"] = 1
-    waited("must", hasty)
-    assert hasty.timeouts.replays == {"must": 0, "should": 4}
-    assert waited("must", hasty) != "0.25 s)"
+    run("must", hasty)
+    assert (len(runs), hasty.timeouts.replays) == (2, {"must": 0, "should": 4})
+    run("must", hasty)
+    assert len(runs) == 3
 
 
+@pytest.mark.usefixtures("runs")
 def test_repeats_are_limited_separately_for_must_and_should_levels(hasty: Settings) -> None:
-    hasty.timeouts.observed(0.07)
-    waited("should", hasty)
+    run("should", hasty)
     assert hasty.timeouts.replays == {"must": 8, "should": 3}
 
 
