@@ -1,8 +1,8 @@
 """The `--listen` server (requirements listen.background to listen.stop).
 
 Rule: this module accepts clients and stops the server. Each session is a `Connection`, like a
-session on standard input. The import time of `os` and `socket` does not matter here, because
-servers start rarely.
+session on standard input. A server may import `os`, but not `socket`
+or `pathlib`, because importing each of them takes longer than importing this module.
 
 Logs: the session limit, the open file limit, and errors of accept(2) and of new sessions.
 """
