@@ -284,11 +284,12 @@ def test_reading_available_octets_does_not_delay_other_coroutines() -> None:
     loop.start(read(busy, "busy"))
     loop.start(read(other, "other"))
     loop.run(until=ended)
-    assert order == ["busy", "other", "busy"]
     for sock in (busy, other):
         sock.close()
     os.close(ended)
     os.close(end)
+    # The loop runs the coroutines of one poll in any order.
+    assert "other" in order[:2]
 
 
 # --- processes and files
