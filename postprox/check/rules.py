@@ -160,10 +160,10 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
 def unchecked(setup: Setup) -> Iterator[str]:
     """List the items that could not be checked."""
     if list(master_rules.indented(setup.configuration)):
-        yield "everything else, until the lines that begin with whitespace are corrected"
+        yield "the rest of the configuration (first correct the lines that begin with whitespace)"
         return
     if list(service_rules.misread(setup.configuration)):
-        yield "everything else, until the arguments in master.cf are corrected"
+        yield "the rest of the configuration (first correct the arguments in master.cf)"
         return
     places = [
         route.endpoint
@@ -175,7 +175,7 @@ def unchecked(setup: Setup) -> Iterator[str]:
         yield f"the server that listens on {place} (specify --unit FILE or -- COMMAND LINE)"
     for proxy in setup.proxies:
         if proxy.unit and list(unit_rules.options_file(setup, proxy)):
-            yield f"{proxy.where}: everything else, until {proxy.unit.options_file} is corrected"
+            yield f"{proxy.where}: the rest (first correct {proxy.unit.options_file})"
         elif proxy.options is not None:
             yield from (
                 f"{proxy.where}: {text}" for text in _unchecked(setup, proxy, proxy.options)
