@@ -15,7 +15,7 @@ from . import fixes, sandbox, shell_command
 from .facts import ProgramFacts, ProxyFacts
 from .findings import Fault
 from .fixes import Edit
-from .proxy_rules import cannot_run, set_filter
+from .proxy_rules import cannot_run, is_home, set_filter
 from .routes import Proxy
 
 _OWN = "/usr/local/bin/mail-filter"
@@ -88,11 +88,18 @@ def filter_command(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
             (fixes.show(proxy.unit, setting),),
         )
     for problem, edit in cannot_run(seen, proxy.user):
-        yield Fault(
-            "filter", proxy.where, f"{problem}; the filter cannot run, and {effect}", (edit,)
-        )
+        edits = _moved(proxy, wanted, seen) if is_home(seen.closed_directory) else (edit,)
+        yield Fault("filter", proxy.where, f"{problem}; the filter cannot run, and {effect}", edits)
     if seen.executable:
         yield from _text(proxy, seen, effect)
+
+
+def _moved(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> tuple[Edit, ...]:
+    """Return the edits that install a copy of the filter outside its user's home directory."""
+    path = f"/usr/local/bin/{PurePosixPath(seen.path).name}"
+    command = (wanted.command or "").replace(seen.path, path)
+    copy = fixes.run(f"install -m 0755 {shlex.quote(seen.path)} {shlex.quote(path)}")
+    return copy, set_filter(proxy, wanted, command)
 
 
 def _effect(wanted: Options) -> str:

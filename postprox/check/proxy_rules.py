@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 
 from ..core.options import Options, UsageError, parse
 from . import fixes, sandbox
@@ -222,7 +223,7 @@ def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:
     if seen.closed_directory:
         yield (
             f"user {name} cannot enter {seen.closed_directory}, which contains {seen.path}",
-            fixes.run(f"chmod a+x {shlex.quote(seen.closed_directory)}"),
+            _opened(seen.closed_directory),
         )
     elif not seen.exists:
         yield f"{seen.path} does not exist", fixes.run(f"ls -l {path}")
@@ -235,6 +236,16 @@ def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:
         yield f"user {name} cannot execute {seen.path}", fixes.run(f"chmod a+rx {path}")
     elif seen.readable is False:
         yield f"user {name} cannot read the script {seen.path}", fixes.run(f"chmod a+rx {path}")
+
+
+def _opened(directory: str) -> Edit:
+    return fixes.run(f"chmod a+x {shlex.quote(directory)}")
+
+
+def is_home(directory: str) -> bool:
+    """Return whether a directory is private to its user, so that it must remain closed."""
+    path = PurePosixPath(directory)
+    return path.is_relative_to("/root") or path.is_relative_to("/home")
 
 
 def no_reject(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
@@ -307,7 +318,9 @@ def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
         edits = _private_spool(proxy, wanted, seen)
     elif seen.closed_directory:
         problem = f"user {proxy.user} cannot enter {seen.closed_directory}, which contains {name}"
-        edits = (fixes.run(f"chmod a+x {shlex.quote(seen.closed_directory)}"),)
+        edits = (_opened(seen.closed_directory),)
+        if is_home(seen.closed_directory):
+            edits = _own_spool(proxy)
     elif proxy.unit and (setting := sandbox.protecting_setting(proxy.unit, wanted.directory)):
         problem = f"the unit cannot write to {name} ({setting})"
         edits = (fixes.add_path(proxy.unit, "ReadWritePaths", wanted.directory),)
@@ -331,6 +344,11 @@ def _private_spool(proxy: Proxy, wanted: Options, seen: SpoolFacts) -> tuple[Edi
         path = shlex.quote(wanted.directory)
         remove = fixes.run(f"test ! -L {path} || rm {path}")
         return remove, fixes.make_spool(proxy.user, wanted.directory)
+    return _own_spool(proxy)
+
+
+def _own_spool(proxy: Proxy) -> tuple[Edit, ...]:
+    """Return the edits that create the recipe's directory for messages and let the proxy use it."""
     create, move = fixes.make_spool(proxy.user, _OWN_SPOOL), fixes.set_directory(proxy, _OWN_SPOOL)
     if proxy.unit and sandbox.protecting_setting(proxy.unit, _OWN_SPOOL):
         return create, move, fixes.add_path(proxy.unit, "ReadWritePaths", _OWN_SPOOL)

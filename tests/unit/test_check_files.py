@@ -9,17 +9,19 @@ import pty
 import pwd
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from postprox.check import access, fixes, probe, unit
+from postprox.check.facts import ProgramFacts
 from postprox.check.findings import Fault
 from postprox.check.postconf import UnreadableError, parse
 from postprox.check.routes import listening_proxy, spawned_proxies
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
-from tests.unit.checking import FRONT, MAIN, PROXY, names, postconf
+from tests.unit.checking import FRONT, MAIN, PROXY, SEEN, names, postconf
 
 as_other_user = pytest.mark.skipif(
     os.geteuid() != 0, reason="checking another user's access requires root"
@@ -318,3 +320,33 @@ def test_remedy_gives_unused_directory_to_proxy(tmp_path: Path, file: str) -> No
     if file:
         (spool / file).touch()
     assert spool_remedy(spool, "spool").endswith(f"-m 0700 {spool}")
+
+
+@pytest.mark.usefixtures("unwritable")
+@pytest.mark.parametrize("home", ["/root", "/home/alice"])
+def test_remedy_moves_spool_out_of_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    monkeypatch.setattr(probe, "_closed", lambda _path, _user: home)
+    assert moves_spool(spool_remedy(tmp_path, "spool"))
+
+
+def test_remedy_opens_directory_that_is_no_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_may", lambda _user, _right, path: path == "/")
+    assert spool_remedy(tmp_path, "spool") == f"chmod a+x /{tmp_path.parts[1]}"
+
+
+def test_remedy_copies_filter_out_of_home_directory() -> None:
+    master = FRONT + PROXY.replace("/f", "{/root/f --fast}")
+    configuration = parse(MAIN, master, "")
+    (proxy,) = spawned_proxies(configuration)
+    facts = replace(SEEN, filter=ProgramFacts("/root/f", exists=True, closed_directory="/root"))
+    (remedy,) = (
+        one.remedy
+        for one in judge(Setup(configuration, [proxy], {proxy: facts}))
+        if one.name == "filter"
+    )
+    assert remedy.startswith("install -m 0755 /root/f /usr/local/bin/f; ")
+    assert remedy.endswith("-c {/usr/local/bin/f --fast} up'")
