@@ -1,4 +1,4 @@
-"""The command `postprox`, which runs either one session on standard input and output or a server.
+"""The `postprox` command, which runs either one session on standard input and output or a server.
 
 Rule: this module only starts the session or the server and reports command-line errors.
 """

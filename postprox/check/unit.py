@@ -80,7 +80,7 @@ class Unit:
     instances: tuple[str, ...] = ()
     #: The instances that are started at boot, and their sockets.
     enabled: tuple[str, ...] = ()
-    #: The paths without which systemd does not start the unit (ConditionPathExists=).
+    #: The paths that must exist, or systemd does not start the unit (ConditionPathExists=).
     required: tuple[str, ...] = ()
     #: The lines and drop-ins of the unit and its socket that systemd ignores.
     ignored: tuple[Ignored, ...] = ()

@@ -122,7 +122,7 @@ def system_calls(proxy: Proxy) -> Iterator[Fault]:
     added = {item for text in texts if not text.startswith("~") for item in text.split()}
     missing = sorted(removed & {*_CALL_GROUPS, *_CALLS, *_ALL_CALLS})
     if not texts[0].startswith("~") and not added & {*_ALL_CALLS}:
-        # A list with single system calls is not evaluated: these calls can replace a group.
+        # If the list names individual system calls, they may include all calls of a missing group.
         is_known = all(item.startswith("@") for item in added)
         missing += [name for name in _CALL_GROUPS if name not in added] if is_known else []
     if missing:

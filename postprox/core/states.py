@@ -12,7 +12,7 @@ AUTH_RESPONSE = "auth_response"  # the client's response to a 334 reply (relay.a
 AWAITING_REPLY = "awaiting_reply"  # the upstream server's reply to a relayed command
 OPENING_SPOOL = "opening_spool"  # the creation of the spool
 RECEIVING = "receiving"  # the message from the client
-FILTERING = "filtering"  # the exit of the filter
+FILTERING = "filtering"  # the filter's exit
 DELIVERING = "delivering"  # the upstream server's replies to DATA and to the end of data
 CLOSED = "closed"  # no event, because the client's connection is closed
 

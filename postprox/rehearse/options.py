@@ -215,7 +215,7 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         "--full",
         action="store_true",
         default=None,
-        help="print a full report of each message (the default for ten messages or fewer)",
+        help="print a full report for each message (the default for ten messages or fewer)",
     )
     length.add_argument(
         "--brief",

@@ -146,7 +146,7 @@ def resolve(target: "UpstreamAddress", flags: int) -> "list[Address]":
 class Resolver:
     """Name resolution in a thread, because getaddrinfo(3) blocks.
 
-    After the resolution, the loop calls `done`.
+    When the resolution is complete, the loop calls `done`.
 
     Raises:
         OSError: there is no free descriptor, or no thread can be started.

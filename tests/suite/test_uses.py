@@ -209,7 +209,7 @@ def test_steps_determine_permitted_bare_lf_policies(steps: str, policies: tuple[
         ("either\nU< a\\nb\nor\nU< a\\r\\nb\nend\n", {"pass", "normalise"}),
     ],
 )
-def test_expected_upstream_content_determines_bare_lf_policies(
+def test_bare_lf_policies_are_derived_from_expected_upstream_content(
     upstream: str, policies: set[str]
 ) -> None:
     sent = IN_DATA.replace("U< DATA\nU> 354 go\n", "") + "C> a\\nb\nC> .\n"
