@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 
 from ..core.options import Options, UsageError, parse
 from . import fixes, sandbox
@@ -244,8 +243,7 @@ def _opened(directory: str) -> Edit:
 
 def is_home(directory: str) -> bool:
     """Return whether a directory is private to its user, so that it must remain closed."""
-    path = PurePosixPath(directory)
-    return path.is_relative_to("/root") or path.is_relative_to("/home")
+    return f"{directory}/".startswith(("/root/", "/home/"))
 
 
 def no_reject(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
