@@ -7,6 +7,7 @@ connects both.
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Generator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -206,7 +207,9 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep only the items in `--shard`. Omit random sessions outside the profile postprox.
 
-    All modes of a transcript are in one shard.
+    All modes of a transcript are in one shard. Workers run the transcripts last and in a shuffled
+    order, which is the same in every run. Otherwise, the slow transcripts, whose names are similar,
+    would be run at the same time, and most processors would be idle.
     """
     suite = suite_of(config)
     files = {path: number for number, path in enumerate(dict.fromkeys(one.path for one in items))}
@@ -217,6 +220,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     kept = list(filter(is_selected, items))
     config.hook.pytest_deselected(items=list(itertools.filterfalse(is_selected, items)))
+    if suite.is_worker:
+        kept.sort(key=lambda item: zlib.crc32(item.nodeid.encode()) if is_judged(item) else -1)
     items[:] = kept
 
 
