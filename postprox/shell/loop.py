@@ -162,7 +162,7 @@ class Loop:
 
     def _iterate(self) -> None:
         began, earliest = self.clock(), self._earliest
-        ready = self._wait()
+        ready = self._wait(began)
         waited = self.clock()
         self._serve(ready)
         now = self.clock()
@@ -172,7 +172,7 @@ class Loop:
         if now >= self._earliest:
             # The wait may have ended without events (EINTR), and the handlers may have been slow.
             # Events before `now` must be handled before the timers that are due at `now`.
-            self._serve(self._wait())  # this returns at once, because a deadline has passed
+            self._serve(self._wait(now))  # this returns at once, because a deadline has passed
             self._reap()  # a SIGCHLD may still be pending
             self._run_timers(now)
 
@@ -196,7 +196,11 @@ class Loop:
             # An earlier handler may have removed this descriptor, and its number may have been
             # reused.
             if watched is not None and watched is self._watched.get(descriptor):
-                self._call_watcher(descriptor, watched[1])
+                try:
+                    watched[1]()
+                except Exception as error:
+                    report(error)
+                    self._forget(descriptor)  # the error would recur
 
     def _run_timers(self, now: float) -> None:
         self.now = now
@@ -206,33 +210,22 @@ class Loop:
             (timed.deadline for timed in self._timer_sources), default=limits.NEVER
         )
 
-    def _wait(self) -> list[tuple[int, int]]:
+    def _wait(self, now: float) -> list[tuple[int, int]]:
         try:
-            return self._poll.poll(self._patience())
+            return self._poll.poll(self._patience(now))
         except (OSError, MemoryError) as error:  # timers still run
             _pause(error)
             return []
 
-    def _patience(self) -> float | None:
+    def _patience(self, now: float) -> float | None:
         """Return the timeout in the poller's units, or None if there is no deadline."""
         if self._earliest == limits.NEVER:
             return None
-        seconds = (self._earliest - self.clock()) / self._speed
+        seconds = (self._earliest - now) / self._speed
         if seconds <= 0:
             return 0
         milliseconds = int(min(seconds, limits.LONGEST_WAIT) * 1000) + 1
         return milliseconds * self._units / 1000
-
-    def _call_watcher(self, descriptor: int, handler: "Callable[[], None]") -> None:
-        """Call a handler.
-
-        Remove the handler if it raises an error, because the error would recur.
-        """
-        try:
-            handler()
-        except Exception as error:
-            report(error)
-            self._forget(descriptor)
 
     def _woken(self) -> None:
         try:

@@ -237,7 +237,7 @@ def test_loop_without_deadline_waits_indefinitely(loop: Loop) -> None:
     loop.add(alarm)
     loop.remove(alarm)
     loop.run_once()
-    assert loop._patience() is None
+    assert loop._patience(loop.clock()) is None
 
 
 def test_clock_speed_can_be_set() -> None:
@@ -550,7 +550,7 @@ class Held:
     def monotonic(self) -> float:
         return self.now
 
-    def wait(self) -> list[tuple[int, int]]:
+    def wait(self, _now: float) -> list[tuple[int, int]]:
         self.now, self.late = self.now + self.late, 0.0
         return []
 
@@ -589,7 +589,7 @@ def test_deadline_in_past_triggers_timer(
 ) -> None:
     alarm = Alarm(loop.clock() + 2)
 
-    def wait() -> list[tuple[int, int]]:
+    def wait(_now: float) -> list[tuple[int, int]]:
         held.now += 3  # The wait takes three seconds.
         loop.add(alarm)
         return []
