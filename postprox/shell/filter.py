@@ -40,7 +40,7 @@ class Filter:
     A command that consists of plain words is executed without sh(1), which saves one process per
     message.
 
-    environment: the complete environment. Entries without a name, which execve(2) allows, are
+    environment: the complete environment. An entry without a name, which execve(2) allows, is
         omitted.
 
     Raises:
@@ -56,7 +56,8 @@ class Filter:
         self.stderr, child_stderr = posix.pipe()
         try:
             posix.set_blocking(self.stderr, False)
-            variables = {name: value for name, value in environment.items() if name}
+            variables = {**environment}
+            variables.pop(b"", None)
             self.pid = _start(command, variables, child_stderr)
         except OSError:
             close(self.stderr)
