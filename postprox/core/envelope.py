@@ -119,6 +119,8 @@ def _address(line: bytes, keyword: bytes) -> bytes:
 
 def _unquoted(text: bytes, wanted: bytes) -> int:
     """Return the position of the first unquoted octet that is in `wanted`, or else len(text)."""
+    if _QUOTE not in text and _BACKSLASH not in text:
+        return min((at for at in map(text.find, wanted) if at >= 0), default=len(text))
     quoted = escaped = False
     for position, octet in enumerate(text):
         if escaped:
