@@ -24,6 +24,8 @@ def load(modules: "Iterable[tuple[str, CodeType]]", *places: str) -> None:
         if code.co_filename.endswith("/__init__.py"):
             spec.submodule_search_locations = [f"{p}/{name.replace('.', '/')}" for p in places]
             module.__path__ = spec.submodule_search_locations
+        # CPython 3.11 formats an error on each later import if this attribute is missing.
+        spec._initializing = False  # type: ignore[attr-defined]
         module.__spec__ = spec
         module.__package__ = spec.parent
         module.__file__ = code.co_filename
