@@ -69,11 +69,12 @@ class Session:
 
         self._actions: list[actions.Action] = []
         self._state = CONNECTING
-        self._turn_began: float
+        self._turn_began: float  # the time of the last transition to one of `_CLIENT_STATES`
         self._commands = smtp.CommandReader()
         self._upstream = upstream.UpstreamLink(self._act, clock)
         self._greeted = False  # true if the upstream server's greeting was sent to the client
         self._line = b""  # the current command
+        self._verb = b""  # its first word in upper case
         self._hello = b""  # the accepted HELO or EHLO command
         self._authenticated = False
         self._client_eof = False
@@ -83,7 +84,9 @@ class Session:
         self._current_envelope: Envelope | None = None
         self._current_message: Message | None = None
 
-        self._client_heard: float  # the time of the client's last input or of the last transition
+        #: The time of the client's last input, or of the last transition to one of
+        #: `_CLIENT_STATES`.
+        self._client_heard: float
         self._client_deadline = limits.NEVER
         self._filter_deadline = limits.NEVER
         self._keepalive_due = limits.NEVER
@@ -347,7 +350,8 @@ class Session:
             self._relay(line)
         else:
             self._line = line
-            self._handle_command(smtp.verb(line))
+            self._verb = smtp.verb(line)
+            self._handle_command(self._verb)
 
     def _handle_command(self, verb: bytes) -> None:
         self._log_dialogue("client", self._line, b"AUTH" if verb == b"AUTH" else b"(unknown)")
@@ -399,7 +403,7 @@ class Session:
 
     def _relay(self, line: bytes) -> None:
         self._set_state(AWAITING_REPLY)
-        quitting = smtp.verb(self._line) == b"QUIT"
+        quitting = self._verb == b"QUIT"
         self._upstream.ask(line, upstream.QUIT if quitting else upstream.REPLY)
 
     # The connection to the upstream server, and its replies.
@@ -449,7 +453,7 @@ class Session:
             self._answer(reply.raw)
         elif not reply.positive:
             self._abort(replies.UPSTREAM_UNREACHABLE)
-        elif self._hello and smtp.verb(self._line) not in (b"HELO", b"EHLO"):
+        elif self._hello and self._verb not in (b"HELO", b"EHLO"):
             self._upstream.ask(self._hello, upstream.EHLO)
         else:
             self._relay(self._line)
@@ -470,7 +474,7 @@ class Session:
 
     def _on_reply(self, reply: smtp.Reply) -> None:
         """Relay the upstream server's reply to a command or to an AUTH response."""
-        verb = smtp.verb(self._line)
+        verb = self._verb
         if reply.code == 334 and verb == b"AUTH":
             self._answer(reply.raw, AUTH_RESPONSE)
             return
@@ -694,9 +698,11 @@ class Session:
         if state not in TRANSITIONS[self._state]:
             raise AssertionError(f"no transition from {self._state} to {state}")
         self._state = state
-        self._turn_began = self._client_heard = self._clock()
-        clients = state in _CLIENT_STATES
-        self._client_deadline = self._turn_began + limits.CLIENT_IDLE if clients else limits.NEVER
+        if state in _CLIENT_STATES:
+            self._turn_began = self._client_heard = self._clock()
+            self._client_deadline = self._turn_began + limits.CLIENT_IDLE
+        else:
+            self._client_deadline = limits.NEVER
 
     def _answer(self, reply: bytes, state: str = COMMAND) -> None:
         """Send `reply` to the client and enter `state`."""
@@ -739,16 +745,18 @@ class Session:
 
         reply: the reply to the message, or b"" if the client got no reply.
         """
-        message = self._message
-        if self._options.listen is not None:
-            from .log_lines import result
+        counting = self._options.listen is not None
+        logging = self._options.log_level >= log_levels.INFO
+        if not (counting or logging):
+            return
+        from .log_lines import message_line, result
 
+        message = self._message
+        if counting:
             outcome = message.verdict.action, result(message, reply)
             counted = actions.CountMessage(*outcome, message.size, message.filter_seconds)
             self._act(counted)
-        if self._options.log_level >= log_levels.INFO:
-            from .log_lines import message_line
-
+        if logging:
             line = message_line(message, self._envelope, self._helo_name, reply, self._clock())
             self._log(log_levels.INFO, "%s", line)
 
@@ -794,7 +802,7 @@ class Session:
         quote the password.
         """
         if self._options.log_level >= log_levels.DEBUG:
-            shown = text if smtp.verb(self._line) in _LOGGABLE else redacted
+            shown = text if self._verb in _LOGGABLE else redacted
             self._log(log_levels.DEBUG, "%s: %r", peer, shown)
 
     def _log(self, level: int, text: str, *values: object) -> None:
