@@ -126,10 +126,11 @@ class Connection:
         while (todo := self.session.take_actions()) or self._report_stream_failures():
             for action in todo:
                 _PERFORM[type(action)](self, action)
-            self._pump()
+            if self._body is not None:
+                self._pump()
         if self._hanging_up and not self._client.unsent:
             self._end_client()
-        if self.session.finished and not self._client.open:
+        if not self._client.open and self.session.finished:
             self._close()
         else:
             self._watch()
@@ -150,7 +151,7 @@ class Connection:
 
     @property
     def _reads_client(self) -> bool:
-        listens = self._client.unsent < limits.UNREAD_REPLIES
+        listens = len(self._client.unsent) < limits.UNREAD_REPLIES
         return self._client.open and ((self.session.reads_client and listens) or self._lingering)
 
     def _watch(self) -> None:
@@ -224,7 +225,7 @@ class Connection:
 
     @property
     def _reads_upstream(self) -> bool:
-        return self._client.unsent < limits.UNREAD_REPLIES
+        return len(self._client.unsent) < limits.UNREAD_REPLIES
 
     def _connect(self, _: actions.ConnectUpstream) -> None:
         self._connector = Connector(

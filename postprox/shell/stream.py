@@ -11,7 +11,7 @@ from .system import close, posix, socket
 class Stream:
     """A connection to a peer. The descriptors for reading and writing may be the same."""
 
-    __slots__ = ("_unsent", "failed", "open", "reader", "writer")
+    __slots__ = ("failed", "open", "reader", "unsent", "writer")
 
     def __init__(self, reader: int, writer: int) -> None:
         self.reader = reader
@@ -19,19 +19,15 @@ class Stream:
         self.open = True
         #: True if a read or a write has failed.
         self.failed = False
-        self._unsent = bytearray()
+        #: The octets that the kernel has not accepted yet.
+        self.unsent = bytearray()
         for descriptor in {reader, writer}:
             posix.set_blocking(descriptor, False)
         never_delay(writer)
 
-    @property
-    def unsent(self) -> int:
-        """The number of buffered octets."""
-        return len(self._unsent)
-
     def has_sent_all(self) -> bool:
         """Return whether the kernel has accepted all octets. After an error, return False."""
-        return not self._unsent and not self.failed
+        return not self.unsent and not self.failed
 
     def read(self, size: int = limits.READ_SIZE) -> bytes | None:
         """Return received octets, b"" at the end of the stream, or None if no data is available."""
@@ -47,14 +43,14 @@ class Stream:
         """Send or buffer `data`. After an error, drop the data."""
         if self.failed:
             return
-        if not self._unsent:
+        if not self.unsent:
             data = self._sent(data)
-        self._unsent += data
+        self.unsent += data
 
     def flush(self) -> None:
         """Send as much of the buffer as the kernel accepts."""
-        if self._unsent:
-            self._unsent = bytearray(self._sent(bytes(self._unsent)))
+        if self.unsent:
+            self.unsent = bytearray(self._sent(bytes(self.unsent)))
 
     def _sent(self, data: bytes) -> bytes:
         """Send as much of `data` as the kernel accepts, and return the rest."""
@@ -70,12 +66,12 @@ class Stream:
 
     def _fail(self) -> None:
         self.failed = True
-        self._unsent.clear()
+        self.unsent.clear()
 
     def finish(self) -> None:
         """Shut down the sending direction, so that the peer sees the end of the stream."""
         try:
-            peer = socket.socket(fileno=self.writer)
+            peer = _as_socket(self.writer)
         except OSError:  # the writer is a pipe, whose reader sees end-of-file after close(2)
             return
         try:
@@ -96,7 +92,7 @@ class Stream:
 def never_delay(descriptor: int) -> None:
     """Disable Nagle's algorithm, which delays each message by 40 ms on a TCP connection."""
     try:
-        peer = socket.socket(fileno=descriptor)
+        peer = _as_socket(descriptor)
     except OSError:
         return
     try:
@@ -105,3 +101,14 @@ def never_delay(descriptor: int) -> None:
         pass  # not TCP
     finally:
         peer.detach()
+
+
+def _as_socket(descriptor: int) -> socket.socket:
+    """Return a socket object that is used only for options and shutdown(2).
+
+    Without the family, the type and the protocol, the object would request each from the system.
+
+    Raises:
+        OSError: the descriptor is not a socket.
+    """
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)

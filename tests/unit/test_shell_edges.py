@@ -114,7 +114,7 @@ def asks_until_answers_wait(site: Site, client: LoopPeer) -> int:
     """Send commands without reading replies. Return the number of sent commands."""
     client.stops_reading()
     octets = 0
-    while site.connection._client.unsent < limits.UNREAD_REPLIES:
+    while len(site.connection._client.unsent) < limits.UNREAD_REPLIES:
         with suppress(BlockingIOError):
             octets += client.socket.send(b"STARTTLS\r\n" * 1000)
         site.loop.run_once()
@@ -150,7 +150,7 @@ def test_spool_is_read_no_faster_than_upstream_accepts_data(site: Site) -> None:
     waiting: list[int] = []
 
     def is_there() -> bool:
-        waiting.append(sending.unsent)
+        waiting.append(len(sending.unsent))
         return upstream.received.endswith(b"\r\n.\r\n")
 
     upstream.reads()
@@ -175,7 +175,7 @@ def test_slow_client_receives_every_reply(site: Site) -> None:
     asked = asks_until_answers_wait(site, client)
     client.reads()
     run_until(site.loop, lambda: client.received.count(b"\n") >= asked)
-    assert site.connection._client.unsent == 0
+    assert not site.connection._client.unsent
 
 
 def test_listener_is_nonblocking() -> None:

@@ -55,7 +55,7 @@ def test_reset_is_read_as_eof(listener: socket.socket) -> None:
 def test_octets_are_written_immediately(pair: Pair) -> None:
     stream, peer = pair
     stream.write(b"250 ok\r\n")
-    assert stream.unsent == 0
+    assert not stream.unsent
     assert peer.recv(100) == b"250 ok\r\n"
 
 
@@ -63,20 +63,20 @@ def test_excess_output_is_buffered(pair: Pair) -> None:
     stream, peer = pair
     text = bytes(range(256)) * 20_000
     stream.write(text)
-    assert 0 < stream.unsent < len(text)
+    assert 0 < len(stream.unsent) < len(text)
     received = bytearray()
     while len(received) < len(text):
         received += peer.recv(1 << 20)
         stream.flush()
     assert bytes(received) == text
-    assert stream.unsent == 0
+    assert not stream.unsent
 
 
 def test_output_for_disconnected_peer_is_discarded(pair: Pair) -> None:
     stream, peer = pair
     peer.close()
     stream.write(b"x" * 5_000_000)
-    assert stream.unsent == 0
+    assert not stream.unsent
 
 
 def test_failed_stream_remains_failed(pair: Pair) -> None:
@@ -132,7 +132,7 @@ def test_output_to_closed_pipe_is_discarded() -> None:
     stream = Stream(reader, writer)
     os.close(theirs_in)
     stream.write(b"221 bye\r\n")
-    assert stream.unsent == 0
+    assert not stream.unsent
     stream.close()
     os.close(theirs_out)
 
