@@ -175,7 +175,7 @@ def unchecked(setup: Setup) -> Iterator[str]:
         yield f"the server that listens on {place} (specify --unit FILE or -- COMMAND LINE)"
     for proxy in setup.proxies:
         if proxy.unit and list(unit_rules.options_file(setup, proxy)):
-            yield f"{proxy.where}: the rest (first correct {proxy.unit.options_file})"
+            yield f"{proxy.where}: all other options (first correct {proxy.unit.options_file})"
         elif proxy.options is not None:
             yield from (
                 f"{proxy.where}: {text}" for text in _unchecked(setup, proxy, proxy.options)

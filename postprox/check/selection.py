@@ -60,7 +60,7 @@ def _idle(
 
 
 def _is_configured(proxy: Proxy) -> bool:
-    """Return whether the unit has a filter, and its options file differs from the package's.
+    """Return whether the unit has a filter and does not use the package's own options file.
 
     An invalid command line also counts as configured.
     """

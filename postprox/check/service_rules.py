@@ -31,7 +31,7 @@ _NETWORKS = (
     "smtpd_authorized_xforward_hosts",
     "smtpd_client_event_limit_exceptions",
 )
-#: The maximum number of addresses in a public network that a remedy contains.
+#: The maximum size, in addresses, of a public network that a remedy may contain.
 _STRANGERS = 256
 #: The Postfix programs whose arguments are checked.
 _PROGRAMS = ("smtpd", "smtp", "lmtp", "qmqpd", "pickup", "cleanup")
@@ -197,7 +197,7 @@ def _sorted(words: Sequence[str]) -> tuple[list[str], str]:
 
 
 def _sorted_spawn(words: Sequence[str]) -> tuple[list[str], str]:
-    """Return the words of a service that spawn(8) accepts, and the first error."""
+    """Return the words of a command that spawn(8) accepts, and the first error among the others."""
     start = next((i for i, word in enumerate(words) if word.startswith("argv=")), None)
     if start is None:
         return list(words), ""
@@ -250,7 +250,7 @@ def spawned_server(proxy: Proxy) -> Iterator[Fault]:
 
 
 def wrong_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report a transport to the proxy whose program does not use SMTP."""
+    """Report a transport that sends mail to the proxy with a program that does not use SMTP."""
     for transport in setup.transports_to(proxy):
         if transport.program not in ("smtp", "lmtp"):
             effect = "is lost" if transport.program == "discard" else "does not reach the filter"

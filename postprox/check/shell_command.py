@@ -27,7 +27,7 @@ _WRAPPERS = {
     "setsid": ("", 0),
     "timeout": ("ks", 1),
 }
-#: Programs that run a script, each with those options that take program text or another value.
+#: The options that take program text or another value, for each program that runs scripts.
 INTERPRETERS = {
     **dict.fromkeys(("sh", "dash", "bash", "ksh", "mksh", "zsh"), "c"),
     **dict.fromkeys(("python", "python3"), "cmWX"),

@@ -34,7 +34,7 @@ _NETWORKS = {
     "link-local": ("169.254.0.0/16", "fe80::/64"),
 }
 #: The groups of system calls that the proxy and its filter need (`systemd-analyze syscall-filter`),
-#: and some of their calls.
+#: and some of the calls in each group.
 _CALL_GROUPS = ("@basic-io", "@file-system", "@io-event", "@network-io", "@process", "@signal")
 _CALLS = (
     *("accept4", "bind", "clone", "clone3", "connect", "execve", "fork", "kill", "openat", "read"),
@@ -94,7 +94,7 @@ def families(proxy: Proxy) -> Iterator[Fault]:
 
 
 def _allowed(texts: Sequence[str]) -> tuple[set[str] | None, set[str]]:
-    """Return the allowed items of a list setting, or None for all, and the denied items.
+    """Return the allowed items of a list setting (None if all are allowed) and the denied items.
 
     The first value of the setting determines whether the list allows or denies.
     """

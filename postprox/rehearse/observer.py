@@ -40,7 +40,7 @@ _DRAIN = 1 << 20
 class Tail:
     """A record of the last octets of a stream.
 
-    The record is complete after each call, because a timeout also kills the observer.
+    The record is complete after each call: a timeout kills the observer together with the filter.
     """
 
     def __init__(self, file: int, kept: int = STDERR_KEPT) -> None:

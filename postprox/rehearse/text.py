@@ -61,8 +61,9 @@ _FATES = {
 # The only change that the proxy itself makes to a message (data.no-smuggling in the
 # specification).
 _FATES_STUFFED = (
-    "The upstream server received the original message with one more dot after each bare CR that "
-    "precedes a dot. Without this dot, some mail servers would end the message there."
+    "The upstream server received the original message with a dot inserted between each bare CR "
+    "and the dot that follows it. Without the inserted dot, some mail servers would treat the CR "
+    "and the dot as the end of the message."
 )
 _MEANINGS = ("pass", "reject")
 _COLUMNS = "  client   proxy   upstream"

@@ -256,8 +256,8 @@ class Connection:
     def _serve_upstream(self) -> None:
         if self._upstream is None:
             return
-        # Read first, because a reply that was received before the end of data was sent is not the
-        # final reply.
+        # Read before sending the end of data: a reply that has already arrived is not the final
+        # reply.
         data = self._upstream.read() if self._reads_upstream else None
         if data is not None:
             self.session.upstream_received(data)

@@ -55,7 +55,7 @@ def write(descriptor: int, content: bytes) -> None:
 
 
 def remove_stale(path: str) -> None:
-    """Remove new files in the directory of `path` that killed processes did not rename.
+    """Remove new files that were not renamed to `path`, because their processes were killed.
 
     A process in another PID namespace may appear to have exited. In that case, its rename fails
     once.

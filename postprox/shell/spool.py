@@ -289,7 +289,7 @@ def _unlink(name: str, folder: int | None) -> None:
     try:
         descriptor = posix.open(name, _SAFE_READ, dir_fd=folder)
     except OSError:
-        descriptor = -1  # the filter has made the file unreadable, so no thread can close it later
+        descriptor = -1  # the filter has made the file unreadable
     try:
         posix.unlink(name, dir_fd=folder)
     finally:
@@ -315,7 +315,7 @@ def _remove_stubborn(path: str) -> None:
 def _remove_folder(name: str, parent: int | None, allowed: int, depth: int) -> int:
     """Remove a directory with its contents, and return the unused part of `allowed`.
 
-    Links are not followed, because each directory is opened relative to its parent.
+    Links are not followed: each directory is opened with O_NOFOLLOW, relative to its parent.
 
     allowed: the maximum number of entries to remove.
     depth: the maximum depth of nested directories.

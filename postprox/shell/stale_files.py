@@ -88,7 +88,7 @@ class _Lock:
     """A context manager that locks a file.
 
     Its value is False after an error, or if a running proxy holds the lock. Its value is True if
-    the file has been locked, or if this user has no regular file to lock.
+    the file has been locked, or if there is no regular file of this user.
     """
 
     def __init__(self, path: str) -> None:

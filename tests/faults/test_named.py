@@ -542,7 +542,7 @@ def test_filter_that_blocks_while_spawned_proxy_is_suspended_can_reject_message(
     proxy.client.sees(b"550 virus")
 
 
-def test_filter_that_blocks_while_listening_proxy_is_suspended_can_reject_message(
+def test_filter_can_reject_message_after_server_was_suspended(
     serve: Serve, upstream: Upstream, tmp_path: Path, blocked: str
 ) -> None:
     server = serve("-t", "30", "-c", blocked, upstream.address, variables=FAST)

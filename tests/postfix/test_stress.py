@@ -57,7 +57,7 @@ def test_mail_is_delivered_despite_slow_filter_under_stress(seconds: int) -> Non
         assert replies(site) == [250, 250]
 
 
-def test_omitted_timeout_options_defer_mail_under_stress() -> None:
+def test_mail_is_deferred_under_stress_without_timeout_options() -> None:
     def edit(text: str) -> str:
         return stressed(text.replace(OPTIONS, ""))
 

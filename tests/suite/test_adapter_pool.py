@@ -76,7 +76,7 @@ def test_exited_persistent_program_is_restarted(
     assert starts(tmp_path) == 2
 
 
-def test_key_keeps_running_requires_key_adapter(tmp_path: Path) -> None:
+def test_keeps_running_key_requires_adapter_key(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text('name = "x"\nargv = ["true"]\nkeeps_running = true\n')
     with pytest.raises(ImplementationError, match="'keeps_running' requires 'adapter'"):
         find_implementation(f"{tmp_path}/x.toml")

@@ -73,7 +73,7 @@ def passes(requirement: str, number: int) -> list[Result]:
     ]
 
 
-def test_example_of_cause_violates_requirement_with_highest_failure_share() -> None:
+def test_example_of_cause_is_failure_of_requirement_that_fails_most_often() -> None:
     symptom = miss("symptom", "lost", "relay.order-1", cause="x")
     mistakes = [miss(n, "unfiltered", "relay.refused-1", cause="x") for n in ("a", "b")]
     every = [symptom, *mistakes, *passes("relay.order-1", 3), *passes("relay.refused-1", 1)]

@@ -383,7 +383,7 @@ def test_comparison_of_equal_implementations_passes() -> None:
 
 
 @pytest.mark.parametrize("pair", [("reference", "/no/such"), ("/no/such", "reference")])
-def test_missing_program_is_not_compared(pair: tuple[str, str]) -> None:
+def test_comparison_with_missing_program_is_refused(pair: tuple[str, str]) -> None:
     done = command("compare", *pair)
     assert "conformance: cannot start /no/such: the program is missing" in done.text
     assert done.status == 2

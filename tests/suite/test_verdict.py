@@ -56,7 +56,7 @@ def test_verdict_is_one_sentence(results: tuple[Result, ...], sentence: str) -> 
     assert verdict(*results).sentence == sentence
 
 
-def test_requirement_of_level_may_never_counts_as_missed() -> None:
+def test_optional_requirement_is_not_counted_as_missed() -> None:
     permitted = result("c", "skipped", "may", "permitted: expected 250; got 251")
     assert list(verdict(*ALL, permitted).lines()) == [f"verdict: {verdict(*ALL).sentence}"]
 

@@ -67,7 +67,7 @@ def test_every_benchmark_runs_in_miniature_mode(
     assert all(figure.label in said for figure in measured.figures)
 
 
-def test_option_beside_also_measures_given_program(tmp_path: Path) -> None:
+def test_beside_option_also_measures_given_program(tmp_path: Path) -> None:
     kept = tmp_path / "figures.json"
     beside = f"again={sys.executable} -m postprox {{upstream}}"
     arguments = ["--miniature", "--rounds", "1", "--python", PYTHON, "--beside", beside]

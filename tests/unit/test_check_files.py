@@ -331,7 +331,7 @@ def test_remedy_moves_spool_out_of_home_directory(
     assert moves_spool(spool_remedy(tmp_path, "spool"))
 
 
-def test_remedy_opens_directory_that_is_no_home(
+def test_remedy_grants_access_to_directory_outside_home_directories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "_may", lambda _user, _right, path: path == "/")

@@ -83,7 +83,7 @@ def test_accepted_argument_is_not_reported(new: str) -> None:
     assert names(found(master=f"{FRONT}{PROXY}".replace("20 smtpd", new))) == QUIET
 
 
-def test_remedy_joins_spaces_around_user() -> None:
+def test_remedy_removes_spaces_around_equals_sign_of_user() -> None:
     master = f"{FRONT}{PROXY}".replace("user=nobody", "user = nobody")
     (finding,) = (each for each in found(master=master) if each.name == "arguments")
     assert " user=nobody argv=" in finding.remedy.replace("user=postprox", "user=nobody")
@@ -122,7 +122,7 @@ def test_setting_of_queue_manager_is_reported(line: str, name: str | None) -> No
 
 
 @pytest.mark.parametrize("host", ["mail.invalid", "127.0.0.l"])
-def test_proxy_at_unknown_host_name_is_not_removed(host: str) -> None:
+def test_remedy_keeps_proxy_with_unresolvable_host_name(host: str) -> None:
     other = PROXY.replace("10025", "10035")
     main = MAIN.replace("127.0.0.1", host)
     users = "submission inet n - n - - smtpd -o smtpd_proxy_filter=127.0.0.1:10035\n"

@@ -160,7 +160,7 @@ def test_filter_without_commands_is_reported(
     assert (checked.status, checked.names()) == (2, ["no-filter"])
 
 
-def test_script_of_another_interpreter_can_consist_of_comments(
+def test_comment_only_script_of_other_interpreter_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.filter.write_text("#!/usr/sbin/own-interpreter\n# rules\n")

@@ -253,7 +253,7 @@ def test_working_directory_closed_to_user_is_reported(
         ("Restart=always", None),
     ],
 )
-def test_unit_without_socket_must_be_restarted_and_listen(
+def test_unit_without_socket_requires_restart_setting_and_listen_option(
     site: Site, capsys: pytest.CaptureFixture[str], lines: str, name: str | None
 ) -> None:
     site.disable()

@@ -262,7 +262,7 @@ def test_environment_value_has_no_control_characters(value: bytes) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_environment_is_valid_for_any_command_line(argument: bytes) -> None:
+def test_any_smtp_command_line_results_in_valid_environment(argument: bytes) -> None:
     envelope = Envelope()
     envelope.add_sender(b"MAIL FROM:" + argument)
     envelope.add_recipient(b"RCPT TO:" + argument)
