@@ -417,7 +417,7 @@ def test_message_with_empty_header_is_delivered(rehearse: Rehearse) -> None:
 
 def test_dot_after_bare_cr_is_explained(rehearse: Rehearse) -> None:
     text = rehearse("-c", "true", rehearse.save(b"Subject: x\n\na\r.b\n")).stdout
-    assert "one more dot" in text
+    assert "dot inserted" in text
 
 
 def test_large_message_is_delivered(rehearse: Rehearse) -> None:
