@@ -95,7 +95,9 @@ def _setup(wanted: argparse.Namespace) -> Setup:
     if not wanted.offline:
         seen = running.running_facts(machine, configuration, proxies, states)
     tables = probe.table_texts(configuration)
-    return Setup(configuration, proxies, facts, seen, tables, probe.examples())
+    return Setup(
+        configuration, proxies, facts, seen, tables, probe.examples(), probe.public_program()
+    )
 
 
 def _recipe(wanted: argparse.Namespace) -> list[str]:

@@ -309,6 +309,11 @@ def _directory(words: Sequence[str], default: str) -> str:
         return default
 
 
+def set_program_path(proxy: Proxy, path: str) -> Edit:
+    """Set the path of the proxy program. An interpreter before the program is removed."""
+    return _set_proxy_command(proxy, lambda words: [path, *arguments(words)])
+
+
 def set_arguments(proxy: Proxy, change: Callable[[Sequence[str]], Sequence[str]]) -> Edit:
     """Change the arguments of a proxy."""
 
@@ -316,16 +321,20 @@ def set_arguments(proxy: Proxy, change: Callable[[Sequence[str]], Sequence[str]]
         count = len(words) - len(arguments(words))
         return [*words[:count], *change(words[count:])]
 
+    return _set_proxy_command(proxy, changed)
+
+
+def _set_proxy_command(proxy: Proxy, change: Callable[[Sequence[str]], list[str]]) -> Edit:
     if proxy.service is not None:
 
         def command(words: list[str]) -> list[str]:
             start = next(index for index, word in enumerate(words) if word.startswith("argv="))
-            program, *rest = changed([words[start].removeprefix("argv="), *words[start + 1 :]])
+            program, *rest = change([words[start].removeprefix("argv="), *words[start + 1 :]])
             return [*words[:start], f"argv={program}", *rest]
 
         return _set_command(proxy.service, command)
     place = Setting(proxy.unit, "ExecStart") if proxy.unit and proxy.unit.path else Words(proxy)
-    return Edit(place, lambda old: shlex.join(changed(shlex.split(old))))
+    return Edit(place, lambda old: shlex.join(change(shlex.split(old))))
 
 
 def write_options(proxy: Proxy, words: Sequence[str]) -> Edit:
@@ -396,7 +405,13 @@ class Plan:
             case Rewritten(proxy):
                 yield from _written(proxy, self._values[place])
             case Setting(Unit() as unit, "ExecStart") if values := self._variables(unit):
-                yield from _changed(unit, values)
+                if self._moved(unit):
+                    yield from self._drop_in(unit)
+                    values = {
+                        n: v for n, v in values.items() if unit.assignments.values.get(n) != v
+                    }
+                if values:
+                    yield from _changed(unit, values)
             case Setting(unit, _):
                 yield from self._drop_in(unit)
             case Words():
@@ -445,13 +460,24 @@ class Plan:
         value = self._values.get(Setting(unit, "ExecStart"))
         return _variables(unit, shlex.split(value)) if value and unit.options_file else {}
 
+    def _moved(self, unit: Unit) -> str:
+        """Return ExecStart= with the new program and the unit's variables.
+
+        The result is "" if the program does not change.
+        """
+        program, *fixed = unit.settings["ExecStart"][0].split()
+        new = shlex.split(self._values[Setting(unit, "ExecStart")])[0]
+        return "" if new == program else " ".join([new, *fixed])
+
     def _drop_in(self, unit: Unit | SocketUnit) -> Iterator[str]:
         lines = ["[Socket]" if isinstance(unit, SocketUnit) else "[Service]"]
         for place, value in self._values.items():
             if isinstance(place, Setting) and place.unit is unit:
-                if place.name == "ExecStart" and isinstance(unit, Unit) and self._variables(unit):
-                    continue
                 text = quoted(shlex.split(value)) if place.name == "ExecStart" else value
+                if place.name == "ExecStart" and isinstance(unit, Unit) and self._variables(unit):
+                    text = self._moved(unit)
+                    if not text:
+                        continue
                 reset = [f"{place.name}="] if not text or is_list(place.name) else []
                 lines += [*reset, *([f"{place.name}={text}"] if text else [])]
         directory = shlex.quote(unit.drop_ins)

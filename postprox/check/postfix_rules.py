@@ -14,6 +14,7 @@ from .findings import Fault
 from .fixes import Edit
 from .postconf import Configuration, Service
 from .routes import (
+    ENTRANCES,
     Endpoint,
     FilterStage,
     Proxy,
@@ -72,27 +73,63 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     lost = [route for route in routes(setup.configuration) if setup.proxy_at(route) is None]
     if any(route.endpoint.port == endpoint.port for route in lost):
         return  # a host name in a route may be the name of this machine
+    problem = f"no Postfix service sends mail to {endpoint}"
     if any(map(setup.routes_to, setup.proxies)):
         yield Fault(
             "unused",
             proxy.where,
-            f"no Postfix service sends mail to {endpoint}; the proxy is not used",
+            f"{problem}; the proxy is not used",
             tuple(_use(setup, proxy)),
         )
-    else:
-        yield Fault(
-            "no-way",
-            proxy.where,
-            f"no Postfix service sends mail to {endpoint}; mail passes unfiltered",
-            _way(setup, proxy, endpoint),
-        )
-
-
-def _way(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
-    name = FilterStage.BEFORE_QUEUE.value
+        return
+    stage, value = _way(setup, proxy, endpoint)
+    name = stage.value
+    unset = [each for each in setup.configuration.services if _is_in_vain(setup, each, name, value)]
+    if unset:
+        problem += f", because {_labels(unset)} in master.cf sets {name}"
+        problem += " to an empty value" if not unset[0].own[name] else ", which has no effect there"
     behind = setup.reinjection_service(proxy)
-    own = [fixes.set_own(behind, name, "")] if behind else []
-    return (*own, fixes.set_main(name, str(nearest(endpoint))))
+    edits = [_remove_own(setup, each, name) for each in unset]
+    if behind and behind.own.get(name) != "":
+        edits.append(fixes.set_own(behind, name, ""))
+    if setup.configuration.parameter(name) != value:
+        edits.append(fixes.set_main(name, value))
+    yield Fault("no-way", proxy.where, f"{problem}; mail passes unfiltered", tuple(edits))
+
+
+def _way(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[FilterStage, str]:
+    """Return the parameter that routes all mail to a proxy, and its value.
+
+    If Postfix maps addresses only before the filter, the proxy must be after the queue.
+    """
+    address = nearest(endpoint)
+    behind = setup.reinjection_service(proxy)
+    transport = _recipe_transport(setup)
+    if transport and behind and _NO_MAPPINGS in behind.tokens(_OVERRIDES):
+        return FilterStage.AFTER_QUEUE, _hop(transport, address)
+    return FilterStage.BEFORE_QUEUE, str(address)
+
+
+def _is_in_vain(setup: Setup, service: Service, name: str, value: str) -> bool:
+    """Return whether a service sets a parameter that keeps mail from the filter.
+
+    This is an empty value that overrides the right value in main.cf, or a value for a program that
+    does not use the parameter.
+    """
+    own = service.own.get(name)
+    if own is None:
+        return False
+    uses = ("smtpd",) if name == FilterStage.BEFORE_QUEUE.value else ENTRANCES
+    if service.program not in uses:
+        return bool(own)
+    is_overridden = setup.configuration.parameter(name) == value and not own
+    return is_overridden and setup.is_public(service) and not is_for_users(service)
+
+
+def _remove_own(setup: Setup, service: Service, name: str) -> Edit:
+    """Remove a parameter from a service in master.cf."""
+    label = shlex.quote(f"{service.label}/{name}")
+    return fixes.run(f"{setup.configuration.postconf} -PX {label}")
 
 
 def _use(setup: Setup, proxy: Proxy) -> list[Edit]:
@@ -200,13 +237,25 @@ def unfiltered(setup: Setup) -> Iterator[Fault]:
 
 def _filtered(setup: Setup, service: Service, address: Endpoint) -> Edit:
     """Send mail to the proxy. If the recipe's after-queue transport exists, use it."""
+    if transport := _recipe_transport(setup):
+        return fixes.set_main(FilterStage.AFTER_QUEUE.value, _hop(transport, address))
+    return fixes.set_own(service, FilterStage.BEFORE_QUEUE.value, str(address))
+
+
+def _recipe_transport(setup: Setup) -> Service | None:
+    """Return the transport that looks like the recipe's transport to an after-queue proxy."""
     for transport in setup.configuration.services:
         is_transport = (transport.type, transport.program) == ("unix", "smtp")
         if is_transport and transport.own.get("smtp_send_xforward_command") == "yes":
-            host = address.host.strip("[]")
-            hop = f"{transport.name}:[{host}]:{address.port}"
-            return fixes.set_main(FilterStage.AFTER_QUEUE.value, hop)
-    return fixes.set_own(service, FilterStage.BEFORE_QUEUE.value, str(address))
+            return transport
+    return None
+
+
+def _hop(transport: Service, address: Endpoint) -> str:
+    """Return the value of content_filter that sends mail through a transport to an address."""
+    if address.path:
+        return f"{transport.name}:{address}"
+    return f"{transport.name}:[{address.host.strip('[]')}]:{address.port}"
 
 
 def has_filter(service: Service) -> bool:
@@ -467,9 +516,20 @@ def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             "unsigned",
             f"master.cf, {front.label}",
             f"milters ({milter_list}) do not receive the message if smtpd_proxy_filter is set; "
-            "mail from your own users is not signed (docs/opendkim.md, A milter that signs)",
+            f"mail from your own users is not signed{_cost(edits)} (docs/opendkim.md, A milter "
+            "that signs)",
             tuple(edits),
         )
+
+
+def _cost(edits: Sequence[Edit]) -> str:
+    """Return the disadvantage of edits that remove a service's only filter, or ""."""
+    if len(edits) > 1:
+        return ""
+    return (
+        ". With the command below, this mail is signed but passes unfiltered. To filter and sign "
+        "it, add a second proxy"
+    )
 
 
 def has_milters(service: Service) -> bool:

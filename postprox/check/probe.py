@@ -164,6 +164,11 @@ def installed_program() -> str:
     return found or "/usr/local/sbin/postprox"
 
 
+def public_program() -> str:
+    """Return the path of the proxy in a system directory, or "" if there is none."""
+    return shutil.which("postprox", path=SYSTEMD_PATH) or ""
+
+
 def has_user(name: str) -> bool:
     """Return whether a user exists."""
     return _account(name) is not None

@@ -22,6 +22,8 @@ _REFUSED_USERS = ("root", "postfix")
 #: The permission bits for group and others, and the sticky bit of shared directories such as /tmp.
 _OTHERS, _STICKY = 0o077, 0o1000
 _OWN_SPOOL = "/var/spool/postprox"
+#: The program that packaging/install installs.
+_OWN_PROGRAM = "/usr/local/sbin/postprox"
 
 
 def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
@@ -58,7 +60,7 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "command-line",
             proxy.where,
-            f"the command line is invalid, so all mail is refused: {proxy.error}",
+            f"the command line is invalid, so all mail is deferred (451): {proxy.error}",
             (_corrected(setup, proxy),),
         )
 
@@ -78,7 +80,7 @@ def _without_shell_syntax(proxy: Proxy) -> list[str]:
 def _plain(words: Sequence[str]) -> list[str]:
     """Replace the typographic dashes and spaces that a word processor inserts."""
     text = "\0".join(words).replace("\u00a0", "\0")
-    return re.sub("(^|\0)[\u2013\u2014]+", r"\1--", text).split("\0")
+    return re.sub("(^|\0)-?[\u2013\u2014][\u2013\u2014-]*", r"\1--", text).split("\0")
 
 
 def _corrected(setup: Setup, proxy: Proxy) -> Edit:
@@ -197,23 +199,30 @@ def columns(proxy: Proxy) -> Iterator[Fault]:
             "columns",
             proxy.where,
             f"{', '.join(wrong)} must be n in master.cf; spawn(8) cannot start the proxy, so all "
-            "mail is refused",
+            "mail is deferred (451)",
             tuple(fixes.set_field(service, name, "n") for name in wrong),
         )
 
 
-def program(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
+def program(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a proxy program that is missing or that the proxy's user cannot execute."""
-    path = facts.program.path
-    if proxy.unit and (setting := sandbox.hiding_setting(proxy.unit, path)):
-        yield Fault(
-            "program",
-            proxy.where,
-            f"the unit hides {path} ({setting}); all mail is refused",
-            (fixes.show(proxy.unit, setting),),
-        )
-    for problem, remedy in cannot_run(facts.program, proxy.user):
-        yield Fault("program", proxy.where, f"{problem}; all mail is refused", (remedy,))
+    seen = facts.program
+    effect = "all mail is deferred (451)"
+    other, hint = setup.program, ""
+    if is_home(seen.path) and not other:
+        other, hint = _OWN_PROGRAM, f"; install postprox as {_OWN_PROGRAM} first"
+    other = "" if other == seen.path else other
+    setting = sandbox.hiding_setting(proxy.unit, seen.path) if proxy.unit else ""
+    if proxy.unit and setting:
+        edit = fixes.show(proxy.unit, setting)
+        if other and is_home(seen.path):
+            edit = fixes.set_program_path(proxy, other)
+        problem = f"the unit hides {seen.path} ({setting})"
+        yield Fault("program", proxy.where, f"{problem}; {effect}{hint}", (edit,))
+    for problem, edit in cannot_run(seen, proxy.user):
+        if other and (not seen.exists or is_home(seen.closed_directory)):
+            edit = fixes.set_program_path(proxy, other)  # noqa: PLW2901
+        yield Fault("program", proxy.where, f"{problem}; {effect}{hint}", (edit,))
 
 
 def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:

@@ -25,7 +25,7 @@ _LOCALHOST = ("127.0.0.1", "::1", "localhost")
 #: Wildcard addresses, each with the IP versions that it accepts.
 _WILDCARDS = {"": {4, 6}, "*": {4, 6}, "0.0.0.0": {4}, "::": {6}}  # noqa: S104
 #: The Postfix programs that add mail to the queue, and therefore use content_filter.
-_ENTRANCES = ("smtpd", "pickup", "qmqpd")
+ENTRANCES = ("smtpd", "pickup", "qmqpd")
 
 
 class Endpoint(NamedTuple):
@@ -294,7 +294,7 @@ def routes(configuration: Configuration) -> Iterator[Route]:
         if service.program == "smtpd" and text:
             if endpoint := proxy_filter(text, queue):
                 yield Route(FilterStage.BEFORE_QUEUE, service, endpoint)
-        elif service.program in _ENTRANCES:
+        elif service.program in ENTRANCES:
             for hop in filter(None, service.tokens(FilterStage.AFTER_QUEUE.value)):
                 name, _, where = hop.partition(":")
                 if endpoint := next_hop(where, queue):
@@ -314,7 +314,7 @@ def malformed_routes(
         if service.program == "smtpd" and before:
             if proxy_filter(before, queue) is None:
                 yield service, FilterStage.BEFORE_QUEUE, before
-        elif service.program in _ENTRANCES and after and not any(hops):
+        elif service.program in ENTRANCES and after and not any(hops):
             yield service, FilterStage.AFTER_QUEUE, after
 
 

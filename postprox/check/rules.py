@@ -113,7 +113,7 @@ def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield from limit_rules.descriptors(proxy, wanted)
     yield from proxy_rules.user(proxy, facts)
     yield from unit_rules.groups(proxy, facts)
-    yield from proxy_rules.program(proxy, facts)
+    yield from proxy_rules.program(setup, proxy, facts)
     yield from filter_rules.no_filter(proxy, wanted)
     yield from filter_rules.exit_status(proxy, wanted)
     yield from filter_rules.quotes(proxy, wanted)

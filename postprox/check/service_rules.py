@@ -31,6 +31,8 @@ _NETWORKS = (
     "smtpd_authorized_xforward_hosts",
     "smtpd_client_event_limit_exceptions",
 )
+#: The names of parameters whose items can be separated by commas instead of blanks.
+_LIST_NAMES = re.compile(r"_restrictions$|_override_options$|_milters$|^mynetworks$|_hosts$")
 #: The maximum size, in addresses, of a public network that a remedy may contain.
 _STRANGERS = 256
 #: The Postfix programs whose arguments are checked.
@@ -173,11 +175,13 @@ def _sorted(words: Sequence[str]) -> tuple[list[str], str]:
     """
     kept, wrong = [words[0]], ""
     left = list(words[1:])
+    is_comment = False
     while left:
         word = left.pop(0)
         if word == "-" and left[:1] == ["o"]:
             word, wrong = "-o", wrong or "- o"
             left.pop(0)
+        is_comment = word.startswith("#") or (is_comment and not word.startswith("-"))
         if word == "-o" and left:
             name = left.pop(0)
             if "=" not in name and left and left[0].startswith("="):
@@ -193,7 +197,17 @@ def _sorted(words: Sequence[str]) -> tuple[list[str], str]:
             kept.append(word)
         else:
             wrong = wrong or word
+            if not is_comment and _is_continued(kept, word):
+                kept[-1] = f"{kept[-1].rstrip(',')},{word.lstrip(',')}"
     return kept, wrong
+
+
+def _is_continued(kept: Sequence[str], word: str) -> bool:
+    """Return whether a word belongs to the list in the `-o` parameter before it."""
+    name, equals, value = kept[-1].partition("=")
+    if kept[-2:-1] != ["-o"] or not equals:
+        return False
+    return bool(value.endswith(",") or word.startswith(",") or _LIST_NAMES.search(name))
 
 
 def _sorted_spawn(words: Sequence[str]) -> tuple[list[str], str]:

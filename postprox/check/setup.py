@@ -28,6 +28,8 @@ class Setup:
     tables: Mapping[str, str] = field(default_factory=dict)
     #: The directory that contains the Postfix recipe.
     examples: str = "/usr/local/share/doc/postprox/examples/postfix"
+    #: The installed proxy program, or "" if it was not found.
+    program: str = ""
 
     def routes_to(self, proxy: Proxy) -> list[Route]:
         """Return the routes to the proxy."""

@@ -1,0 +1,162 @@
+"""postprox-check: the remedies of mistakes that a blind trial found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from postprox.check.facts import ProgramFacts, ProxyFacts
+from postprox.check.findings import Finding
+from postprox.check.postconf import parse
+from postprox.check.routes import spawned_proxies
+from postprox.check.rules import judge
+from postprox.check.setup import Setup
+from tests.unit.checking import FRONT, MAIN, PROXY, SEEN, found, names
+from tests.unit.test_check_running import Site, check, site
+
+__all__ = ["site"]
+BEHIND = "127.0.0.1:10026 inet n - n - - smtpd\n"
+SCAN = "scan unix - - n - 20 smtp\n"
+TO_BEHIND = PROXY.replace(" up\n", " 127.0.0.1:10026\n")
+AFTER = (
+    "scan/unix/smtp_send_xforward_command = yes\n"
+    "127.0.0.1:10026/inet/content_filter =\n"
+    "127.0.0.1:10026/inet/smtpd_proxy_filter =\n"
+    "127.0.0.1:10026/inet/receive_override_options = no_address_mappings\n"
+)
+
+
+def seen(facts: ProxyFacts, program: str = "", master: str = FRONT + PROXY) -> list[Finding]:
+    """Return the findings for facts about the proxy, with or without an installed program."""
+    configuration = parse(MAIN, master, "")
+    proxies = list(spawned_proxies(configuration))
+    setup = Setup(configuration, proxies, dict.fromkeys(proxies, facts), program=program)
+    return judge(setup)
+
+
+def only(findings: list[Finding], name: str) -> Finding:
+    (finding,) = (each for each in findings if each.name == name)
+    return finding
+
+
+# Words that belong to the value before them
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (
+            "-o smtpd_relay_restrictions=permit_mynetworks, reject",
+            "-o smtpd_relay_restrictions=permit_mynetworks,reject",
+        ),
+        (
+            "-o smtpd_relay_restrictions=permit_mynetworks reject -o x=y",
+            "-o smtpd_relay_restrictions=permit_mynetworks,reject -o x=y",
+        ),
+        ("-o x=a , b", "-o x=a,b"),
+        ("-o mynetworks=127.0.0.0/8, # own, b", "-o mynetworks=127.0.0.0/8,"),
+        ("-o x=a b", "-o x=a"),
+    ],
+)
+def test_word_after_blank_is_joined_to_its_list(given: str, kept: str) -> None:
+    finding = only(found(master=f"{FRONT[:-1]} {given}\n{PROXY}"), "arguments")
+    assert finding.remedy == f"postconf -F 'smtp/inet/command=smtpd {kept}'"
+
+
+# A proxy without a route
+
+
+@pytest.mark.parametrize(
+    ("front", "overrides", "first"),
+    [
+        (FRONT, "", ""),
+        (
+            f"{FRONT}smtp unix - - n - - smtp\n",
+            "smtp/unix/content_filter = scan:[127.0.0.1]:10025\n",
+            "postconf -PX smtp/unix/content_filter; ",
+        ),
+        (
+            "smtp inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\n",
+            "smtp/inet/content_filter = scan:[127.0.0.1]:10025\n",
+            "postconf -PX smtp/inet/content_filter; ",
+        ),
+    ],
+)
+def test_after_queue_recipe_gets_content_filter(front: str, overrides: str, first: str) -> None:
+    master = front + SCAN + TO_BEHIND + BEHIND
+    finding = only(found("smtpd_proxy_filter =\n", master, AFTER + overrides), "no-way")
+    assert finding.remedy == f"{first}postconf -e 'content_filter=scan:[127.0.0.1]:10025'"
+    assert ("which has no effect there" in finding.problem) == bool(first)
+
+
+def test_before_queue_recipe_gets_smtpd_proxy_filter() -> None:
+    finding = only(found("smtpd_proxy_filter =\n", FRONT + TO_BEHIND + BEHIND, ""), "no-way")
+    edits = finding.remedy.split("; ")
+    assert edits == [
+        "postconf -P 127.0.0.1:10026/inet/smtpd_proxy_filter=",
+        "postconf -e smtpd_proxy_filter=127.0.0.1:10025",
+    ]
+
+
+def test_override_behind_postscreen_is_removed() -> None:
+    master = "smtp inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\n" + PROXY
+    assert "no-way" not in names(found(master=master))
+    finding = only(found(master=master, overrides="smtpd/pass/smtpd_proxy_filter =\n"), "no-way")
+    assert finding.remedy == "postconf -PX smtpd/pass/smtpd_proxy_filter"
+    assert "smtpd/pass in master.cf sets smtpd_proxy_filter to an empty" in finding.problem
+
+
+def test_finding_unsigned_names_loss_of_filter() -> None:
+    users = "submission inet n - n - - smtpd\n"
+    overrides = "submission/inet/smtpd_relay_restrictions = permit_sasl_authenticated,reject\n"
+    findings = found("smtpd_milters = inet:127.0.0.1:8891\n", FRONT + users + PROXY, overrides)
+    finding = only(findings, "unsigned")
+    assert finding.remedy == "postconf -P submission/inet/smtpd_proxy_filter="
+    assert "passes unfiltered" in finding.problem
+
+
+# The proxy program
+
+
+@pytest.mark.parametrize(
+    ("installed", "path"),
+    [("/usr/sbin/postprox", "/usr/sbin/postprox"), ("", "/usr/local/sbin/postprox")],
+)
+def test_program_in_home_directory_is_replaced(installed: str, path: str) -> None:
+    program = ProgramFacts("/root/venv/bin/postprox", exists=True, closed_directory="/root")
+    finding = only(seen(replace(SEEN, program=program), installed), "program")
+    assert f"argv={path} --strict" in finding.remedy
+    assert "chmod" not in finding.remedy
+    assert ("install postprox as" in finding.problem) == (not installed)
+
+
+def test_missing_program_is_replaced_by_installed_program() -> None:
+    facts = replace(SEEN, program=ProgramFacts("/p/postprox", exists=False))
+    assert only(seen(facts), "program").remedy == "ls -l /p/postprox"
+    assert "argv=/opt/postprox " in only(seen(facts, "/opt/postprox"), "program").remedy
+
+
+def test_program_of_unit_is_replaced_by_installed_program(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = tmp_path / "default"
+    options.write_text(
+        'POSTPROX_UPSTREAM="127.0.0.1:10026"\n'
+        f'POSTPROX_OPTIONS="--strict -d /run/postprox -t 60 -c {site.filter}"\n'
+    )
+    line = "ExecStart={} -l 10025 --foreground $POSTPROX_OPTIONS $POSTPROX_UPSTREAM"
+    lines = ["User=nobody", "ExecStart=", line.format("/gone/postprox"), "EnvironmentFile="]
+    site.drop_in("postprox.service", "Service", *lines, f"EnvironmentFile={options}")
+    monkeypatch.setattr("postprox.check.probe.public_program", lambda: str(site.launcher))
+    result = check(site, capsys, "--offline")
+    assert result.names() == ["program"]
+    assert f"'{line.format(site.launcher)}'" in result.remedy
+    assert str(options) not in result.remedy
+
+
+def test_dash_of_word_processor_is_corrected() -> None:
+    for dash in ("\u2013-", "\u2014", "-\u2013", "\u2013\u2013"):
+        master = FRONT + PROXY.replace("--strict", f"{dash}strict")
+        assert " --strict -t 60" in only(found(master=master), "command-line").remedy
