@@ -90,6 +90,15 @@ def _restriction(proxy: Proxy, behind: Service, stage: str, is_own: bool | None)
     for word in behind.tokens(name):
         if word == "permit" or (word in _PERMITS and is_own is not False):
             return
+        if word == "check_policy_service":
+            yield Fault(
+                "inherited-risk",
+                proxy.where,
+                f"{behind.label} queries a policy server a second time ({name}); greylisting or a "
+                "failure of this server defers filtered mail",
+                (fixes.set_own(behind, name, "permit_mynetworks,reject" * (stage == "relay")),),
+            )
+            return
         is_relay_only = stage == "relay" and word.endswith("_unauth_destination")
         if word in _REJECTS or (is_relay_only and is_own is False):
             own = "permit_mynetworks,reject" if stage == "relay" else ""

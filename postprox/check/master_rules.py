@@ -27,6 +27,13 @@ SCAN = (
 _COLUMNS = re.compile(
     r"(?P<name>\S+) (?P<type>inet|unix|fifo|pass|unix-dgram)( [yn-]){3} [0-9?-]+ [0-9-]+ [a-z]\S*"
 )
+_NO_BREAK = "\u00a0"
+#: The names of parameters in which a no-break space has an effect. It has no effect in a parameter
+#: that contains text, such as smtpd_banner.
+_READ_BY_PROGRAMS = re.compile(
+    r"^smtpd_proxy_|^content_filter$|_restrictions$|^mynetworks$|_override_options$|^inet_"
+    r"|_transport$|_limit$|_milters$"
+)
 #: The main.cf parameters that the recipe sets.
 _RECIPE = (
     *("smtpd_proxy_filter", "smtpd_proxy_options", "smtpd_proxy_timeout", "content_filter"),
@@ -67,6 +74,33 @@ def _indented_parameters(configuration: Configuration) -> Iterator[Fault]:
                 f"of {name}, so it has no effect",
                 [_unindent(configuration, "main.cf", each) for each in found],
             )
+
+
+def no_break_spaces(configuration: Configuration) -> Iterator[Fault]:
+    """Report no-break spaces, which Postfix does not treat as blanks."""
+    for service in configuration.services:
+        words = [word for word in service.words if _NO_BREAK in word]
+        # postconf(1) splits a word such as -oNAME=VALUE, so the parameter is not known here.
+        if words or any(_NO_BREAK in column for column in _columns(service)):
+            yield _no_break(configuration, "master.cf", f"master.cf, {service.label}", "the entry")
+    for name, value in configuration.main.items():
+        if _NO_BREAK in value and _READ_BY_PROGRAMS.search(name):
+            yield _no_break(configuration, "main.cf", "main.cf", f"the value of {name}")
+
+
+def _columns(service: Service) -> tuple[str, ...]:
+    return service.name, service.type, service.process_limit
+
+
+def _no_break(configuration: Configuration, file: str, where: str, place: str) -> Fault:
+    path = f'"$({configuration.postconf} -h config_directory)/{file}"'
+    return Fault(
+        "arguments",
+        where,
+        f"{place} contains a no-break space (U+00A0), which Postfix reads as part of a word; mail "
+        "is deferred (451), loops or passes unfiltered",
+        (fixes.run(f"LC_ALL=C sed -i 's/\\xc2\\xa0/ /g' {path}"),),
+    )
 
 
 def _indented(where: str, problem: str, edits: Sequence[Edit]) -> Fault:

@@ -78,7 +78,11 @@ class Service:
 
     def tokens(self, name: str) -> list[str]:
         """Return the items of a list parameter."""
-        return re.split(r"[,\s]+", self.parameter(name).strip()) if self.parameter(name) else []
+        return (
+            re.split(f"[,{_BLANKS}]+", self.parameter(name).strip(_BLANKS))
+            if self.parameter(name)
+            else []
+        )
 
     def seconds(self, name: str) -> int:
         """Return a time in seconds, or the default if Postfix does not accept the value."""
@@ -168,7 +172,7 @@ def parse(main: str, master: str, overrides: str, directory: str = "") -> Config
 def _own(words: Sequence[str]) -> dict[str, str]:
     """Parse `-o` parameters here, because postconf(1) confuses services with the same name."""
     pairs = [word.partition("=") for option, word in pairwise(words) if option == "-o"]
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return {name.strip(_BLANKS): value.strip(_BLANKS) for name, _, value in pairs}
 
 
 def _assignments(text: str, option: str) -> Iterator[tuple[str, str]]:
@@ -178,7 +182,7 @@ def _assignments(text: str, option: str) -> Iterator[tuple[str, str]]:
             raise UnreadableError(
                 f"postconf {option} printed {line!r}; each line must be NAME = VALUE"
             )
-        yield name.strip(), value.strip()
+        yield name.strip(_BLANKS), value.strip(_BLANKS)
 
 
 def _service(line: str, main: Mapping[str, str], own: Mapping[str, Mapping[str, str]]) -> Service:
@@ -216,7 +220,7 @@ def split_words(text: str) -> list[str]:
 
 
 def _bare(word: str) -> str:
-    return word[1:-1].strip() if word.startswith("{") and word.endswith("}") else word
+    return word[1:-1].strip(_BLANKS) if word.startswith("{") and word.endswith("}") else word
 
 
 def join_words(words: tuple[str, ...]) -> str:

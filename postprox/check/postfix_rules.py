@@ -235,6 +235,27 @@ def unfiltered(setup: Setup) -> Iterator[Fault]:
             )
 
 
+def overridden(setup: Setup) -> list[str]:
+    """Return the services that override the filter in main.cf with an empty value.
+
+    The result is empty if any service sends mail from outside to a filter, because the empty
+    values are then considered intentional.
+    """
+    services = [
+        each
+        for each in setup.configuration.services
+        if setup.is_public(each) and not is_for_users(each)
+    ]
+    if any(map(has_filter, services)):
+        return []
+    return [
+        each.label
+        for each in services
+        for name in (stage.value for stage in FilterStage)
+        if each.own.get(name) == "" and setup.configuration.parameter(name)
+    ]
+
+
 def _filtered(setup: Setup, service: Service, address: Endpoint) -> Edit:
     """Send mail to the proxy. If the recipe's after-queue transport exists, use it."""
     if transport := _recipe_transport(setup):

@@ -88,6 +88,8 @@ def _postconf(directory: str, option: str) -> str:
         lines = done.stderr.decode(errors="backslashreplace").strip().splitlines()
         fatal = [line for line in lines if "fatal:" in line] or lines or ["no error message"]
         reason = fatal[0].partition("fatal: ")[2] or fatal[0]
+        if "bad field count" in reason:
+            reason += "; the lines of an entry after the first must begin with a blank or tab"
         raise UnreadableError(f"{shlex.join(command)}: {reason}")
     return done.stdout.decode(errors="backslashreplace").replace("\0", "\\x00")
 

@@ -26,10 +26,17 @@ from .findings import DANGER, LEVELS, Fault, Finding
 from .routes import Proxy, routes, upstream
 from .setup import Setup
 
+#: The rules whose problems could cause all others, and the corrections that are required first.
+_FIRST = (
+    (master_rules.indented, "the lines that begin with whitespace"),
+    (master_rules.no_break_spaces, "the no-break spaces"),
+    (service_rules.misread, "the arguments in master.cf"),
+)
+
 
 def judge(setup: Setup) -> list[Finding]:
     """Return a finding for each problem."""
-    for faults_first in (master_rules.indented, service_rules.misread):
+    for faults_first, _ in _FIRST:
         if faults := list(faults_first(setup.configuration)):
             # All other findings could be consequences of these problems.
             return fixes.plan(setup.configuration, faults)
@@ -47,6 +54,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from parameters.numbers(setup.configuration)
     yield from service_rules.items(setup.configuration)
     yield from service_rules.networks(setup.configuration)
+    yield from service_rules.required_restrictions(setup)
     yield from master_rules.defined_twice(setup)
     yield from master_rules.port_twice(setup)
     yield from master_rules.missing_transport(setup)
@@ -159,12 +167,15 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
 
 def unchecked(setup: Setup) -> Iterator[str]:
     """List the items that could not be checked."""
-    if list(master_rules.indented(setup.configuration)):
-        yield "the rest of the configuration (first correct the lines that begin with whitespace)"
-        return
-    if list(service_rules.misread(setup.configuration)):
-        yield "the rest of the configuration (first correct the arguments in master.cf)"
-        return
+    for faults_first, correction in _FIRST:
+        if list(faults_first(setup.configuration)):
+            yield f"the rest of the configuration (first correct {correction})"
+            return
+    if services := postfix_rules.overridden(setup):
+        yield (
+            f"whether mail from outside may pass unfiltered ({', '.join(services)} in master.cf "
+            "overrides the filter in main.cf with an empty value)"
+        )
     places = [
         route.endpoint
         for route in routes(setup.configuration)

@@ -6,6 +6,7 @@ does not run.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence
@@ -31,8 +32,15 @@ _NETWORKS = (
     "smtpd_authorized_xforward_hosts",
     "smtpd_client_event_limit_exceptions",
 )
+#: The restrictions of which smtpd(8) requires at least one.
+_REQUIRED = (
+    *("reject", "reject_unauth_destination", "defer", "defer_if_permit"),
+    *("defer_unauth_destination", "check_relay_domains"),
+)
 #: The names of parameters whose items can be separated by commas instead of blanks.
 _LIST_NAMES = re.compile(r"_restrictions$|_override_options$|_milters$|^mynetworks$|_hosts$")
+#: The similarity of two words, of which one is probably a typing error for the other.
+_SIMILAR = 0.85
 #: The maximum size, in addresses, of a public network that a remedy may contain.
 _STRANGERS = 256
 #: The Postfix programs whose arguments are checked.
@@ -73,6 +81,7 @@ def _nearest(item: str, known: Sequence[str]) -> str:
     own = letters(item)
     similar = [each for each in known if own and letters(each).startswith(own)]
     similar += [each for each in known if own.startswith(letters(each))]
+    similar += difflib.get_close_matches(item.lower(), known, cutoff=_SIMILAR)
     return similar[0] if similar else ""
 
 
@@ -96,6 +105,37 @@ def networks(configuration: Configuration) -> Iterator[Fault]:
                     else fixes.change_main(name, change)
                 )
                 yield _refused(service, f"{name} contains {item!r}: {problem}", edit)
+
+
+def required_restrictions(setup: Setup) -> Iterator[Fault]:
+    """Report a service without any of the restrictions that smtpd(8) requires.
+
+    Otherwise, the service could be an open relay, so smtpd(8) does not run (postconf(5),
+    smtpd_relay_restrictions).
+    """
+    names = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
+    for service in setup.configuration.services:
+        classes = service.tokens("smtpd_restriction_classes")
+        given = [item.lower() for name in names for item in service.tokens(name)]
+        is_relay_set = names[0] in service.own or names[0] in service.main
+        is_unknown = any("$" in item or item in classes for item in given)
+        if service.program != "smtpd" or not is_relay_set or is_unknown:
+            continue
+        if not {*given} & {*_REQUIRED}:
+            new = "reject_unauth_destination" if setup.is_public(service) else "reject"
+            own = service if names[0] in service.own else None
+
+            def change(old: str, new: str = new) -> str:
+                kept = [item for item in re.split(r"[,\s]+", old) if item]
+                return ",".join(dict.fromkeys([*kept, new]))
+
+            edit = (
+                fixes.change_own(own, names[0], change)
+                if own
+                else fixes.change_main(names[0], change)
+            )
+            problem = f"{' and '.join(names)} of {service.label} contain none of the restrictions "
+            yield _refused(own, f"{problem}that smtpd(8) requires, such as {new}", edit)
 
 
 def _network_problem(text: str) -> str:

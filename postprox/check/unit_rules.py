@@ -305,8 +305,11 @@ def network(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             yield _unreachable(proxy, unit, name, fixes.set_setting(unit, name, own))
     if _refuses_address(unit, wanted):
         edit = fixes.set_setting(unit, "IPAddressDeny", "")
-        if unit.settings.get("IPAddressAllow"):
-            edit = fixes.add_path(unit, "IPAddressAllow", _own_address(wanted) or "any")
+        address = _own_address(wanted)
+        if _contains(["localhost"], address):
+            edit = fixes.add_path(unit, "IPAddressAllow", "localhost")
+        elif unit.settings.get("IPAddressAllow"):
+            edit = fixes.add_path(unit, "IPAddressAllow", address or "any")
         yield _unreachable(proxy, unit, "IPAddressDeny", edit)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from postprox.check import probe
 from postprox.check.facts import ProgramFacts, ProxyFacts
 from postprox.check.findings import Finding
-from postprox.check.postconf import parse
+from postprox.check.postconf import UnreadableError, parse
 from postprox.check.routes import spawned_proxies
-from postprox.check.rules import judge
+from postprox.check.rules import judge, unchecked
 from postprox.check.setup import Setup
-from tests.unit.checking import FRONT, MAIN, PROXY, SEEN, found, names
+from tests.unit.checking import FRONT, MAIN, PROXY, SEEN, found, names, postconf
 from tests.unit.test_check_running import Site, check, site
 
 __all__ = ["site"]
@@ -160,3 +162,93 @@ def test_dash_of_word_processor_is_corrected() -> None:
     for dash in ("\u2013-", "\u2014", "-\u2013", "\u2013\u2013"):
         master = FRONT + PROXY.replace("--strict", f"{dash}strict")
         assert " --strict -t 60" in only(found(master=master), "command-line").remedy
+
+
+# Words of Postfix that are missing or wrong
+
+
+@pytest.mark.parametrize("file", ["main.cf", "master.cf"])
+def test_no_break_space_is_reported_and_replaced(tmp_path: Path, file: str) -> None:
+    name, text = "smtpd_proxy_filter", "smtpd_proxy_filter =\u00a0127.0.0.1:10025\n"
+    main, master = text, FRONT + PROXY
+    if file == "master.cf":
+        main, text = "", f"-o\u00a0{name}="
+        master = master.replace("20 smtpd", f"20 smtpd {text}")
+    finding = only(found(main, master), "arguments")
+    assert f"{file}" in finding.where
+    assert "no-break space" in finding.problem
+    (tmp_path / file).write_text(text)
+    command = finding.remedy.replace('"$(postconf -h config_directory)/', f'"{tmp_path}/')
+    subprocess.run(["/bin/sh", "-c", command], check=True)
+    assert (tmp_path / file).read_text() == text.replace("\u00a0", " ")
+
+
+def test_no_break_space_in_text_is_not_reported() -> None:
+    assert names(found("smtpd_banner = a\u00a0b\n")) == names(found())
+
+
+@pytest.mark.parametrize(
+    ("own", "remedy"),
+    [
+        ("permit_mynetworks", "postconf -P 127.0.0.1:10026/inet/{}=permit_mynetworks,reject"),
+        ("", "postconf -P 127.0.0.1:10026/inet/{}=reject"),
+        ("permit_mynetworks, reject", ""),
+        ("permit_mynetworks reject_unauth_destination", ""),
+        ("DEFER_IF_PERMIT", ""),
+        ("strict", ""),
+    ],
+)
+def test_service_without_required_restriction_is_reported(own: str, remedy: str) -> None:
+    name = "smtpd_relay_restrictions"
+    label = "127.0.0.1:10026/inet"
+    overrides = (
+        f"{label}/{name} = {own}\n{label}/smtpd_recipient_restrictions =\n"
+        f"{label}/smtpd_proxy_filter =\n"
+    )
+    main = "smtpd_restriction_classes = strict\n"
+    findings = found(main, FRONT + TO_BEHIND + BEHIND, overrides)
+    assert [f.remedy for f in findings if f.name == "value"] == [remedy.format(name)] * bool(remedy)
+
+
+def test_restriction_for_recipients_replaces_restriction_for_relaying() -> None:
+    main = "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = {}\n"
+    assert "value" not in names(found(main.format("reject_unauth_destination")))
+    finding = only(found(main.format("permit_mynetworks")), "value")
+    assert finding.remedy == "postconf -e smtpd_relay_restrictions=reject_unauth_destination"
+
+
+@pytest.mark.parametrize("stage", ["recipient", "relay", "data"])
+@pytest.mark.parametrize("first", ["", "permit_sasl_authenticated, ", "permit_mynetworks, "])
+def test_second_query_of_policy_server_is_reported(stage: str, first: str) -> None:
+    main = f"smtpd_{stage}_restrictions = {first}check_policy_service inet:127.0.0.1:10023, defer\n"
+    overrides = "127.0.0.1:10026/inet/smtpd_proxy_filter =\n"
+    findings = found(main, FRONT + TO_BEHIND + BEHIND, overrides)
+    is_reported = any("policy server" in finding.problem for finding in findings)
+    assert is_reported == (first != "permit_mynetworks, ")
+
+
+def test_typing_error_in_option_is_corrected() -> None:
+    findings = found("receive_override_options = no_unknown_recipients_checks\n")
+    remedy = only(findings, "value").remedy
+    assert remedy == "postconf -e receive_override_options=no_unknown_recipient_checks"
+
+
+@pytest.mark.parametrize(("own", "count"), [("smtpd/pass/content_filter =\n", 1), ("", 0)])
+def test_filter_without_mail_from_outside_is_not_checked(own: str, count: int) -> None:
+    master = (
+        "smtp inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\n"
+        "pickup unix n - n 60 1 pickup\n"
+    )
+    main = f"{MAIN}smtpd_proxy_filter =\ncontent_filter = scan:[127.0.0.1]:10025\n"
+    configuration = parse(main, master + SCAN + PROXY, own)
+    proxies = list(spawned_proxies(configuration))
+    items = list(unchecked(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN))))
+    assert sum("from outside" in item and "smtpd/pass" in item for item in items) == count
+
+
+def test_unindented_line_of_master_cf_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postconf(tmp_path, monkeypatch, "echo 'postconf: fatal: line 9: bad field count' >&2; exit 1")
+    with pytest.raises(UnreadableError, match="must begin with a blank or tab"):
+        probe.read_configuration("")
