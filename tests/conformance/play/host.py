@@ -194,7 +194,8 @@ class Host:
         found = {"root" if os.geteuid() == 0 else "unprivileged"}
         if self.namespace is not None:
             found |= {"syslog", "mounts"}
-            if TWO_ADDRESSES in self.namespace.inside(Path("/etc/hosts")).read_text():
+            hosts = self.namespace.inside(Path("/etc/hosts"))
+            if hosts.is_file() and TWO_ADDRESSES in hosts.read_text():
                 found.add("hosts")
         if self.network is not None:
             found.add("network")
