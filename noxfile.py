@@ -159,6 +159,16 @@ def container(session: nox.Session) -> None:
     session.run("python", "-bb", "-m", "tests.containers", *session.posargs)
 
 
+@nox.session
+def product(session: nox.Session) -> None:
+    """Build the suite's wheel and image, and run its action; root is required."""
+    session.install("-e", ".[test]", "setuptools>=77")
+    wheels = Path(session.create_tmp()).resolve() / "wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    session.run("pip", "wheel", "-q", "-w", str(wheels), "./tests/conformance", "setuptools>=77")
+    session.run("python", "-bb", "-m", "tests.product", str(wheels))
+
+
 @nox.session(default=False)
 def mutation(session: nox.Session) -> None:
     """Change the proxy in every small way, and see a test fail each time."""

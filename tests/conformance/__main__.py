@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from .cli import explain_command, list_command, run_command
 from .cli.options import refuse
+from .format.header import FORMAT
+from .format.requirements import specification
 from .record import command as recording
 from .report import command as reporting
 from .run.results import SUITE_VERSION
@@ -20,10 +22,25 @@ _DESCRIPTION = (
 )
 
 
+class _Versions(argparse.Action):
+    """Print the versions of the suite, the specification and the transcript format."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        text = "show the versions of the suite, the specification and the format, and exit"
+        super().__init__(option_strings, dest, nargs=0, help=text)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(
+            f"{parser.prog} {SUITE_VERSION} (specification {specification().version}, "
+            f"transcript format {FORMAT})"
+        )
+        parser.exit()
+
+
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """Return the parser of the command and the parsers of the subcommands."""
     parser = argparse.ArgumentParser(prog="postprox-conformance", description=_DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {SUITE_VERSION}")
+    parser.add_argument("--version", action=_Versions)
     words = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     run_command.add_run(words)
     list_command.add_list(words)

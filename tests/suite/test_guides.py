@@ -150,15 +150,20 @@ def test_known_divergence_results_in_status_0(folder: Path) -> None:
 
 
 def test_workflow_uses_existing_action_inputs_and_outputs() -> None:
-    (text,) = blocks("yaml")
+    text, condition = blocks("yaml")
+    assert "steps.suite.outputs.status" in condition
     action = (PACKAGE / "action.yml").read_text("utf-8")
     given = re.findall(r"^    (\w+):", text.partition("  with:\n")[2].partition("- uses")[0], re.M)
     used = re.findall(r"steps\.suite\.outputs\.(\w+)", text)
     assert given == ["implementation", "arguments"]
+    listed = re.search(r"The inputs are (.*?)\.\s", CONFORMANCE, re.DOTALL)
+    assert listed
+    inputs_part = action.partition("outputs:\n")[0].partition("inputs:\n")[2]
+    assert re.findall(r"`(\w+)`", listed[1]) == re.findall(r"^  (\w+):$", inputs_part, re.M)
     assert used == ["report"]
     inputs, outputs = action.partition("outputs:\n")[::2]
     assert all(f"\n  {name}:\n" in inputs for name in given)
-    assert all(f"  {name}:\n" in outputs for name in used)
+    assert all(f"  {name}:\n" in outputs for name in [*used, "status"])
     assert "id: suite" in text
 
 

@@ -12,21 +12,35 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.conformance.format.header import FORMAT
 from tests.conformance.format.loader import transcript_paths
 from tests.conformance.format.requirements import as_json, specification
 from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
 from tests.conformance.run.results import SUITE_VERSION
 from tests.suite.adapting import write_adapter
+from tests.suite.workflow import BASH, Executed, Job, run_action
 
 pytestmark = pytest.mark.any_account
 
 TAKEN = (PACKAGE.relative_to(ROOT), TRANSCRIPTS.relative_to(ROOT))
 FILES = (Path("docs/specification.md"), Path("LICENSE"))
+#: The output of `postprox-conformance --version`.
+VERSIONS = (
+    f"postprox-conformance {SUITE_VERSION} (specification {specification().version}, "
+    f"transcript format {FORMAT})"
+)
+#: A Python that checks its version, or creates an environment in which pip checks its argument.
+QUICK_PYTHON = """#!/bin/sh
+[ "$1" = -c ] && exit
+mkdir -p "$3/bin" && ln -s {} "$3/bin/" || exit
+printf '#!/bin/sh\\nshift 2; exec test -e "$1"\\n' >"$3/bin/pip" && chmod +x "$3/bin/pip"
+"""
 #: A transcript that remained from an earlier build.
 LEFT = Path("build/lib/postprox_conformance/transcripts/filter/left-behind.smtp")
 #: The pip of the environment that runs the tests. Installing pip into a new environment is slow.
@@ -191,7 +205,7 @@ def test_installed_suite_runs_property_tests(command: Path, proxy: Path) -> None
 def test_installed_suite_shows_and_lists_transcripts(command: Path) -> None:
     assert "C> MAIL FROM:<a@example>" in run(command, "show", "relay/one-message")
     assert len(run(command, "list").splitlines()) == len(transcript_paths())
-    assert run(command, "--version") == f"postprox-conformance {SUITE_VERSION}\n"
+    assert run(command, "--version") == f"{VERSIONS}\n"
 
 
 def test_installed_suite_requires_implementation(command: Path) -> None:
@@ -240,33 +254,117 @@ def test_checkout_takes_precedence_over_installed_package(
     assert "verdict: conformant: all " in text
 
 
-def test_workflow_step_installs_suite_and_writes_results(
-    installed: Installed, proxy: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def act(installed: Installed, tmp_path: Path) -> Callable[..., Job]:
+    """Runs the steps of action.yml. PATH begins with the directory of the test.
+
+    The default for the input `python` is a script, which creates an environment that uses the
+    installed package, because pip would install the package again for each test.
+    """
     suite = installed.checkout / TAKEN[0]
-    output, summary = tmp_path / "output", tmp_path / "summary"
-    text = run(
-        *("bash", suite / "action.sh"),
-        IMPLEMENTATION=proxy,
-        ARGUMENTS="relay/one-message --strict",
-        SUITE=suite,
-        RUNNER_TEMP=tmp_path,
-        GITHUB_OUTPUT=output,
-        GITHUB_STEP_SUMMARY=summary,
+    python = tmp_path / "quick-python"
+    python.write_text(QUICK_PYTHON.format(installed.environment / "bin" / "postprox-conformance"))
+    python.chmod(0o755)
+
+    def execute(script: str, variables: Mapping[str, str]) -> Executed:
+        files = [tmp_path / name for name in ("step.sh", "output", "summary")]
+        for file, text in zip(files, (script, "", ""), strict=True):
+            file.write_text(text)
+        done = subprocess.run(
+            [*BASH, str(files[0])],
+            cwd=tmp_path,
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("PY")},
+                **variables,
+                "PATH": f"{tmp_path}:{os.environ['PATH']}",
+                "RUNNER_TEMP": str(tmp_path),
+                "GITHUB_OUTPUT": str(files[1]),
+                "GITHUB_STEP_SUMMARY": str(files[2]),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return Executed(done.returncode, done.stdout, *(file.read_text() for file in files[1:]))
+
+    def run_it(**inputs: str) -> Job:
+        given = {"python": str(python), "release": str(installed.wheel), **inputs}
+        return run_action(suite / "action.yml", str(suite), given, execute)
+
+    return run_it
+
+
+def test_action_writes_reports_of_conformant_program(act: Callable[..., Job], proxy: Path) -> None:
+    job = act(
+        implementation=str(proxy),
+        arguments="relay/one-message --strict",
+        python=sys.executable,
     )
-    assert "verdict: conformant: all " in text
-    directory = Path(output.read_text().removeprefix("directory=").rstrip())
-    assert {"results.jsonl", "report.html", "badge.json"} <= {
-        path.name for path in directory.iterdir()
-    }
-    assert "| verdict | conformant" in summary.read_text()
+    assert (job.status, job.outputs["status"]) == (0, "0"), job.printed
+    assert VERSIONS in job.printed
+    assert "verdict: conformant: all " in job.printed
+    assert "| verdict | conformant" in job.summary
+    for name in ("results", "report", "badge"):
+        assert Path(job.outputs[name]).is_file()
 
 
-def test_workflow_step_passes_required_environment() -> None:
-    step = (PACKAGE / "action.yml").read_text()
+def test_action_fails_with_status_1_if_not_conformant(
+    act: Callable[..., Job], tmp_path: Path
+) -> None:
+    program = tmp_path / "broken"
+    broken = "-S -m tests.fixtures data.accept_lf_dot_lf"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} {broken} "$@"\n')
+    program.chmod(0o755)
+    job = act(implementation="./broken", arguments="data/not-the-end-lf-dot-lf.smtp::stdio")
+    assert (job.status, job.outputs["status"]) == (1, "1"), job.printed
+    assert "::The program is not conformant." in job.printed
+    assert Path(job.outputs["report"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        ({"implementation": "./missing"}, "the suite ended with status 2"),
+        ({"python": "missing-python"}, "missing-python is not Python 3.11 or later"),
+        ({"release": "./missing.whl"}, "pip cannot install ./missing.whl"),
+        ({"root": "yes"}, "root is 'yes', but must be auto or no"),
+    ],
+    ids=["implementation", "python", "release", "root"],
+)
+def test_action_fails_with_status_2_if_not_tested(
+    act: Callable[..., Job], proxy: Path, inputs: dict[str, str], reason: str
+) -> None:
+    job = act(**{"implementation": str(proxy), "arguments": "relay/one-message", **inputs})
+    assert (job.status, job.outputs["status"]) == (2, "2"), job.printed
+    assert f"::The program was not tested: {reason}\n" in job.printed
+    assert f"The program was not tested: {reason}\n" in job.summary
+
+
+@pytest.mark.parametrize("root", ["auto", "no"])
+def test_action_uses_sudo_only_if_permitted(
+    act: Callable[..., Job], proxy: Path, tmp_path: Path, root: str
+) -> None:
+    """Replace id, so that root is an ordinary user, and sudo, so that it records its use."""
+    for name, script in {
+        "id": 'case $1 in -u) echo 1000 ;; *) exec /usr/bin/id "$@" ;; esac',
+        "sudo": f'echo "$*" >>{tmp_path}/used; [ "$2" != unshare ] && [ "$2" != chown ] || exit 0\n'
+        'shift; exec "$@"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    job = act(implementation=str(proxy), arguments="relay/one-message", root=root)
+    assert job.status == 0, job.printed
+    used = tmp_path / "used"
+    words = [line.split()[1] for line in used.read_text().splitlines()] if used.exists() else []
+    assert words == (["unshare", "env", "chown"] if root == "auto" else [])
+
+
+def test_action_passes_required_environment() -> None:
+    step = (PACKAGE / "action.yml").read_text().partition("- id: verdict")[0]
     script = (PACKAGE / "action.sh").read_text()
     given = set(re.findall(r"^ {8}([A-Z]+): ", step, re.MULTILINE))
-    assert given == set(re.findall(r"\$\{?(IMPLEMENTATION|ARGUMENTS|SUITE)\b", script))
+    assert given == set(re.findall(r"\$\{?([A-Z]+)\b", script)) - {"PATH", "HOME"}
 
 
 def test_containerfile_copies_every_required_file() -> None:

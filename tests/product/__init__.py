@@ -1,0 +1,1 @@
+"""Builds the suite's wheel and image, and runs its action on a clean machine."""
