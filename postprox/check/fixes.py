@@ -288,9 +288,9 @@ def set_directory(proxy: Proxy, value: str) -> Edit:
 
 def _with_directory(words: list[str], value: str) -> list[str]:
     old = _directory(words, Options().directory)
-    # -d has several spellings. To find the argument that sets the directory, mark each argument
-    # that ends with the directory: append the argument's index. Then parse the marked arguments,
-    # and read the index from the end of the parsed directory.
+    # -d has several spellings. To find the argument that sets the directory, append to each
+    # argument that ends with the directory its own index. Then parse the arguments: the parsed
+    # directory ends with the index of the argument that set it.
     marked = [
         f"{word.removesuffix(old)}{old}/{index}" if word.endswith(old) else word
         for index, word in enumerate(words)

@@ -174,7 +174,7 @@ def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
 
 
 def bypass(setup: Setup, route: Route) -> Iterator[Fault]:
-    """Report a route to a Postfix service that is not a filter."""
+    """Report a route that leads to a Postfix service instead of a filter."""
     service = setup.service_at(route.endpoint)
     if service is None or service.program != "smtpd" or setup.proxy_at(route):
         return

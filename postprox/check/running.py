@@ -65,7 +65,7 @@ def _address(text: str) -> str:
 
 
 def states_of(machine: Machine, units: Sequence[Unit]) -> tuple[dict[str, UnitState], str]:
-    """Return the states of units and sockets, and the reason why the states are unknown.
+    """Return the states of units and sockets, and the reason if they are unknown.
 
     The states are indexed by name. The reason is "" if the states are known.
     """

@@ -73,7 +73,7 @@ def _corrected(
 
 
 def _nearest(item: str, known: Sequence[str]) -> str:
-    """Return the known item that continues or abbreviates this item, or ""."""
+    """Return the known item that begins with this item, or that this item begins with, or ""."""
 
     def letters(text: str) -> str:
         return re.sub("[^a-z]", "", text.lower())

@@ -22,8 +22,8 @@ _RESTRICTIONS = tuple(
     f"smtpd_{stage}_restrictions"
     for stage in ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
 )
-#: The table types whose path in a parameter, such as hash:/etc/postfix/transport, is that of the
-#: table's text file.
+#: The table types for which a parameter contains the path of the text file
+#: (hash:/etc/postfix/transport).
 _FILES = (
     *("btree", "cdb", "cidr", "dbm", "fail", "hash", "lmdb", "pcre", "regexp", "sdbm", "texthash"),
 )

@@ -271,8 +271,9 @@ def split_words(text: str) -> list[str]:
 def _expand(unit: Unit, command: str) -> None:
     """Expand `$NAME` into separate words. Expand `${NAME}` and specifiers within a word.
 
-    Some variables and specifiers were probably meant for the filter. They are left unchanged and
-    added to `replaced`, because systemd would replace them (systemd.service(5), systemd.unit(5)).
+    Some variables and specifiers were probably meant for the filter. They are not expanded here,
+    but are listed in `replaced`, because systemd would expand them (systemd.service(5),
+    systemd.unit(5)).
 
     Raises:
         ValueError: the command line is longer than `LARGEST_COMMAND`.

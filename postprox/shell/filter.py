@@ -29,7 +29,7 @@ def _changeable_signals() -> "Collection[int]":
 
 _SIGNALS = _changeable_signals()
 
-#: The number of descriptors to check if the system cannot list the open ones. The number equals the
+#: This many descriptors are checked if the system cannot list the open ones. The number equals the
 #: usual limit on open files.
 _DESCRIPTORS = 1024
 

@@ -2,8 +2,8 @@
 
 Rule: the loop knows nothing about SMTP or sessions. The loop has a single thread, and callbacks
 must not block. If a callback raises an exception, the exception is logged, and the other callbacks
-still run. Before the loop runs a timer, it handles all events that happened before it checked the
-timer's deadline.
+still run. The loop checks a timer's deadline, then handles all events that happened before the
+check, and then runs the timer.
 
 The loop does not check all deadlines in each iteration. Instead, the loop stores a lower bound for
 all deadlines, and checks them only after this bound has passed. If a deadline becomes earlier, the
@@ -184,8 +184,8 @@ class Loop:
         two iterations in a row. Otherwise, time limits would never expire in a process that is
         always late.
 
-        late: the delay of the first deadline during the wait, or the run time of the handlers,
-            whichever is longer, in seconds of the loop's clock.
+        late: the time since the first deadline that the wait missed, or the run time of the
+            handlers, whichever is longer, in seconds of the loop's clock.
         """
         self._was_held_up = late > limits.HELD_UP * self._speed and not self._was_held_up
         return self._was_held_up

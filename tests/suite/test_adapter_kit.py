@@ -197,7 +197,7 @@ def test_early_mode_relays_data_command_before_content(relay: Path) -> None:
         talk.close()
 
 
-def test_early_mode_reports_refusal_of_data_in_final_reply(relay: Path) -> None:
+def test_early_mode_relays_refusal_of_data_as_final_reply(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.begin()

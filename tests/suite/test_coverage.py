@@ -43,7 +43,7 @@ def test_covered_requirement_is_not_listed_as_exception(cited: set[str]) -> None
     assert sorted(UNCOVERED.keys() & cited) == []
 
 
-def test_each_requirement_of_level_must_has_broken_proxy_or_is_listed_exception() -> None:
+def test_each_mandatory_requirement_has_broken_proxy_or_is_listed_exception() -> None:
     broken = {proxy.requirement for proxy in BROKEN_PROXIES.values()}
     assert sorted(MUSTS - broken - UNBROKEN.keys()) == []
 

@@ -196,7 +196,9 @@ def test_reference_has_every_capability_used_by_transcripts() -> None:
         (GREETED + "C> NOOP\\n\\\nC? 5xx\n", ("pass", "normalise")),
     ],
 )
-def test_steps_determine_permitted_bare_lf_policies(steps: str, policies: tuple[str, ...]) -> None:
+def test_permitted_bare_lf_policies_are_derived_from_steps(
+    steps: str, policies: tuple[str, ...]
+) -> None:
     assert bare_lf_policies(read(steps).steps) == {*policies}
 
 

@@ -128,7 +128,7 @@ def test_badge_of_partial_run_is_marked_and_not_green(
     assert (badge["message"], badge["color"]) == (message, colour)
 
 
-def test_badge_is_grey_if_level_must_has_no_results() -> None:
+def test_badge_is_grey_without_results_for_mandatory_requirements() -> None:
     badge = json.loads(badge_json(run(result("a", level="should"))))
     assert (badge["message"], badge["color"]) == ("not tested at level MUST", "lightgrey")
 

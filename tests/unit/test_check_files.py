@@ -289,7 +289,9 @@ def moves_spool(remedy: str) -> bool:
 
 
 @pytest.mark.parametrize(("mode", "file"), [(0o1777, ""), (0o755, "other-program.log")])
-def test_remedy_does_not_close_shared_directory(tmp_path: Path, mode: int, file: str) -> None:
+def test_remedy_does_not_restrict_access_to_shared_directory(
+    tmp_path: Path, mode: int, file: str
+) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(mode)

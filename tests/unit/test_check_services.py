@@ -26,7 +26,7 @@ FRONT_AFTER = f"{FRONT}{PROXY}{SCAN}"
         ("mynetworks = [::1]/64", "'mynetworks=[::1]/128'"),
     ],
 )
-def test_word_in_main_cf_is_reported(line: str, remedy: str) -> None:
+def test_invalid_word_in_main_cf_is_reported(line: str, remedy: str) -> None:
     (finding,) = (each for each in found(f"{line}\n") if each.name == "value")
     assert (finding.level, finding.where) == (2, "main.cf")
     assert finding.remedy == f"postconf -e {remedy}"

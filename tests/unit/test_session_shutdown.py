@@ -147,7 +147,7 @@ def test_termination_after_delivery_waits_for_final_reply() -> None:
 
 
 @pytest.mark.parametrize("timeouts", [(10,), (10, 2)])
-def test_termination_limits_wait_for_final_reply(timeouts: tuple[float, ...]) -> None:
+def test_wait_for_final_reply_is_limited_after_sigterm(timeouts: tuple[float, ...]) -> None:
     dialogue = sent()
     for timeout in timeouts:
         dialogue.is_terminated(timeout)

@@ -137,7 +137,7 @@ def test_leave_sends_quit_and_sets_short_timeout(site: Site) -> None:
     assert connection.deadline == site.now + limits.UPSTREAM_GOODBYE
 
 
-def test_leave_cancels_wait_for_reply(site: Site) -> None:
+def test_leave_method_cancels_wait_for_reply(site: Site) -> None:
     connection = site.ready()
     connection.expect(upstream.REPLY)
     connection.leave()
