@@ -33,7 +33,8 @@ from tests.containers.namespaces import (
 )
 from tests.suite.workflow import BASH, Executed, Job, run_action
 
-PLACE = ROOT / ".nox/product"
+#: Not .nox/product, which is the environment of the nox session.
+PLACE = ROOT / ".nox/product-systems"
 TOOLS = ("debootstrap", "unshare", "ip")
 DEBIAN = "debian:12-slim"
 PIP_CONFIGURATION = "[global]\nno-index = true\nfind-links = /wheels\n"
