@@ -47,6 +47,16 @@ class ProgramFacts:
     joined_arguments: str = ""
     #: True if a line that the kernel or the shell reads ends with CR LF.
     has_crlf: bool = False
+    #: The last line of a shell script that runs a scanner, if this line hides the scanner's exit
+    #: status, and the line's number. The number is 0 if the scanner is not in this line or in the
+    #: line before it.
+    lost_status: str = ""
+    lost_status_line: int = 0
+    #: A filter's name without a directory, if the name is not in PATH, and that PATH.
+    sought_name: str = ""
+    sought_path: str = ""
+    #: The path of a program with this name in another directory, or "" if there is none.
+    elsewhere: str = ""
     #: The first syntax error that the interpreter reports, or "" if there is none.
     syntax_error: str = ""
 
@@ -72,6 +82,13 @@ class SpoolFacts:
     free_files: int = UNLIMITED
     #: The first parent directory that the user cannot search, or "" if there is none.
     closed_directory: str = ""
+    #: The name of the directory's owner, or "" if unknown.
+    owner: str = ""
+    #: The tmpfiles.d line for the directory, and the file that contains it, or "" if there is none.
+    boot_line: str = ""
+    boot_file: str = ""
+    #: True if the directory is below /run, and nothing is known to create it at boot.
+    is_lost_at_boot: bool = False
 
 
 @dataclass(frozen=True)

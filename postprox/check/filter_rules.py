@@ -87,11 +87,29 @@ def filter_command(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
             f"{effect}",
             (fixes.show(proxy.unit, setting),),
         )
+    if seen.sought_name:
+        yield _not_in_path(proxy, wanted, seen)
+        return
     for problem, edit in cannot_run(seen, proxy.user):
         edits = _moved(proxy, wanted, seen) if is_home(seen.closed_directory) else (edit,)
         yield Fault("filter", proxy.where, f"{problem}; the filter cannot run, and {effect}", edits)
     if seen.executable:
         yield from _text(proxy, seen, effect)
+
+
+def _not_in_path(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Fault:
+    """Report a filter without a directory that is not in PATH."""
+    name = seen.sought_name
+    starter = "spawn(8)" if proxy.service else "systemd"
+    problem = f"the filter {name} is not in {seen.sought_path}, the PATH that {starter} sets"
+    edit = fixes.run(f"command -v {shlex.quote(name)}")
+    if seen.elsewhere:
+        problem += f", but it exists as {seen.elsewhere}"
+        pattern = rf"(?<![\w/.-]){re.escape(name)}(?![\w/.-])"
+        command = re.sub(pattern, lambda _: seen.elsewhere, wanted.command or "", count=1)
+        edit = set_filter(proxy, wanted, command)
+    problem = f"{problem}; the filter cannot run, and {_effect(wanted)}"
+    return Fault("filter", proxy.where, problem, (edit,))
 
 
 def _moved(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> tuple[Edit, ...]:
@@ -201,6 +219,27 @@ def _marked(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
             f"the filter {seen.path} has a syntax error; {effect}: {seen.syntax_error}",
             (fixes.run(f"{seen.interpreter or '/bin/sh'} -n {path}"),),
         )
+    elif seen.lost_status:
+        yield Fault(
+            "exit-status",
+            proxy.where,
+            f"{seen.lost_status!r}, the last line of the filter {seen.path}, hides the scanner's "
+            "exit status; all mail passes unfiltered",
+            (_without_lost_status(seen),),
+        )
+
+
+def _without_lost_status(seen: ProgramFacts) -> Edit:
+    """Return a command that removes the end that hides the scanner's exit status.
+
+    If the scanner is not in or directly before the last line, the command only shows the file.
+    """
+    path = shlex.quote(seen.path)
+    if not seen.lost_status_line:
+        return fixes.run(f"cat -n {path}")
+    end = r"(true|:|exit[ \t]+0)[ \t]*;?[ \t]*$"
+    script = rf"{seen.lost_status_line}{{/^[ \t]*{end}/d;s/[ \t]*(\|\||;)[ \t]*{end}//}}"
+    return fixes.run(f"sed -E -i {shlex.quote(script)} {path}")
 
 
 def _first_line(seen: ProgramFacts) -> Edit:

@@ -46,6 +46,7 @@ LEVELS = {
     "spool": DANGER,
     "spool-open": WARNING,
     "spool-full": DANGER,
+    "spool-boot": WARNING,
     "status-file": WARNING,
     "no-proxy": DANGER,
     "no-way": DANGER,

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 
+from . import shell_command
 from .postconf import UnreadableError
 from .routes import Endpoint
 
@@ -176,6 +177,13 @@ def syntax_error(interpreter: str, script: bytes) -> str:
     if interpreter and os.path.realpath(interpreter) == os.path.realpath(sys.executable):
         return _last_line(_run([sys.executable, "-I", "-S", "-c", _PARSE_PYTHON], script))
     return ""
+
+
+def lost_status(interpreter: str, script: bytes) -> tuple[str, int]:
+    """Return the last line of a shell script if this line hides a scanner's exit status."""
+    if PurePosixPath(interpreter or "sh").name not in _SHELLS:
+        return "", 0
+    return shell_command.lost_status(script.decode("latin-1"))
 
 
 def has_crlf(interpreter: str, script: bytes) -> bool:

@@ -463,6 +463,9 @@ def _filter(command: str, user: str, search: str) -> tuple[ProgramFacts | None, 
 def _script_of(target: Target, path: str, user: str, search: str) -> ProgramFacts:
     """Return the facts about a program, or about the script that the program reads."""
     seen = _program(path, user, search)
+    if "/" not in target.program and not seen.exists:
+        elsewhere = shutil.which(target.program, path=SYSTEMD_PATH) or ""
+        return replace(seen, sought_name=target.program, sought_path=search, elsewhere=elsewhere)
     if not target.script or not seen.executable:
         return seen
     script = _program(target.script, user, search, interpreter=path)
@@ -491,6 +494,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
     arguments = "" if interpreter else machine.joined_arguments(script)
     interpreter = interpreter or _interpreter(script, search)
     has_crlf = machine.has_crlf(interpreter, script)
+    lost_status, lost_status_line = machine.lost_status(interpreter, script)
     executable = _may(user, os.X_OK, path) if is_file else False
     return ProgramFacts(
         path=path,
@@ -510,6 +514,8 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         is_displaced=script[:1].isspace() and script.lstrip().startswith(b"#!"),
         joined_arguments=arguments,
         has_crlf=has_crlf,
+        lost_status=lost_status,
+        lost_status_line=lost_status_line,
         syntax_error="" if has_crlf else machine.syntax_error(interpreter, script),
     )
 
@@ -589,6 +595,7 @@ def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
         return SpoolFacts(exists=False)
     rights = [_may(proxy.user, right, str(directory)) for right in (os.W_OK, os.X_OK)]
     writable = None if None in rights else all(rights)
+    line, file = _boot_line(directory)
     return SpoolFacts(
         exists=stat.S_ISDIR(status.st_mode),
         writable=writable,
@@ -601,4 +608,42 @@ def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
         # A file system without an inode limit, such as btrfs, reports 0 inodes in total.
         free_files=system.f_favail if system.f_files else UNLIMITED,
         closed_directory="" if writable else _closed(str(directory), proxy.user),
+        owner=_user_name(str(status.st_uid)),
+        boot_line=line,
+        boot_file=file,
+        is_lost_at_boot=not line and _is_lost_at_boot(proxy, directory),
     )
+
+
+#: The directories with tmpfiles.d files, in the order of precedence.
+TMPFILES_DIRECTORIES = (
+    *("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d", "/usr/lib/tmpfiles.d"),
+)
+
+
+def _boot_line(directory: Path) -> tuple[str, str]:
+    """Return the line that systemd-tmpfiles(8) uses for a directory, and the line's file.
+
+    Among files with the same name, the first directory takes precedence. Among lines for the same
+    path, the first file name takes precedence (tmpfiles.d(5)).
+    """
+    files: dict[str, Path] = {}
+    for place in TMPFILES_DIRECTORIES:
+        for path in Path(place).glob("*.conf"):
+            files.setdefault(path.name, path)
+    for name in sorted(files):
+        with contextlib.suppress(OSError, UnreadableError):
+            for line in _text(files[name]).split("\n"):
+                words = line.split()
+                is_directory = len(words) > 1 and words[0][:1] in ("d", "D", "e", "v", "q", "Q")
+                if is_directory and words[1].rstrip("/") == str(directory):
+                    return line, str(files[name])
+    return "", ""
+
+
+def _is_lost_at_boot(proxy: Proxy, directory: Path) -> bool:
+    """Return whether the directory is below /run and nothing is known to create it at boot."""
+    if not sandbox.is_below(str(directory), ("/run", "/var/run")) or directory.is_mount():
+        return False
+    settings = proxy.unit.settings if proxy.unit else {}
+    return not {"ExecStartPre", "RuntimeDirectory"} & settings.keys()

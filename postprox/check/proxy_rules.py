@@ -22,6 +22,8 @@ _REFUSED_USERS = ("root", "postfix")
 #: The permission bits for group and others, and the sticky bit of shared directories such as /tmp.
 _OTHERS, _STICKY = 0o077, 0o1000
 _OWN_SPOOL = "/var/spool/postprox"
+#: The user in the recipe.
+_OWN_USER = "postprox"
 #: The program that packaging/install installs.
 _OWN_PROGRAM = "/usr/local/sbin/postprox"
 
@@ -323,6 +325,9 @@ def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
         problem = "" if seen.exists else f"{name}, does not exist"
         problem = problem or f"user {proxy.user} cannot write to {name}"
         edits = _private_spool(proxy, wanted, seen)
+        if seen.exists and proxy.service and seen.owner == _OWN_USER != proxy.user:
+            problem = f"{problem}, which belongs to user {_OWN_USER}"
+            edits = (fixes.set_user(proxy.service, _OWN_USER),)
     elif seen.closed_directory:
         problem = f"user {proxy.user} cannot enter {seen.closed_directory}, which contains {name}"
         edits = (_opened(seen.closed_directory),)
@@ -402,6 +407,34 @@ def spool_open(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
         f"{wanted.directory}, the directory for messages, is open to other users "
         f"(mode {seen.mode:04o})",
         edits,
+    )
+
+
+def spool_boot(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report a message directory that the proxy cannot use after the next boot."""
+    seen = facts.spool
+    if seen is None or not seen.exists or seen.writable is False or not proxy.user:
+        return
+    if not wanted.directory.startswith("/"):
+        return
+    name = f"{wanted.directory}, the directory for messages,"
+    words = [*seen.boot_line.split(), *["-"] * 6][:6]
+    owner = "root" if words[3] == "-" else words[3]
+    is_kept = owner == proxy.user or re.match("[:0-9]|.*%", owner)
+    if seen.boot_line and not is_kept:
+        problem = f"systemd-tmpfiles(8) gives {name} to {owner} at each boot ({seen.boot_file})"
+    elif seen.is_lost_at_boot:
+        problem = f"{name} is below /run, which is empty after each boot"
+    else:
+        return
+    line = f"d {wanted.directory} 0700 {proxy.user} {proxy.group or proxy.user} {words[5]}"
+    # Of the lines for one path, systemd-tmpfiles(8) uses the one in the first file by name.
+    file = shlex.quote(f"/etc/tmpfiles.d/00{wanted.directory.rstrip('/').replace('/', '-')}.conf")
+    yield Fault(
+        "spool-boot",
+        proxy.where,
+        f"{problem}; after that, all mail is deferred (452)",
+        (fixes.run(f"mkdir -p /etc/tmpfiles.d; echo {shlex.quote(line)} > {file}"),),
     )
 
 

@@ -34,6 +34,14 @@ INTERPRETERS = {
     "perl": "eEIMm",
     "ruby": "eIr",
 }
+_SCANNER = re.compile(r"\b(clamdscan|clamscan|spamc|spamassassin|rspamc)\b")
+#: A part of a script that can end the script with another exit status, or that changes the message.
+_OTHER_RESULT = re.compile(
+    r"\bexit\b(?!\s+0\b)|\bset\s+-\w*e|errexit|\b(exec|return|trap|kill|OUTFILE|source)\b"
+    r"|\$\{\w+:?\?|(^|[;&|]\s*)\.\s",
+    re.MULTILINE,
+)
+_ALWAYS_ZERO = r"(true|:|exit\s+0)\s*;?\s*$"
 _OPERATORS = re.compile(r"[;&|()\n]+")
 _WORD = re.compile(r"[\w./+@%:,-]+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.ASCII | re.DOTALL)
@@ -78,6 +86,27 @@ def without_lost_status(command: str) -> str:
         if found and found.start() and _is_bare(command, found.start()):
             return command[: found.start()]
     return command
+
+
+def lost_status(script: str) -> tuple[str, int]:
+    """Return the last line of a script if this line hides a scanner's exit status.
+
+    The number is that of the line, or 0 if the scanner is not in this line or in the line before
+    it. If the script can end with another exit status, or changes the message, the result is
+    ("", 0).
+    """
+    lines = [(n, line.strip()) for n, line in enumerate(script.split("\n"), 1)]
+    code = [(n, line) for n, line in lines if line and not line.startswith("#")]
+    text = "\n".join(line for _, line in code)
+    if not code or not _SCANNER.search(text) or _OTHER_RESULT.search(text):
+        return "", 0
+    number, last = code[-1]
+    if re.match(_ALWAYS_ZERO, last):
+        before = "".join(line for _, line in code[-2:-1])
+        return last, number if _SCANNER.search(before) else 0
+    if re.search(rf"(\|\||;)\s*{_ALWAYS_ZERO}", last):
+        return last, number if _SCANNER.search(last) else 0
+    return "", 0
 
 
 def _is_bare(command: str, position: int) -> bool:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe
-from postprox.check.facts import ProgramFacts, ProxyFacts
+from postprox.check import machine, probe, sandbox
+from postprox.check.facts import ProgramFacts, ProxyFacts, SpoolFacts
 from postprox.check.findings import Finding
 from postprox.check.postconf import UnreadableError, parse
 from postprox.check.routes import spawned_proxies
 from postprox.check.rules import judge, unchecked
 from postprox.check.setup import Setup
+from postprox.check.shell_command import lost_status
 from tests.unit.checking import FRONT, MAIN, PROXY, SEEN, found, names, postconf
-from tests.unit.test_check_running import Site, check, site
+from tests.unit.test_check_running import ROOT, Site, check, site
 
 __all__ = ["site"]
 BEHIND = "127.0.0.1:10026 inet n - n - - smtpd\n"
@@ -252,3 +253,149 @@ def test_unindented_line_of_master_cf_is_explained(
     postconf(tmp_path, monkeypatch, "echo 'postconf: fatal: line 9: bad field count' >&2; exit 1")
     with pytest.raises(UnreadableError, match="must begin with a blank or tab"):
         probe.read_configuration("")
+
+
+# The filter
+
+
+@pytest.mark.parametrize(
+    ("script", "mended"),
+    [
+        ('clamdscan - < "$EMAIL"\nexit 0\n', 'clamdscan - < "$EMAIL"\n'),
+        ('clamdscan - < "$EMAIL"\n\n  true ;\n# end\n', 'clamdscan - < "$EMAIL"\n\n# end\n'),
+        ('spamc -c < "$EMAIL" || true\n', 'spamc -c < "$EMAIL"\n'),
+        ('spamc -c < "$EMAIL"; exit 0', 'spamc -c < "$EMAIL"'),
+    ],
+)
+def test_filter_that_hides_status_of_scanner_is_mended(
+    tmp_path: Path, script: str, mended: str
+) -> None:
+    path = tmp_path / "filter"
+    path.write_text(f"#!/bin/sh\n{script}")
+    program = replace(probe._program(str(path), "root", "/bin"), executable=True, open_paths=())
+    finding = only(seen(replace(SEEN, filter=program)), "exit-status")
+    for _ in range(2):
+        subprocess.run(["/bin/sh", "-c", finding.remedy], check=True)
+        assert path.read_text() == f"#!/bin/sh\n{mended}"
+
+
+def test_distant_scanner_with_hidden_status_is_shown() -> None:
+    assert lost_status("clamdscan -\nlogger done\nexit 0\n") == ("exit 0", 0)
+    program = ProgramFacts("/f", exists=True, executable=True, lost_status="exit 0")
+    assert only(seen(replace(SEEN, filter=program)), "exit-status").remedy == "cat -n /f"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "clamdscan - || exit 1\nexit 0\n",
+        'clamdscan -; s=$?\n[ $s = 1 ] && exit "$s"\nexit 0\n',
+        "set -e\nclamdscan -\nexit 0\n",
+        "set -ue\nclamdscan -\nexit 0\n",
+        "clamdscan -\nexit\n",
+        "clamdscan -\nexit 00 || exit 3\n",
+        "clamdscan - || kill $$\nexit 0\n",
+        ". /etc/filter.sh\nclamdscan - || die\nexit 0\n",
+        'spamc < "$EMAIL" > "$OUTFILE"\nexit 0\n',
+        'cp "$EMAIL" /srv/archive\nexit 0\n',
+        "clamdscan - || true\nclamdscan -\n",
+        "# clamdscan\nexit 0\n",
+        "",
+    ],
+)
+def test_filter_with_other_result_is_not_reported(script: str) -> None:
+    assert lost_status(script) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "examples/filters").glob("*.sh")), ids=lambda path: path.name
+)
+def test_exit_status_of_example_is_not_reported(file: Path) -> None:
+    assert lost_status(file.read_text()) == ("", 0)
+
+
+def test_script_of_another_language_is_not_read_as_shell() -> None:
+    script = b"clamdscan -\nexit 0\n"
+    assert machine.lost_status("/usr/bin/python3", script) == ("", 0)
+    assert machine.lost_status("/bin/sh", script) == ("exit 0", 2)
+
+
+def test_filter_outside_path_is_replaced_by_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "own-filter"
+    path.write_text("#!/bin/sh\nexit 0\n")
+    path.chmod(0o755)
+    for directory, remedy in ((tmp_path, f"-c {{{path} a}} up"), ("/bin", "command -v own-filter")):
+        monkeypatch.setattr(probe, "SYSTEMD_PATH", str(directory))
+        program, _ = probe._filter("own-filter a", "root", probe.SPAWN_PATH)
+        master = FRONT + PROXY.replace("-c /f", "-c {own-filter a}")
+        finding = only(seen(replace(SEEN, filter=program), master=master), "filter")
+        assert "is not in /usr/bin:/bin, the PATH that spawn(8) sets" in finding.problem
+        assert remedy in finding.remedy
+
+
+# The directory for messages
+
+
+def test_owner_of_spool_becomes_user_of_spawned_proxy() -> None:
+    spool = SpoolFacts(exists=True, writable=False, owner="postprox")
+    finding = only(seen(replace(SEEN, spool=spool)), "spool")
+    assert "spawn user=postprox argv=" in finding.remedy
+    spool = replace(spool, owner="root")
+    assert "install -d -o nobody" in only(seen(replace(SEEN, spool=spool)), "spool").remedy
+
+
+@pytest.mark.parametrize(
+    ("files", "is_reported"),
+    [
+        ({"etc/postprox.conf": "d {} 0700 root root 1d"}, True),
+        ({"etc/postprox.conf": "# x\nD! {}/ 0700"}, True),
+        ({"etc/postprox.conf": "d {} 0700 nobody nogroup"}, False),
+        ({"etc/postprox.conf": "d {} 0700 65534 nogroup"}, False),
+        ({"etc/postprox.conf": "d {} 0700 :root :root"}, False),
+        ({"etc/postprox.conf": "r {}\nd {}/other 0700 root root"}, False),
+        ({"etc/a.conf": "d {} 0700 nobody -", "lib/b.conf": "d {} - root -"}, False),
+        ({"etc/b.conf": "d {} 0700 nobody -", "lib/a.conf": "d {} - root -"}, True),
+        ({"etc/a.conf": "", "lib/a.conf": "d {} - root -"}, False),
+        ({"etc/postprox.txt": "d {} 0700 root root"}, False),
+        ({}, False),
+    ],
+)
+def test_owner_of_spool_at_boot_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], is_reported: bool
+) -> None:
+    directory = tmp_path / "spool"
+    directory.mkdir(mode=0o700)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text.replace("{}", str(directory)))
+    places = [str(tmp_path / name) for name in ("etc", "lib")]
+    monkeypatch.setattr(probe, "TMPFILES_DIRECTORIES", places)
+    monkeypatch.setattr(probe, "_may", lambda user, right, path: True)
+    found_names = spool_findings(directory)
+    assert [each.name for each in found_names] == ["spool-boot"] * is_reported
+    for finding in found_names:
+        assert f"echo 'd {directory} 0700 nobody nobody " in finding.remedy
+
+
+def test_spool_below_run_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_may", lambda user, right, path: True)
+    monkeypatch.setattr(probe, "TMPFILES_DIRECTORIES", (str(tmp_path),))
+    monkeypatch.setattr(sandbox, "is_below", lambda path, directories: "/run" in directories)
+    directory = tmp_path / "spool"
+    directory.mkdir(mode=0o700)
+    (finding,) = spool_findings(directory)
+    assert (finding.name, finding.level) == ("spool-boot", 1)
+    assert "is below /run" in finding.problem
+    monkeypatch.setattr(Path, "is_mount", lambda path: True)
+    assert spool_findings(directory) == []
+
+
+def spool_findings(directory: Path) -> list[Finding]:
+    """Return the findings about a spawned proxy's directory for messages."""
+    configuration = parse(MAIN, FRONT + PROXY.replace("-t 60", f"-t 60 -d {directory}"), "")
+    (proxy,) = spawned_proxies(configuration)
+    facts = replace(SEEN, spool=probe._spool(configuration, proxy))
+    findings = judge(Setup(configuration, [proxy], {proxy: facts}))
+    return [each for each in findings if each.name.startswith("spool")]
