@@ -340,6 +340,20 @@ def test_known_divergence_applies_to_one_mode(runner: Runner) -> None:
     assert done.outcomes == ["passed", "stale"]
 
 
+def test_known_divergence_names_requirement_and_keeps_dialogue(runner: Runner) -> None:
+    entry = DIVERGENCE.format(SESSION) + 'requirement = "relay.bad-reply-1"\n'
+    done = runner.run(in_corpus(SESSION), "--implementation", runner.described(WRONG + entry))
+    assert {one["requirement"] for one in done.records[1:3]} == {"relay.bad-reply-1"}
+    assert all("dialogue (" in str(one["text"]) for one in done.records[1:3])
+
+
+def test_relayed_command_is_violated_requirement_of_later_failure(runner: Runner) -> None:
+    command = f'exec "{sys.executable}" -S -m tests.fixtures relay.relay_bdat "$@"'
+    name = "relay/refused-bdat-command-behind.smtp"  # its subject is relay.refused-12
+    done = runner.run(in_corpus(name), "--implementation", runner.bent(command))
+    assert done.records[1]["requirement"] == "relay.refused-2"
+
+
 def test_misspelt_transcript_name_in_divergence_entry_results_in_status_2(runner: Runner) -> None:
     path = runner.described(RIGHT + DIVERGENCE.format("relay/greeting-ehlo-quitt.smtp"))
     done = runner.run(in_corpus(SESSION), "--implementation", path)
@@ -353,6 +367,10 @@ def test_misspelt_transcript_name_in_divergence_entry_results_in_status_2(runner
         ("nmae = 1", "did you mean 'name'"),
         ("[[divergence]]\ntranscripts = ['x']\nkind = 'odd'\nreason = 'y'", "one of bug, wontfix"),
         ("[[divergence]]\ntranscripts = ['x']\nkind = 'bug'", "'reason' is missing"),
+        (
+            "[[divergence]]\ntranscripts = ['x']\nkind = 'bug'\nreason = 'y'\nrequirement = 'b-1'",
+            "unknown requirement 'b-1'",
+        ),
         (
             "[[divergence]]\ntranscript = 'x'",
             "'transcript' was replaced by a list; use transcripts = [",

@@ -38,6 +38,10 @@ class Dialogue:
         octets = text.encode()
         self._entries.append(_Entry(f"{who} --", bytearray(octets), len(octets)))
 
+    def octets_of(self, who: str) -> bytes:
+        """Return the recorded octets of *who*, with a line end after each entry."""
+        return b"\n".join(bytes(entry.octets) for entry in self._entries if entry.who == who)
+
     def lines(self) -> list[str]:
         """Return the lines of the dialogue, or only the last lines of a long dialogue."""
         lines: list[str] = []

@@ -55,12 +55,73 @@ def _broken(harness: Harness, error: StepFailedError) -> Requirement:
     """Return the violated requirement.
 
     A wrong exit status, a 2yz reply, or content that another server could read as several messages
-    violates the cited requirement for that observation.
+    violates the cited requirement for that observation. A program that relays STARTTLS or a similar
+    command violates the requirement for that command, because everything after it is different.
+    An observation violates a prohibition only if it can, see `can_violate`. Otherwise, the failure
+    violates the next cited requirement that it can violate, if there is one.
     """
+    known = specification().requirements
     if error.requirement:
-        return specification().requirements[error.requirement]
+        return known[error.requirement]
     requirements = harness.transcript.requirements
-    return next((one for one in requirements if _is_about(one, harness, error)), requirements[0])
+    if (first := requirements[0].id) not in _RECOGNITION:
+        relayed = _relayed_command(harness)
+        if relayed and any(one.family == _REFUSED for one in requirements):
+            return known[relayed]
+    about = next((one for one in requirements if _is_about(one, harness, error)), None)
+    if about is None and error.step is not None and error.step.kind == "C":
+        about = next((one for one in requirements if can_violate(one, error.got)), None)
+    return about or known[first]
+
+
+_REFUSED = "relay.refused"
+#: The requirements that prohibit relaying a command, by the command.
+_RELAYED = {
+    b"STARTTLS": f"{_REFUSED}-1",
+    b"BDAT": f"{_REFUSED}-2",
+    b"BURL": f"{_REFUSED}-3",
+    b"XCLIENT": f"{_REFUSED}-4",
+    b"XEXCH50": f"{_REFUSED}-5",
+}
+#: The requirements that such a command violates in another spelling.
+_RECOGNITION = (f"{_REFUSED}-6", f"{_REFUSED}-7")
+
+
+def _relayed_command(harness: Harness) -> str:
+    """Return the requirement that prohibits a command that the program has relayed, or ""."""
+    words = [line.split(maxsplit=1) for line in harness.dialogue.octets_of("U<").splitlines()]
+    found = (_RELAYED.get(word[0].upper()) for word in words if word)
+    return next((requirement for requirement in found if requirement), "")
+
+
+def is_silence(got: str) -> bool:
+    """Whether the program sent nothing that the failed step waited for."""
+    return got == "@eof" or got.startswith("nothing")
+
+
+def is_prohibition(requirement: Requirement) -> bool:
+    """Whether *requirement* contains MUST NOT or SHOULD NOT."""
+    return " NOT " in requirement.sentence
+
+
+#: A reply code, or the class of one, in a requirement.
+_CODE = re.compile(r"\b([2-5])(\d\d|yz)\b")
+
+
+def can_violate(requirement: Requirement, got: str) -> bool:
+    """Whether *got*, which the client observed, can violate *requirement*.
+
+    A prohibition can be violated only by octets, and one that names reply codes only by these.
+    """
+    _, _, prohibited = requirement.sentence.partition(" NOT ")
+    if not is_prohibition(requirement):
+        return True
+    if is_silence(got):
+        return False
+    if requirement.family == "relay.bad-reply":  # its codes are those of valid replies
+        return True
+    codes = [first + ("" if rest == "yz" else rest) for first, rest in _CODE.findall(prohibited)]
+    return got.startswith(tuple(codes)) if codes else True
 
 
 def _is_about(requirement: Requirement, harness: Harness, error: StepFailedError) -> bool:

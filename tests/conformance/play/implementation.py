@@ -18,6 +18,7 @@ from pathlib import Path
 from ..format.header import IMPLEMENTATION_CAPABILITIES
 from ..format.payload import did_you_mean
 from ..format.profiles import POSTPROX, Profile
+from ..format.requirements import specification
 from ..format.vocabulary import BARE_LF_POLICIES, KINDS, MODES, current_name
 from ..paths import ADAPTER_LAUNCHER, IMPLEMENTATIONS, INSTALLED, ROOT
 
@@ -38,6 +39,8 @@ class Divergence:
     reason: str
     #: Whether the failure is a race, so that a pass is not an error.
     sometimes: bool = False
+    #: The violated requirement, or "" for the requirement that the suite names.
+    requirement: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Implementation:
     name: str
     argv: tuple[str, ...]
     version: str = ""
+    #: The commands that install the program, one on each line, or "".
+    install: str = ""
+    #: The file whose presence shows that the program is installed.
+    program: str = ""
     profile: Profile = POSTPROX
     capabilities: frozenset[str] = frozenset(IMPLEMENTATION_CAPABILITIES)
     #: The policy for bare LF, one of BARE_LF_POLICIES. None if the file does not declare it.
@@ -148,6 +155,8 @@ def read_implementation(path: Path) -> Implementation:
 _KEYS = {
     "name": str,
     "version": str,
+    "install": str,
+    "program": str,
     "profile": str,
     "argv": list,
     "adapter": str,
@@ -161,7 +170,13 @@ _KEYS = {
 }
 #: The command that runs an adapter. The kit and the reference need no site-packages.
 _LAUNCHER = (sys.executable, "-S", str(ADAPTER_LAUNCHER))
-_DIVERGENCE_KEYS = {"reason": str, "kind": str, "transcripts": list, "sometimes": bool}
+_DIVERGENCE_KEYS = {
+    "reason": str,
+    "kind": str,
+    "requirement": str,
+    "transcripts": list,
+    "sometimes": bool,
+}
 
 
 def parse_implementation(table: Mapping[str, object], directory: Path) -> Implementation:
@@ -186,6 +201,8 @@ def parse_implementation(table: Mapping[str, object], directory: Path) -> Implem
         if adapter
         else _from_anywhere(_texts(table, "argv"), directory),
         version=str(table.get("version", "")),
+        install=str(table.get("install", "")),
+        program=str(table.get("program", "")),
         profile=_profile(str(table["profile"])) if "profile" in table else POSTPROX,
         capabilities=frozenset(capabilities),
         bare_lf=_bare_lf(table),
@@ -257,6 +274,12 @@ def _divergences(table: object) -> Iterator[Divergence]:
         )
     if not table["reason"].strip():
         raise ImplementationError(f"divergence {table['transcripts']}: the reason is empty")
+    requirement = str(table.get("requirement", ""))
+    if requirement and requirement not in (known := specification().requirements):
+        raise ImplementationError(
+            f"divergence '{table['reason']}': unknown requirement '{requirement}'"
+            f"{did_you_mean(requirement, list(known))}"
+        )
     for text in _texts(table, "transcripts"):
         name, _, mode = text.partition("::")
         if mode and mode not in MODES:
@@ -265,7 +288,7 @@ def _divergences(table: object) -> Iterator[Divergence]:
             )
         sometimes = bool(table.get("sometimes", False))
         yield Divergence(
-            current_name(name), mode or None, table["kind"], table["reason"], sometimes
+            current_name(name), mode or None, table["kind"], table["reason"], sometimes, requirement
         )
 
 

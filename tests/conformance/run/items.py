@@ -87,8 +87,8 @@ class TranscriptItem(pytest.Item):
         #: The outcome and the observations of an adapter's control.
         self.control: Control | None = None
         self.control_invariants: tuple[InvariantObservation, ...] = ()
-        #: The violated requirement of a failed run, including a known divergence.
-        self.broken = ""
+        #: The failure of a failed run, including a known divergence.
+        self.failure: Failure | None = None
         header = transcript.header
         self.extra_keyword_matches.update(
             {transcript.name, header.title, transcript.subject.level}
@@ -105,14 +105,21 @@ class TranscriptItem(pytest.Item):
         reason = missing_need(self.transcript, self.mode, suite.settings)
         if reason:
             pytest.skip(reason)
-        failure = self._failure(suite)
-        self.broken = failure.requirement if failure is not None else ""
+        failure = self.failure = self._failure(suite)
         known = divergence_of(self)
         if known is None:
             if failure is not None:
                 self._report(failure, suite)
         else:
             judge_divergence(self.transcript.name, self.mode, known, failed=failure is not None)
+
+    @property
+    def broken(self) -> str:
+        """The violated requirement of a failed run, including a known divergence."""
+        if self.failure is None:
+            return ""
+        known = divergence_of(self)
+        return (known.requirement if known else "") or self.failure.requirement
 
     def _report(self, failure: Failure, suite: Suite) -> NoReturn:
         """Raise *failure* if the violated requirement is selected."""
@@ -225,10 +232,18 @@ def result_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Tes
         message=_message(error),
         divergence=Known(known.kind, known.reason) if known and (diverged or stale) else None,
         cause=error.failure.cause if isinstance(error, JudgedError) else "",
-        text=error.failure.text if isinstance(error, JudgedError) and not diverged else "",
+        text=_text(item, error, known),
         control=getattr(item, "control", None),
         **basis(cited, broken),
     )
+
+
+def _text(item: pytest.Item, error: BaseException | None, known: Divergence | None) -> str:
+    """Return the report of a failure or a known divergence, which contains the dialogue."""
+    if isinstance(error, JudgedError):
+        return error.failure.text
+    failure = getattr(item, "failure", None)
+    return failure.text if known and failure else ""
 
 
 def _message(error: BaseException | None) -> str:

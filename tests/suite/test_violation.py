@@ -1,0 +1,30 @@
+"""The violated requirement of a failed step."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.format.requirements import specification
+from tests.conformance.play.failure import can_violate
+
+pytestmark = pytest.mark.any_account
+
+
+@pytest.mark.parametrize(
+    ("requirement", "got", "expected"),
+    [
+        ("data.upstream-lost-1", "250 OK", True),  # MUST NOT send 2yz
+        ("data.upstream-lost-1", "451 no", False),
+        ("data.upstream-lost-1", "nothing (waited 10 s)", False),
+        ("data.final-reply-7", "221 bye", True),  # MUST NOT send 221
+        ("data.final-reply-7", "250 ok", False),
+        ("data.end-3", "evil", True),  # MUST NOT, without a code
+        ("data.end-3", "@eof", False),
+        ("relay.bad-reply-1", "not a reply line: 000 ok", True),  # names the valid codes
+        ("data.upstream-lost-2", "nothing (waited 10 s)", True),  # SHOULD
+    ],
+)
+def test_prohibition_is_violated_only_by_prohibited_octets(
+    requirement: str, got: str, expected: bool
+) -> None:
+    assert can_violate(specification().requirements[requirement], got) is expected
