@@ -74,8 +74,8 @@ class Session:
             one.close()
 
 
-def session(directory: Path, sender: str) -> Iterator[Session]:
-    program = FORWARDER.replace("{sender}", sender).replace("{{", "{").replace("}}", "}")
+def session(directory: Path, sender: str, forwarder: str = FORWARDER) -> Iterator[Session]:
+    program = forwarder.replace("{sender}", sender).replace("{{", "{").replace("}}", "}")
     write_adapter(directory, "Deferred()", relay=program)
     with adapted(directory) as running:
         talk = Session(running)
@@ -95,6 +95,15 @@ def talk(tmp_path: Path) -> Iterator[Session]:
 def changed(tmp_path: Path) -> Iterator[Session]:
     """A session through a program that changes the sender."""
     yield from session(tmp_path, "'other@example'")
+
+
+@pytest.fixture
+def strict(tmp_path: Path) -> Iterator[Session]:
+    """A session through a program that refuses a message at the line `bad`."""
+    right = "            lines.append(line)\n"
+    refusal = '            if line == b"bad\\r\\n":\n                return "451 bad line"\n'
+    assert right in FORWARDER
+    yield from session(tmp_path, "sender", FORWARDER.replace(right, right + refusal))
 
 
 def test_message_is_received_without_added_header_field(talk: Session) -> None:
@@ -125,6 +134,16 @@ def test_refusal_by_program_reaches_client(talk: Session) -> None:
     talk.seen()
     talk.refuse(b"250 recipient\r\n")
     assert talk.told() == b"550 no\r\n"
+
+
+def test_early_reply_of_program_ends_session(strict: Session) -> None:
+    strict.envelope()
+    strict.send(b"DATA\r\n")
+    assert strict.told() == b"354 send\r\n"
+    strict.send(b"bad\r\n")
+    assert strict.told() == b"451 bad line\r\n"
+    strict.send(b"MAIL FROM:<content@example>\r\n")
+    assert strict.seen() in (b"", b"QUIT\r\n")
 
 
 def test_program_reply_reaches_client_if_program_changes_sender(changed: Session) -> None:

@@ -7,14 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from tests.conformance.adapters import direct
 from tests.conformance.adapters.command_line import Address, UsageError, parse
 from tests.conformance.adapters.deferred import _Head
-from tests.conformance.adapters.direct import Wiring
-from tests.conformance.adapters.loop import CHUNK, Loop, Stream
+from tests.conformance.adapters.direct import Early, Wiring
+from tests.conformance.adapters.loop import CHUNK, Loop, Stream, connect
 from tests.conformance.adapters.names import OwnName
 from tests.conformance.paths import ADAPTER_LAUNCHER
 from tests.suite.adapting import RELAY, Adapted, adapted, processes_with, wait_for, write_adapter
@@ -261,6 +263,56 @@ def test_upstream_specified_by_host_name_counts_as_reachable() -> None:
     with socket.socket() as unused:
         wiring = Wiring(unused, Address("a"), unused, Address("up.example", 25))
         assert wiring.is_upstream_reachable()
+
+
+def test_next_client_is_accepted_if_program_connects_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = Loop()
+
+    async def late(loop: Loop, address: Address) -> Stream | None:
+        stream = await connect(loop, address)
+        await loop.wait(seconds=0.1)  # the program connects meanwhile
+        return stream
+
+    monkeypatch.setattr(direct, "connect", late)
+    clients, program, upstream = (socket.create_server(("127.0.0.1", 0)) for _ in range(3))
+    upstream_side = socket.socket()
+    upstream_side.bind(("127.0.0.1", 0))
+    for server in (clients, upstream_side):
+        server.setblocking(False)
+    ended, end = os.pipe()
+    wiring = Wiring(clients, place_of(program), upstream_side, place_of(upstream))
+    Early().start(loop, wiring)
+    thread = threading.Thread(target=loop.run, args=(ended,), daemon=True)
+    thread.start()
+    connections = []
+    before = open_descriptors()
+    for server in (program, upstream):
+        server.settimeout(5)  # less than the time limit for the program's connection
+    for _ in range(2):
+        connections.append(socket.create_connection(clients.getsockname()))
+        connections.append(program.accept()[0])
+        connections.append(socket.create_connection(upstream_side.getsockname()))
+        connections.append(upstream.accept()[0])
+    for sock in connections:
+        sock.close()
+    assert wait_for(lambda: open_descriptors() <= before)
+    os.write(end, b"x")
+    thread.join()
+    for sock in (clients, program, upstream, upstream_side):
+        sock.close()
+    os.close(ended)
+    os.close(end)
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def place_of(server: socket.socket) -> Address:
+    host, port = server.getsockname()
+    return Address(host, port)
 
 
 # --- the event loop

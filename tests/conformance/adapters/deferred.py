@@ -265,7 +265,11 @@ class _Session:
         return bool(reply) and whole
 
     async def _content(self) -> bool:
-        """Send the content to the program. Return False if the client disconnects."""
+        """Send the content to the program. Return False if the session ends before its end.
+
+        A program that replies before the end of data gives up the session. The rest of the content
+        must not be taken for commands.
+        """
         assert self._program is not None
         seen = b"\r\n"
         while True:
@@ -273,7 +277,7 @@ class _Session:
                 await self._loop.wait(self._client.readable, self._program.readable)
                 if not self._client.is_ready():
                     if self._program.is_ready():
-                        return True  # an early reply
+                        return False  # an early reply
                     continue
             octets = await self._client.octets()
             if not octets:

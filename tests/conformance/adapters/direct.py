@@ -102,16 +102,18 @@ class Early(Direct):
 class _Session:
     """One client and its rewriter."""
 
-    def __init__(self, passage: Direct, client: Stream, program: Stream) -> None:
+    def __init__(self, passage: Direct, client: Stream) -> None:
         self.client = client
-        self.program = program
+        #: None until the program has accepted the connection.
+        self.program: Stream | None = None
         self.rewriter = passage.rewriter()
         self.is_over = False
 
-    async def to_client(self, loop: Loop, paired: Signal) -> None:
+    async def to_client(self, program: Stream, paired: Signal) -> None:
         """Relay octets from the program."""
+        self.program = program
         try:
-            await relay(self.program, self.client, self.rewriter.to_client)
+            await relay(program, self.client, self.rewriter.to_client)
         finally:
             self.is_over = True
             paired.set()
@@ -152,16 +154,15 @@ class _Sessions:
         while True:
             client = await accept(self._loop, self._wiring.clients)
             self._listen_like_upstream()
+            # A fast program connects before this coroutine knows that the program has accepted.
+            session = _Session(self._passage, client)
+            self._unpaired.append(session)
             program = await connect(self._loop, self._wiring.entrance)
             if program is None:
+                session.is_over = True
                 client.close()
                 continue
-            session = _Session(self._passage, client, program)
-            self._unpaired.append(session)
-            directions = (
-                relay(client, program),
-                session.to_client(self._loop, self._paired),
-            )
+            directions = (relay(client, program), session.to_client(program, self._paired))
             self._loop.start(join(self._loop, client, program, *directions))
             while session in self._unpaired and not session.is_over:
                 before = len(self._unpaired)
@@ -332,5 +333,5 @@ class _Link:
             self._has_recipient = command == b"RCPT"
         if line[:3] == b"221" and command == b"QUIT" and self._passage.closes_after_quit:
             session = self._session
-            if session is not None:
+            if session is not None and session.program is not None:
                 session.program.finish()
