@@ -96,6 +96,7 @@ def test_transcript_headers_omit_derived_capabilities() -> None:
     ("header", "steps"),
     [
         ('tmp = "missing"', ""),
+        ("limits = { fsize = 65536 }", ""),
         ("", "P< tmp private\n"),
         ("filter = 'ls $suite_tmp'", ""),
     ],

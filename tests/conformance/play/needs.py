@@ -74,7 +74,8 @@ def _reaches_spool(transcript: Transcript) -> bool:
     """Whether the program must use the directory on its command line."""
     header = transcript.header
     observed = any(step.verb == "tmp" for step in walk(transcript.steps))
-    return observed or header.tmp != "empty" or "$suite_tmp" in (header.filter or "")
+    limited = header.tmp != "empty" or "fsize" in header.limits
+    return observed or limited or "$suite_tmp" in (header.filter or "")
 
 
 def _lacking_in_dialogue(transcript: Transcript, settings: Settings) -> str | None:
