@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-import tomllib
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from docs import implementations, parts
-from tests.conformance.format.requirements import specification
 from tests.conformance.format.vocabulary import GROUPS
-from tests.conformance.paths import IMPLEMENTATIONS, PACKAGE, ROOT, TRANSCRIPTS
-from tests.conformance.run.results import Known, Result
+from tests.conformance.paths import PACKAGE, ROOT, TRANSCRIPTS
+from tests.conformance.play.implementation import Divergence, Implementation
+from tests.conformance.report.results import Run
+from tests.conformance.run.results import Result
 
 PAGES = [
     ROOT / "README.md",
@@ -68,72 +70,79 @@ def test_implementations_page_is_current() -> None:
 @pytest.mark.parametrize(
     ("name", "link"),
     [
-        ("relay/one.smtp [stdio]", "[relay/one](../transcripts/relay/one.smtp) [stdio]"),
-        (
-            "unasked/stop [listen]",
-            "[unasked/stop](transcripts.md#true-of-every-transcript) [listen]",
-        ),
-        (
-            "invariant/stop [listen]",
-            "[invariant/stop](transcripts.md#true-of-every-transcript) [listen]",
-        ),
-        (
-            "properties/crowds [listen]",
-            "[properties/crowds](conformance.md#properties) [listen]",
-        ),
+        ("relay/one [stdio]", "[relay/one](../transcripts/relay/one.smtp) [stdio]"),
+        ("invariant/stop [x]", "[invariant/stop](transcripts.md#true-of-every-transcript) [x]"),
     ],
 )
-def test_failure_links_to_its_report(name: str, link: str) -> None:
+def test_failure_links_to_its_transcript(name: str, link: str) -> None:
     assert implementations._link(name) == link
 
 
-def test_implementation_failures_are_grouped_by_reason() -> None:
-    def result(name: str, outcome: str, known: Known | None = None) -> Result:
-        clauses = ("data.end", "data.no-smuggling")
-        return Result(name, "stdio", "t", clauses, "must", outcome, divergence=known)
-
-    hangs, by_choice = Known("bug", "It hangs."), Known("wontfix", "It is so.")
-    results = [
-        result("data/a.smtp", "passed"),
-        result("data/b.smtp", "diverged", hangs),
-        result("data/c.smtp", "diverged", by_choice),
-        result("data/d.smtp", "failed"),
-        result("data/e.smtp", "diverged", hangs),
-    ]
-    assert implementations.about(results, ("data.end", "data.no-smuggling")) == {
-        "judged": 5,
-        "missed": {
-            "It hangs.": ["data/b.smtp [stdio]", "data/e.smtp [stdio]"],
-            "(by choice) It is so.": ["data/c.smtp [stdio]"],
-            "(unclear) Nobody has said why.": ["data/d.smtp [stdio]"],
-        },
-    }
-    assert implementations.about(results, ("files.gone",))["judged"] == 0
-
-
-def test_failure_for_different_reason_does_not_violate_criterion() -> None:
-    wish = implementations.Wish(("files.gone",), ("A file stays",))
-    stays, words = (
-        Result(name, "stdio", "t", ("files.gone",), "should", "diverged", divergence=known)
-        for name, known in (
-            ("files/a.smtp", Known("wontfix", "A file stays for a day.")),
-            ("files/b.smtp", Known("wontfix", "Its replies have other words.")),
+def failure(requirement: str, step: str, observed: str, *dialogue: str) -> Result:
+    text = "\n".join(
+        (
+            f"data/a.smtp:1 [listen] expected x; got {observed}",
+            f">>> {step}",
+            "dialogue (>: sent by the suite):",
+            *(f"    {line}" for line in dialogue),
+            "{tmp}: empty",
         )
     )
-    assert implementations.granted([stays, words], wish) == {
-        "judged": 1,
-        "missed": {"(by choice) A file stays for a day.": ["files/a.smtp [stdio]"]},
-        "silent": 1,
-    }
+    requirements = (requirement,)
+    return Result(
+        "data/a.smtp", "listen", "t", (), "must", "failed", text=text, requirements=requirements
+    )
 
 
-def test_criteria_refer_to_existing_clauses_and_reasons() -> None:
-    texts = [path.read_text("utf-8") for path in IMPLEMENTATIONS.glob("*.toml")]
-    reasons = {
-        known["reason"] for text in texts for known in tomllib.loads(text).get("divergence", [])
+@pytest.mark.parametrize(
+    ("requirement", "step", "observed", "last", "is_shown"),
+    [
+        ("data.upstream-lost-1", "C< @no-2yz", "250 OK", "C< 250 OK", True),
+        ("data.upstream-lost-1", "C? 451", "421 no", "C< 421 no", False),
+        ("data.upstream-lost-1", "C? 451", "nothing (waited 10 s)", "C> .", False),
+        ("relay.refused-1", "C? 50x", "nothing", "U< STARTTLS\\r\\n", True),
+        ("relay.refused-1", "C? 50x", "nothing", "U< QUIT\\r\\n", False),
+        ("data.end-1", "U< DATA", "nothing (waited 10 s)", "C> .", False),
+        ("data.upstream-lost-2", "C? 451", "@eof", "U> -- @close", True),
+        ("relay.commands-1", "C> x", "connection refused; exited", "", False),
+    ],
+)
+def test_failure_counts_if_dialogue_shows_violation(
+    requirement: str, step: str, observed: str, last: str, is_shown: bool
+) -> None:
+    result = failure(requirement, step, observed, last)
+    assert bool(implementations.violated(result)) is is_shown
+
+
+def test_page_counts_only_explained_failures() -> None:
+    run = Run(
+        **dict.fromkeys(("source", "control", "suite_version", "by_source", "environment"), ""),
+        name="x",
+        version="1",
+        argv=(),
+        suite_transcripts=2,
+        started=datetime(2026, 1, 2, tzinfo=UTC),
+        level=None,
+        modes=("listen",),
+        profile="relay",
+        specification_version="",
+        results=tuple(
+            replace(
+                failure("data.upstream-lost-1", "C< @no-2yz", "250 OK", "C< 250 OK"),
+                transcript=f"data/{name}.smtp",
+            )
+            for name in "ab"
+        ),
+        exit_status=1,
+        gaps=(),
+    )
+    listed = (Divergence("data/a.smtp", None, "bug", "It replies 250."),)
+    kept = implementations.condensed(run, Implementation("x", (), divergences=listed))
+    assert kept["unexplained"] == ["data/b [listen]"]
+    assert kept["broken"]["data.upstream-lost-1"] == {
+        "failures": 1,
+        "example": "data/a [listen]",
+        "observed": "expected x; got 250 OK",
+        "dialogue": ["C< 250 OK"],
+        "reasons": ["It replies 250."],
     }
-    families = {family.name for family in specification().families}
-    for wish in implementations.wishes().values():
-        assert set(wish.clauses) <= families
-        for beginning in wish.broken_by:
-            assert any(reason.startswith(beginning) for reason in reasons), beginning

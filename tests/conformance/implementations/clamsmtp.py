@@ -7,8 +7,9 @@ it has received the message, so the delivery mode is `Direct`.
   clamd(8) and finds no virus.
 - HOST:PORT and -d become OutAddress and TempDirectory of clamsmtpd.conf(5). `Header:` without a
   value suppresses the header field that clamsmtpd adds.
-- clamsmtpd sends its own name in the greeting and the EHLO reply, and it removes PIPELINING. The
-  adapter restores both, because every transcript expects them.
+- clamsmtpd sends its own name in the greeting and the EHLO reply. The adapter restores the upstream
+  server's name, because every transcript expects it. The program removes PIPELINING, so its
+  description does not declare this capability.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def program(place: Place) -> Program:
 
 ADAPTER = Adapter(
     program,
-    Direct(rewriter=partial(OwnName, b"smtp.passthru", removed=b"PIPELINING")),
+    Direct(rewriter=partial(OwnName, b"smtp.passthru")),
     unix=True,
     version=[CLAMSMTPD, "-v"],
 )

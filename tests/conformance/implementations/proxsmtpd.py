@@ -5,8 +5,9 @@ it has received the message, so the delivery mode is `Direct`.
 
 - HOST:PORT, -d, -t and -c become OutAddress, TempDirectory, FilterTimeout and FilterCommand of
   proxsmtpd.conf(5). The kit runs the filter according to the contract of -c and -r.
-- proxsmtpd sends its own name in the greeting and the EHLO reply, and it removes PIPELINING. The
-  adapter restores both, because every transcript expects them.
+- proxsmtpd sends its own name in the greeting and the EHLO reply. The adapter restores the upstream
+  server's name, because every transcript expects it. The program removes PIPELINING, so its
+  description does not declare this capability.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def message(_arguments: Sequence[str]) -> Message:
 
 ADAPTER = Adapter(
     program,
-    Direct(rewriter=partial(OwnName, b"smtp.passthru", removed=b"PIPELINING")),
+    Direct(rewriter=partial(OwnName, b"smtp.passthru")),
     unix=True,
     message=message,
 )

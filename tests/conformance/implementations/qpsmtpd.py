@@ -3,7 +3,7 @@
 Rule: qpsmtpd replies to every command itself. The plugin sends the message to the upstream server
 after qpsmtpd has received the message, so the delivery mode is `Deferred`.
 
-- The plugins are rcpt_ok and queue/smtp-forward. The adapter removes the fields Received and
+- A second plugin accepts every recipient. The adapter removes the fields Received and
   Authentication-Results that qpsmtpd prepends to a message.
 - QPSMTPD_CONFIG is the path of qpsmtpd's configuration directory. qpsmtpd has no filter.
 """
@@ -17,16 +17,17 @@ from postprox_conformance.adapters import Adapter, Deferred, Place, Program
 
 QPSMTPD = "/usr/bin/qpsmtpd-forkserver"
 
+ACCEPT_ALL = "sub hook_rcpt { return OK }\n1;\n"
+
 
 def program(place: Place) -> Program:
     """Write qpsmtpd's configuration, and return its command."""
     spool = place.files / "spool"
     spool.mkdir(mode=0o700)
+    place.write("plugins/accept_all", ACCEPT_ALL)
     configuration = {
-        "plugins": f"rcpt_ok\nqueue/smtp-forward {place.upstream.host} {place.upstream.port}",
-        "plugin_dirs": "/usr/share/qpsmtpd/plugins",
-        "relayclients": "127.",
-        "rcpthosts": "example",
+        "plugins": f"accept_all\nqueue/smtp-forward {place.upstream.host} {place.upstream.port}",
+        "plugin_dirs": f"/usr/share/qpsmtpd/plugins\n{place.files}/plugins",
         "me": "client.example",
         "spool_dir": str(spool),
         "loglevel": "0",
