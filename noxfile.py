@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import tomllib
 from pathlib import Path
 
 import nox
@@ -20,11 +21,11 @@ nox.options.reuse_existing_virtualenvs = True
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 STRICT_PYTEST = ["python", "-bb", "-m", "pytest", "-n", "auto"]
 WHICH_PEERS = (
-    "nox -s peers -- FOLDER... judges the implementation in each FOLDER: a Go module (go.mod, "
-    "package main) or a Perl program (postprox.pl). Their sources are no part of this repository; "
-    "tests/conformance/implementations/ has postprox-go.toml and postprox-perl.toml, with their "
-    "known divergences"
+    "each FOLDER must contain a Go module (go.mod, package main) or a Perl program (postprox.pl). "
+    "Their sources are not part of this repository; tests/conformance/implementations/ contains "
+    "their descriptions, postprox-go.toml and postprox-perl.toml"
 )
+DESCRIPTIONS = Path("tests/conformance/implementations")
 
 
 @nox.session(python=PYTHONS)
@@ -52,20 +53,36 @@ def conformance(session: nox.Session) -> None:
     session.run(*STRICT_PYTEST, "tests/conformance", *session.posargs)
 
 
-@nox.session
+@nox.session(default=False)
 def peers(session: nox.Session) -> None:
-    """Judge the other implementations, in Go or Perl: nox -s peers -- FOLDER... [OPTION...]."""
+    """Test the other implementations: nox -s peers -- [FOLDER...] [OPTION...].
+
+    Without a FOLDER, the session tests every described program that is installed.
+    """
     folders = list(itertools.takewhile(os.path.isdir, session.posargs))
     options = session.posargs[len(folders) :]
-    if not folders:
-        session.skip(f"no folder is given: {WHICH_PEERS}")
     session.install("-e", ".[test]")
     programs = Path(session.create_tmp()).resolve()
     names = [put_peer(session, Path(folder), programs) for folder in folders]
     path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    names = names or installed_peers(session, path)
     failed = [name for name in names if not is_as_announced(session, name, options, path)]
     if failed:
-        session.error(f"not as announced: {', '.join(failed)}")
+        session.error(f"unlisted failures or stale entries: {', '.join(failed)}")
+
+
+def installed_peers(session: nox.Session, path: str) -> list[str]:
+    """Return the names of the installed programs, and print how to install the others."""
+    found = []
+    for file in sorted(DESCRIPTIONS.glob("*.toml")):
+        description = tomllib.loads(file.read_text("utf-8"))
+        if file.stem == "reference":
+            continue
+        if shutil.which(description.get("program") or description["argv"][0], path=path):
+            found.append(file.stem)
+        else:
+            session.warn(f"{file.stem} is not installed: {description['install'].strip()}")
+    return found
 
 
 def put_peer(session: nox.Session, folder: Path, programs: Path) -> str:
@@ -79,12 +96,12 @@ def put_peer(session: nox.Session, folder: Path, programs: Path) -> str:
         shutil.copy(folder / "postprox.pl", program)
         program.chmod(0o755)
     else:
-        session.error(f"{folder} has neither go.mod nor postprox.pl: {WHICH_PEERS}")
+        session.error(f"{folder}: {WHICH_PEERS}")
     return program.name
 
 
 def is_as_announced(session: nox.Session, name: str, options: list[str], path: str) -> bool:
-    """Judge the program `name`; is every failure a known divergence, and each of those seen?"""
+    """Test the program `name`. Return whether its failures are exactly the known divergences."""
     judged = ("tests/conformance", "--implementation", name, *options)
     try:
         session.run(*STRICT_PYTEST, *judged, env={"PATH": path})
