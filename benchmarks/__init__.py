@@ -5,7 +5,7 @@ Results are processor times with elapsed times, and have a range and a limit. A 
 affects both sides equally. No exit status depends on a timing.
 
 Each of the modules from `startup` to `profile` answers one question. `clock` measures times.
-`peers`, `upstream`, `copier` and `relay` are the programs used in a measurement. `figures`,
-`report`, `plots` and `document` store and present the results. docs/performance.md lists the
-comparisons.
+`peers`, `sender`, `upstream`, `copier`, `relay` and `milter` are the programs used in a
+measurement. `ways` lists the ways to filter mail that `whole_path` compares. `figures`, `report`,
+`plots` and `document` store and present the results. docs/performance.md lists the comparisons.
 """

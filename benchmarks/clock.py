@@ -30,6 +30,10 @@ class Spent(NamedTuple):
         """Return the ratios of these times to others."""
         return Spent(self.processor / other.processor, self.wall / other.wall)
 
+    def less(self, other: Spent) -> Spent:
+        """Return the differences of these times from others."""
+        return Spent(self.processor - other.processor, self.wall - other.wall)
+
     def times(self, factor: float) -> Spent:
         """Return these times multiplied by a factor, for a mean or other units."""
         return Spent(self.processor * factor, self.wall * factor)
@@ -45,16 +49,26 @@ def family(*roots: int) -> float:
 
     The time of an exited process is added to the parent that reaped it, in ticks of 10 ms.
     """
+    used = 0.0
+    for pid in descendants(*roots):
+        with contextlib.suppress(OSError):  # the process has just exited
+            ended = sum(map(int, _stat(pid)[_CHILDREN_USER : _CHILDREN_SYSTEM + 1]))
+            used += own(pid) + ended / _TICKS
+    return used
+
+
+def descendants(*roots: int) -> dict[int, int]:
+    """Return the parents of these processes and of their descendants by PID."""
     parents: dict[int, int] = {}
-    used: dict[int, float] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
-            with contextlib.suppress(OSError):  # the process has just exited
-                fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
-                parents[int(entry.name)] = int(fields[_PARENT])
-                ended = int(fields[_CHILDREN_USER]) + int(fields[_CHILDREN_SYSTEM])
-                used[int(entry.name)] = own(int(entry.name)) + ended / _TICKS
-    return sum(used[pid] for pid in used if _descends(pid, roots, parents))
+            with contextlib.suppress(OSError):
+                parents[int(entry.name)] = int(_stat(int(entry.name))[_PARENT])
+    return {pid: parents[pid] for pid in parents if _descends(pid, roots, parents)}
+
+
+def _stat(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
 
 
 def _descends(pid: int, roots: Collection[int], parents: dict[int, int]) -> bool:
@@ -63,6 +77,19 @@ def _descends(pid: int, roots: Collection[int], parents: dict[int, int]) -> bool
             return False
         pid = parents[pid]
     return True
+
+
+def memory(pids: Collection[int]) -> float:
+    """Return the proportional set size (PSS) of these processes in MB.
+
+    A page that several processes use is divided between them (smaps_rollup in proc(5)).
+    """
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_bytes()
+            total += int(rollup.partition(b"\nPss:")[2].split()[0])
+    return total / 1024
 
 
 def spent(account: Callable[[], float], work: Callable[[], object]) -> Spent:

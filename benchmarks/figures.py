@@ -120,6 +120,10 @@ class Way(Samples):
     """The results of one of several ways to do the same work."""
 
     name: str = ""
+    #: The median and the 99th percentile of all latencies in ms, if they are measured.
+    latency: list[float] = field(default_factory=list)
+    #: The memory of the filtering processes in MB.
+    memory: float = 0.0
 
 
 @dataclass
@@ -130,6 +134,8 @@ class Comparison:
     label: str
     unit: str = "ms"
     ways: list[Way] = field(default_factory=list)
+    #: The ways that could not be measured, and the reasons.
+    absent: dict[str, str] = field(default_factory=dict)
 
     def next_to_first(self, way: Way) -> list[Spent]:
         """Return the ratios of a way to the first one, by round."""

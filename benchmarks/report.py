@@ -59,6 +59,8 @@ def slope(series: Series) -> str:
 
 def comparison(compared: Comparison) -> str:
     """Return the table of a comparison."""
+    if any(way.latency for way in compared.ways):
+        return paths(compared)
     rows = []
     for way in compared.ways:
         ratios = compared.next_to_first(way)
@@ -75,6 +77,25 @@ def comparison(compared: Comparison) -> str:
     clock = f"by the clock, {compared.unit}"
     head = ["way", f"processor, {compared.unit}", f"/ {first}", clock, f"/ {first}"]
     return f"{compared.label}, a message\n\n{table(head, rows)}"
+
+
+def paths(compared: Comparison) -> str:
+    """Return the table of a comparison that has latencies."""
+    first = compared.ways[0].name
+    head = ["way", "processor, ms", f"/ {first}", "latency, ms", "99 %", "messages/s", "MB"]
+    rows = [
+        [
+            way.name,
+            summary(way.samples),
+            number(median(ratio.processor for ratio in compared.next_to_first(way))),
+            *map(number, way.latency),
+            number(1000 / median(way.wall)),
+            number(way.memory) if way.memory else "",
+        ]
+        for way in compared.ways
+    ]
+    absent = [f"Not measured: {name}: {reason}." for name, reason in compared.absent.items()]
+    return "\n\n".join([compared.label, table(head, rows), *absent])
 
 
 def everything(results: Results) -> str:
