@@ -46,8 +46,10 @@ def main() -> None:
 def copied(one: socket.socket, other: socket.socket) -> bool:
     """Copy available data. Return whether the connection is still open."""
     try:
-        data = one.recv(BLOCK)
+        data = one.recv(BLOCK, socket.MSG_DONTWAIT)
         other.sendall(data)
+    except BlockingIOError:  # an event of a closed connection, whose descriptor is used again
+        return True
     except OSError:
         return False
     return bool(data)
