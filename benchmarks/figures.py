@@ -124,6 +124,8 @@ class Way(Samples):
     latency: list[float] = field(default_factory=list)
     #: The memory of the filtering processes in MB.
     memory: float = 0.0
+    #: Whether the way only serves for comparison.
+    reference: bool = False
 
 
 @dataclass

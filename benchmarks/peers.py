@@ -229,6 +229,10 @@ class Listener:
         """Return the processor time of the process so far in seconds, without its filters."""
         return clock.own(self.pid)
 
+    def family(self) -> float:
+        """Return the processor time of the process and its filters so far in seconds."""
+        return clock.family(self.pid)
+
     def memory(self) -> int:
         """Return the resident memory in KB."""
         return _memory(self.pid, "VmRSS")
@@ -246,6 +250,32 @@ def listening(command: list[str], host: str = "127.0.0.1") -> Iterator[Listener]
         yield Listener(pid, address)
     finally:
         stop(pid)
+
+
+@contextmanager
+def relay(python: str, upstream: Upstream) -> Iterator[Listener]:
+    """Run the relay that only copies octets."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    command = [python, "-IS", str(HERE / "relay.py"), upstream.smtp, f"{address[0]}:{address[1]}"]
+    with subprocess.Popen(command) as process:
+        try:
+            _await(address)
+            yield Listener(process.pid, address)
+        finally:
+            process.terminate()
+
+
+def _await(address: tuple[str, int]) -> None:
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(address, timeout=LIMIT).close()
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+        else:
+            return
+    raise BrokenDialogueError("the relay does not listen")
 
 
 def stop(pid: int) -> None:

@@ -8,11 +8,9 @@ and results are comparable between machines.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -26,8 +24,8 @@ from postprox.shell.spool import Spool
 from . import large, startup
 from .clock import Spent, least, spent
 from .figures import Bench, Comparison, Way
-from .listening import MESSAGES, per_message, shell
-from .peers import BLOCK, LIMIT, BrokenDialogueError, Listener, Message, listening, run
+from .listening import MESSAGES, per_message
+from .peers import BLOCK, Message, listening, relay, run
 
 HERE = Path(__file__).parent
 MESSAGE = b"".join(Message(4096).wire())
@@ -66,30 +64,10 @@ def steps(bench: Bench) -> list[Spent]:
     ]
 
 
-@contextmanager
-def relay(bench: Bench) -> Iterator[Listener]:
-    """Run the relay that only copies octets."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()
-    command = [bench.python, "-IS", str(HERE / "relay.py"), bench.upstream.smtp]
-    with subprocess.Popen([*command, f"{address[0]}:{address[1]}"]) as process:
-        try:
-            _await(address)
-            yield Listener(process.pid, address)
-        finally:
-            process.terminate()
-
-
-def _await(address: tuple[str, int]) -> None:
-    end = time.monotonic() + LIMIT
-    while time.monotonic() < end:
-        try:
-            socket.create_connection(address, timeout=LIMIT).close()
-        except ConnectionRefusedError:
-            time.sleep(0.01)
-        else:
-            return
-    raise BrokenDialogueError("the relay does not listen")
+def shell(times: int) -> Spent:
+    """Return the time of the filter alone."""
+    runs = [run(["/bin/sh", "-c", "true"]) for _ in range(times)]
+    return Spent(*(sum(each) / times for each in zip(*runs, strict=True)))
 
 
 def of_each(times: int, work: Callable[[], object]) -> Spent:
@@ -177,7 +155,7 @@ def of_start(bench: Bench) -> Comparison:
         "`python3 -I -S -c pass`",
         *STEPS,
         "`sh -c true`",
-        "a session that only says QUIT",
+        "a session with QUIT only",
         "a session with a message",
         "a session with a message and `-c true`",
     )
@@ -217,7 +195,7 @@ def of_message(bench: Bench) -> Comparison:
     session = begun()
     parts = Comparison("profile-listening", "listening, step by step", ways=_ways(names))
     with (
-        relay(bench) as copying,
+        relay(bench.python, bench.upstream) as copying,
         listening(bench.command(bench.postprox)) as without,
         listening(bench.command(bench.postprox, "-c", "true")) as filtered,
     ):

@@ -38,7 +38,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     bare = [bench.python, "-I", "-S", "-c", "pass"]
     for subject in bench.subjects:
         idle = Figure(
-            label=bench.named("session that only says QUIT / `python3 -I -S -c pass`", subject),
+            label=bench.named("session with QUIT only / `python3 -I -S -c pass`", subject),
             at_most=bench.bar(subject, 1.2),
         )
         busy = Figure(

@@ -137,6 +137,8 @@ class Way:
     filters: tuple[str, ...] = tuple(FILTERS)
     #: Whether the way rejects messages.
     tests: bool = True
+    #: Whether the way only serves for comparison, because no site would use it.
+    reference: bool = False
     #: The required programs, and the Debian package or project that contains them.
     requires: tuple[str, ...] = ()
     source: str = ""
@@ -178,12 +180,16 @@ def ways(bench: Bench) -> Iterator[Way]:
     """Yield all ways, beginning with unfiltered mail."""
     yield Way(UNFILTERED, tests=False)
     relay = (bench.python, "-IS", str(HERE / "relay.py"), "{upstream}", "{proxy}")
-    yield Way(RELAY_BEFORE, relay, options=BEFORE, tests=False)
-    yield Way(RELAY_AFTER, relay, options=AFTER, tests=False)
+    copying = Way("", relay, tests=False, reference=True)
+    yield replace(copying, name=RELAY_BEFORE, options=BEFORE)
+    yield replace(copying, name=RELAY_AFTER, options=AFTER)
     for subject in bench.subjects:
         filtering = (*subject.template, "-d", "{spool}", "-c", "{filter}")
-        listening = Way("", (*filtering, "--foreground", "--listen", "{proxy}"))
-        spawned = Way("", spawned=(*subject.template, "-d", "{queue.spool}", "-c", "{filter}"))
+        other = subject is not bench.postprox
+        server = (*filtering, "--foreground", "--listen", "{proxy}")
+        listening = Way("", server, reference=other)
+        command = (*subject.template, "-d", "{queue.spool}", "-c", "{filter}")
+        spawned = Way("", spawned=command, reference=other)
         name = f"{subject.name}, "
         yield replace(listening, name=f"{name}listening, before the queue", options=BEFORE)
         yield replace(listening, name=f"{name}listening, after the queue", options=AFTER)
