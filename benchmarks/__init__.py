@@ -7,5 +7,6 @@ affects both sides equally. No exit status depends on a timing.
 Each of the modules from `startup` to `profile` answers one question. `clock` measures times.
 `peers`, `sender`, `upstream`, `copier`, `relay` and `milter` are the programs used in a
 measurement. `ways` lists the ways to filter mail that `whole_path` compares. `figures`, `report`,
-`plots` and `document` store and present the results. docs/performance.md lists the comparisons.
+`plots` and `document` store and present the results. docs/performance-internals.md explains the
+comparisons.
 """

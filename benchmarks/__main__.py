@@ -79,10 +79,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="store all samples in FILE")
     parser.add_argument(
         "--document",
-        type=Path,
-        metavar="FILE",
-        help="do not measure; write the tables and plots of the documentation from the file of "
-        "--json (plots require the extra `bench`)",
+        action="store_true",
+        help="do not measure; write the tables and plots of the documentation from the results in "
+        "docs/performance (plots require the extra `bench`)",
     )
     parser.add_argument(
         "--miniature",
@@ -104,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wanted.document:
         from . import document  # noqa: PLC0415 (only this needs what draws the plots)
 
-        document.write(Results.read(wanted.document), ROOT)
+        document.write(ROOT)
         return 0
     with (
         tempfile.TemporaryDirectory(prefix="postprox-bench-", dir=wanted.directory) as name,

@@ -1,7 +1,7 @@
-"""Writes the figures of the documentation from the results of a run.
+"""Writes the figures of the documentation from the stored results of two runs.
 
-Rule: the text between two markers in a document is generated from docs/performance/figures.json. A
-test checks that it is current.
+Rule: the text between two markers in a document is generated from the results in docs/performance.
+A test checks that it is current.
 """
 
 from __future__ import annotations
@@ -15,34 +15,48 @@ from . import report
 from .figures import Comparison, Series
 from .results import Results
 
-#: Relative to the root of the checkout.
-FIGURES = Path("docs/performance/figures.json")
-BEGIN = "<!-- Measured: `python3 -m benchmarks --document` writes what follows. -->"
-END = "<!-- End of what is measured. -->"
+#: The results of `whole-path` and of all other benchmarks, relative to the root of the checkout.
+WAYS, PARTS = Path("docs/performance/ways.json"), Path("docs/performance/figures.json")
+GUIDE, INTERNALS = Path("docs/performance.md"), Path("docs/performance-internals.md")
+BEGIN = "<!-- Generated from {}: do not edit. -->"
+END = "<!-- End of the generated text. -->"
+HOW = "run: python3 -m benchmarks --document"
 
 
-def write(results: Results, root: Path) -> None:
+def write(root: Path) -> None:
     """Write all regions and plots."""
     from . import plots  # noqa: PLC0415 (the texts need no matplotlib)
 
-    for path, text in texts(results, root).items():
+    for path, text in texts(root).items():
         path.write_text(text, encoding="utf-8")
-    for shown in results.shown():
+    for shown in plotted(root):
         plots.draw(shown, root / plot(shown.name), digest(shown))
 
 
-def texts(results: Results, root: Path) -> dict[Path, str]:
-    """Return the document with its current region."""
-    page = root / "docs/performance.md"
-    return {page: replaced(page, all_figures(results))}
+def texts(root: Path) -> dict[Path, str]:
+    """Return the documents with their current regions."""
+    ways, parts = (Results.read(root / path) for path in (WAYS, PARTS))
+    guide, internals = ((root / path).read_text(encoding="utf-8") for path in (GUIDE, INTERNALS))
+    internals = replaced(internals, WAYS.name, all_ways(ways))
+    return {
+        root / GUIDE: replaced(guide, WAYS.name, summary(ways)),
+        root / INTERNALS: replaced(internals, PARTS.name, all_parts(parts)),
+    }
 
 
-def replaced(path: Path, region: str) -> str:
-    """Return a document in which a region is replaced."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+def plotted(root: Path) -> list[Series | Comparison]:
+    """Return the results that are plotted."""
+    parts = Results.read(root / PARTS)
+    return [main(Results.read(root / WAYS)), *parts.series, *parts.comparisons]
+
+
+def replaced(text: str, source: str, region: str) -> str:
+    """Return a document in which the region that is generated from a file is replaced."""
+    marker = BEGIN.format(source)
+    before, begin, rest = text.partition(marker)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"{path} has no region between {BEGIN!r} and {END!r}")
+        raise SystemExit(f"the document has no region between {marker!r} and {END!r}")
     return f"{before}{begin}\n\n{region}\n\n{end}{after}"
 
 
@@ -54,33 +68,50 @@ def digest(shown: Series | Comparison) -> str:
 
 def plot(name: str) -> Path:
     """Return the path of a plot relative to the root."""
-    return FIGURES.with_name(f"{name}.svg")
+    return PARTS.with_name(f"{name}.svg")
 
 
-def all_figures(results: Results) -> str:
-    """Return the region of docs/performance.md."""
+def main(ways: Results) -> Comparison:
+    """Return the comparison for the guide, without the ways that no site would use."""
+    first = ways.comparisons[0]
+    chosen = [way for way in first.ways if not way.reference]
+    return Comparison(first.name, first.label, ways=chosen)
+
+
+def summary(ways: Results) -> str:
+    """Return the region of the guide."""
+    compared = main(ways)
+    return "\n\n".join([report.paths(compared), _picture(compared), ways.conditions.shown()])
+
+
+def all_ways(ways: Results) -> str:
+    """Return the region with the results of `whole-path`."""
+    tables = []
+    for compared in ways.comparisons:
+        tables += [f"#### {_capital(compared.label)}", report.paths(compared, spread=True)]
+        tables += report.absences(compared)
+    return "\n\n".join([ways.conditions.shown(), report.figures(ways.figures), *tables])
+
+
+def all_parts(results: Results) -> str:
+    """Return the region with the results of all other benchmarks."""
     with_bar = [figure for figure in results.figures if figure.bar()]
     without = [figure for figure in results.figures if not figure.bar()]
-    parts = [
-        results.conditions.shown(),
-        "### Figures with a bar",
-        report.figures(with_bar),
-        "### Figures without one",
-        report.figures(without),
-        "### Growth",
-    ]
+    parts = [results.conditions.shown()]
+    parts += ["### Figures with a limit", report.figures(with_bar)]
+    parts += ["### Figures without a limit", report.figures(without)]
+    parts += ["### Growth"] if results.series else []
     for series in results.series:
-        parts += [report.growth(series), _picture(series.label, series.name)]
-    for title, names in (
-        ("### The whole path, behind a real Postfix", "path-"),
-        ("### What it is made of", "profile-"),
-    ):
-        compared = [each for each in results.comparisons if each.name.startswith(names)]
-        parts += [title] if compared else []
-        for each in compared:
-            parts += [report.comparison(each), _picture(each.label, each.name)]
+        parts += [report.growth(series), _picture(series)]
+    parts += ["### Profile"] if results.comparisons else []
+    for compared in results.comparisons:
+        parts += [report.comparison(compared), _picture(compared)]
     return "\n\n".join(parts)
 
 
-def _picture(label: str, name: str) -> str:
-    return f"![{label}]({plot(name).relative_to('docs')})"
+def _picture(shown: Series | Comparison) -> str:
+    return f"![{_capital(shown.label)}]({plot(shown.name).relative_to('docs')})"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

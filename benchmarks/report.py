@@ -1,4 +1,4 @@
-"""Formats results as Markdown tables, for the terminal and for docs/performance.md.
+"""Formats results as Markdown tables, for the terminal and for the documentation.
 
 Rule: every number is a median with the minimum and maximum of all rounds. Processor time comes
 first, followed by elapsed time.
@@ -24,7 +24,7 @@ def summary(values: Sequence[float]) -> str:
 def figures(measured: Iterable[Figure]) -> str:
     """Return the table of figures."""
     return table(
-        ["what", "", "processor", "by the clock", "bar", ""],
+        ["what", "", "processor time", "elapsed time", "limit", ""],
         [
             [
                 figure.label,
@@ -45,7 +45,7 @@ def growth(series: Series) -> str:
         [f"{point.at:,}".replace(",", " "), summary(point.samples), summary(point.wall)]
         for point in series.points
     ]
-    shown = table([series.of, f"processor, {series.unit}", "by the clock"], rows)
+    shown = table([series.of, f"processor time, {series.unit}", "elapsed time"], rows)
     return f"{series.label}\n\n{shown}\n\n{slope(series)}"
 
 
@@ -59,8 +59,6 @@ def slope(series: Series) -> str:
 
 def comparison(compared: Comparison) -> str:
     """Return the table of a comparison."""
-    if any(way.latency for way in compared.ways):
-        return paths(compared)
     rows = []
     for way in compared.ways:
         ratios = compared.next_to_first(way)
@@ -74,28 +72,33 @@ def comparison(compared: Comparison) -> str:
             ]
         )
     first = compared.ways[0].name
-    clock = f"by the clock, {compared.unit}"
-    head = ["way", f"processor, {compared.unit}", f"/ {first}", clock, f"/ {first}"]
+    elapsed = f"elapsed time, {compared.unit}"
+    head = ["way", f"processor time, {compared.unit}", f"/ {first}", elapsed, f"/ {first}"]
     return f"{compared.label}, a message\n\n{table(head, rows)}"
 
 
-def paths(compared: Comparison) -> str:
-    """Return the table of a comparison that has latencies."""
+def paths(compared: Comparison, *, spread: bool = False) -> str:
+    """Return the table of a comparison with latencies and memory.
+
+    spread: whether to show the minimum and maximum of the processor time.
+    """
     first = compared.ways[0].name
-    head = ["way", "processor, ms", f"/ {first}", "latency, ms", "99 %", "messages/s", "MB"]
-    rows = [
-        [
-            way.name,
-            summary(way.samples),
-            number(median(ratio.processor for ratio in compared.next_to_first(way))),
-            *map(number, way.latency),
-            number(1000 / median(way.wall)),
-            number(way.memory) if way.memory else "",
-        ]
-        for way in compared.ways
-    ]
-    absent = [f"Not measured: {name}: {reason}." for name, reason in compared.absent.items()]
-    return "\n\n".join([compared.label, table(head, rows), *absent])
+    rows = []
+    for way in compared.ways:
+        ratios = [ratio.processor for ratio in compared.next_to_first(way)]
+        ratio, processor = (
+            summary(each if spread else [median(each)]) for each in (ratios, way.samples)
+        )
+        rate = number(1000 / median(way.wall))
+        memory = number(way.memory) if way.memory else ""
+        rows.append([way.name, ratio, processor, *map(number, way.latency), rate, memory])
+    head = ["way", f"processor time / {first}", "ms", "latency, ms", "99 %", "messages/s", "MB"]
+    return table(head, rows)
+
+
+def absences(compared: Comparison) -> list[str]:
+    """Return a sentence for each way that was not measured."""
+    return [f"Not measured: {name}: {reason}." for name, reason in compared.absent.items()]
 
 
 def everything(results: Results) -> str:
@@ -103,7 +106,10 @@ def everything(results: Results) -> str:
     parts = [results.conditions.shown()]
     parts += [figures(results.figures)] if results.figures else []
     parts += map(growth, results.series)
-    parts += map(comparison, results.comparisons)
+    for compared in results.comparisons:
+        is_path = any(way.latency for way in compared.ways)
+        parts += [compared.label, paths(compared)] if is_path else [comparison(compared)]
+        parts += absences(compared)
     parts += [f"Not measured: {name}: {reason}" for name, reason in results.missing.items()]
     parts += [f"Broken: {name}: {reason}" for name, reason in results.broken.items()]
     return "\n\n".join(parts)

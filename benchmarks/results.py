@@ -76,10 +76,6 @@ class Results:
             case Comparison():
                 self.comparisons.append(measured)
 
-    def shown(self) -> list[Series | Comparison]:
-        """Return the results that are plotted."""
-        return [*self.series, *self.comparisons]
-
     def write(self, path: Path) -> None:
         """Write the results to a file."""
         path.write_text(json.dumps(_rounded(asdict(self)), indent=1) + "\n", encoding="utf-8")

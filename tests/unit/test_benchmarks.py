@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import clock, document, report
+from benchmarks import clock, document, report, sender, ways, whole_path
 from benchmarks.clock import Spent
 from benchmarks.figures import Comparison, Figure, Point, Series, Subject, Way
 from benchmarks.peers import (
@@ -22,6 +26,7 @@ from benchmarks.peers import (
     run,
 )
 from benchmarks.results import ROOT, Conditions, Results
+from tests.postfix.instance import wait_for
 from tests.postfix.proxies import interpreter
 
 #: The whole-path benchmark requires an interpreter that another user can run.
@@ -40,11 +45,21 @@ COMPARISON = Comparison(
     "behind Postfix",
     ways=[Way([2.0, 4.0], [1.0, 1.0], name="unfiltered"), Way([6.0, 8.0], [3.0, 3.0], name="ours")],
 )
+PATHS = Comparison(
+    "path-script",
+    "a script as filter",
+    ways=[
+        Way([2.0, 4.0], [1.0, 1.0], "unfiltered", [8.0, 9.0]),
+        Way([3.0, 7.0], [1.0, 1.0], "a relay", [8.0, 9.0], 5.0, reference=True),
+        Way([6.0, 8.0], [3.0, 5.0], "proxsmtpd", [96.0, 140.0], 0.5),
+    ],
+    absent={"Haraka": "requires haraka"},
+)
 
 
 def results() -> Results:
     figures = [Figure([1.0], label="with", at_most=2), Figure([1.0], label="without")]
-    return Results(CONDITIONS, figures, [SERIES], [COMPARISON], {"memory": "no room"})
+    return Results(CONDITIONS, figures, [SERIES], [COMPARISON, PATHS], {"memory": "no room"})
 
 
 @pytest.mark.parametrize("name", sorted(command.MEASURES))
@@ -76,31 +91,56 @@ def test_beside_option_also_measures_given_program(tmp_path: Path) -> None:
     assert labels[2:] == [f"{label}: again" for label in labels[:2]]
 
 
-def test_stored_results_include_every_figure_that_has_limit() -> None:
-    kept = Results.read(ROOT / document.FIGURES)
+@pytest.mark.parametrize(
+    ("path", "limits"),
+    [
+        (document.WAYS, ["≤ 1", "≤ 0.36", "≤ 0.45", "≤ 0.5", "≤ 0.75"]),
+        (
+            document.PARTS,
+            [
+                *("≤ 1.2", "≤ 1.45"),  # startup
+                *("≤ 1.2", "≤ 1.5", "≤ 1.5", "≤ 3", "≤ 2.5"),  # idle, asleep
+                *("≥ 0.85", "≥ 0.7", "≥ 0.68", "≥ 0.55", "≤ 12"),  # large, memory
+            ],
+        ),
+    ],
+    ids=["ways", "parts"],
+)
+def test_stored_results_include_every_figure_that_has_limit(path: Path, limits: list[str]) -> None:
+    kept = Results.read(ROOT / path)
     assert kept.missing == kept.broken == {}
-    assert [figure.bar() for figure in kept.figures if figure.bar()] == [
-        *("≤ 1.2", "≤ 1.45", "≤ 0.75"),  # startup, listening
-        *("≤ 1.2", "≤ 1.5", "≤ 1.5", "≤ 3", "≤ 2.5"),  # idle, asleep
-        *("≥ 0.85", "≥ 0.7", "≥ 0.68", "≥ 0.55", "≤ 12"),  # large, memory
-        *("≤ 1.65", "≤ 2.3", "≤ 6.7", "≤ 1.5"),  # whole-path
-    ]
+    assert [figure.bar() for figure in kept.figures if figure.bar()] == limits
 
 
 def test_documentation_matches_stored_figures() -> None:
-    for path, text in document.texts(Results.read(ROOT / document.FIGURES), ROOT).items():
-        said = path.read_text(encoding="utf-8")
-        assert said == text, f"run: python3 -m benchmarks --document {document.FIGURES}"
+    for path, text in document.texts(ROOT).items():
+        assert path.read_text(encoding="utf-8") == text, document.HOW
 
 
 def test_plots_match_stored_measurements() -> None:
-    for shown in Results.read(ROOT / document.FIGURES).shown():
-        assert document.digest(shown) in (ROOT / document.plot(shown.name)).read_text("utf-8"), (
-            f"run: python3 -m benchmarks --document {document.FIGURES}"
-        )
+    for shown in document.plotted(ROOT):
+        plot = (ROOT / document.plot(shown.name)).read_text("utf-8")
+        assert document.digest(shown) in plot, document.HOW
 
 
-@pytest.mark.parametrize("shown", [SERIES, COMPARISON], ids=["series", "comparison"])
+def test_every_plot_is_generated() -> None:
+    plotted = {ROOT / document.plot(shown.name) for shown in document.plotted(ROOT)}
+    assert set((ROOT / document.WAYS.parent).glob("*.svg")) == plotted
+
+
+@pytest.mark.parametrize("shown", document.plotted(ROOT), ids=lambda shown: shown.name)
+def test_text_is_legible_in_plot_400_pixels_wide(shown: Series | Comparison) -> None:
+    drawing = (ROOT / document.plot(shown.name)).read_text("utf-8")
+    width = re.search(r'viewBox="0 0 ([\d.]+) ', drawing)
+    assert width
+    sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", drawing)]
+    assert len(sizes) > 8
+    assert min(sizes) * min(1, 400 / float(width[1])) >= 9
+
+
+@pytest.mark.parametrize(
+    "shown", [SERIES, COMPARISON, PATHS], ids=["series", "comparison", "paths"]
+)
 def test_plot_contains_labels_as_text(shown: Series | Comparison, tmp_path: Path) -> None:
     plots = pytest.importorskip("benchmarks.plots", reason="the extra `bench` is not installed")
     path = tmp_path / "plot.svg"
@@ -116,19 +156,23 @@ def test_written_results_are_read_back_unchanged(tmp_path: Path) -> None:
     assert Results.read(path) == results()
 
 
-def test_text_outside_markers_is_unchanged(tmp_path: Path) -> None:
-    path = tmp_path / "document.md"
-    path.write_text(f"before\n{document.BEGIN}\nold\n{document.END}\nafter\n")
-    assert document.replaced(path, "new") == (
-        f"before\n{document.BEGIN}\n\nnew\n\n{document.END}\nafter\n"
+def test_text_outside_markers_is_unchanged() -> None:
+    begin = document.BEGIN.format("ways.json")
+    text = f"before\n{begin}\nold\n{document.END}\nafter\n"
+    assert document.replaced(text, "ways.json", "new") == (
+        f"before\n{begin}\n\nnew\n\n{document.END}\nafter\n"
     )
 
 
-def test_document_without_markers_is_rejected(tmp_path: Path) -> None:
-    path = tmp_path / "document.md"
-    path.write_text("no marks")
+def test_document_without_markers_is_rejected() -> None:
     with pytest.raises(SystemExit, match="has no region"):
-        document.replaced(path, "new")
+        document.replaced("no marks", "ways.json", "new")
+
+
+def test_guide_omits_ways_for_comparison_only() -> None:
+    results = Results(CONDITIONS, comparisons=[PATHS])
+    assert [way.name for way in document.main(results).ways] == ["unfiltered", "proxsmtpd"]
+    assert "a relay" in document.all_ways(results)
 
 
 def test_values_are_printed_as_median_and_range() -> None:
@@ -167,6 +211,81 @@ def test_slope_is_computed_from_last_two_values() -> None:
 
 def test_variants_are_compared_round_by_round() -> None:
     assert COMPARISON.next_to_first(COMPARISON.ways[1]) == [Spent(3.0, 3.0), Spent(2.0, 3.0)]
+
+
+def test_report_of_paths_has_latency_rate_and_memory() -> None:
+    cells = [cell.strip() for cell in report.paths(PATHS).splitlines()[-1].split("|")]
+    assert cells[1:-1] == ["proxsmtpd", "2.50", "7.00", "96.0", "140", "250", "0.50"]
+
+
+def test_report_of_paths_lists_ways_that_were_not_measured() -> None:
+    assert "Not measured: Haraka: requires haraka." in report.everything(results())
+
+
+def path(name: str, *samples: float) -> Way:
+    return Way(list(samples), [1.0] * len(samples), name)
+
+
+def test_cost_of_relay_is_subtracted_before_comparison() -> None:
+    sent = Comparison(
+        "path",
+        "a path",
+        ways=[
+            path(ways.UNFILTERED, 1.0, 2.0),
+            path(ways.RELAY_BEFORE, 2.0, 3.0),
+            path(ways.LISTENING_BEFORE, 4.0, 9.0),
+            path("proxsmtpd, before the queue", 8.0, 12.0),
+            path("Haraka, before the queue", 5.0, 90.0),
+        ],
+    )
+    listening = ways.LISTENING_BEFORE
+    assert [(figure.label, figure.samples) for figure in whole_path.bars(sent)] == [
+        (f"({listening} - relay) / unfiltered", [2.0, 3.0]),
+        (f"{listening} / proxsmtpd, before the queue", [0.5, 0.75]),
+    ]
+
+
+@pytest.mark.parametrize("name", ["script", "python"])
+@pytest.mark.parametrize(("content", "status"), [(ways.MARK, 1), ("harmless", 0)])
+def test_filter_rejects_only_the_mark(name: str, content: str, status: int, tmp_path: Path) -> None:
+    script, message = tmp_path / "filter", tmp_path / "message"
+    script.write_text(ways.FILTERS[name])
+    script.chmod(0o755)
+    message.write_text(f"Subject: test\n\n{content}\n")
+    for arguments, more in ([str(message)], {}), ([], {"EMAIL": str(message)}):
+        done = subprocess.run(
+            [script, *arguments], env={**os.environ, **more}, capture_output=True, check=False
+        )
+        assert done.returncode == status
+
+
+def test_way_without_its_program_is_not_measured() -> None:
+    way = ways.Way("other", requires=("sh", "no-such-program"), source="Debian's other")
+    assert way.absent() == "requires no-such-program (Debian's other)"
+
+
+def test_memory_of_descendants_is_measured() -> None:
+    with Process(["/bin/sh", "-c", "sleep 100 & read line"]) as shell:
+        wait_for("the shell's child to run", lambda: len(clock.descendants(shell.pid)) == 2)
+        pids = clock.descendants(shell.pid)
+        assert clock.memory(pids) > clock.memory([shell.pid]) > 0
+        (child,) = pids.keys() - {shell.pid}
+        os.kill(child, signal.SIGKILL)
+        shell.client.says(b"end")
+    shell.wait()
+
+
+def test_arrival_is_recognised_by_number(tmp_path: Path) -> None:
+    maildir = tmp_path / "new"
+    maildir.mkdir()
+    (tmp_path / "bounce").write_bytes(b"Subject: bounce\n\n")
+    (tmp_path / "message").write_bytes(b"Received: by mx\nX-Number: 7\n\n")
+    with sender.arrivals(maildir) as arrived:
+        began = time.perf_counter()
+        for name in ("bounce", "message"):
+            (tmp_path / name).rename(maildir / name)
+        assert arrived.wait(7) >= began
+    assert list(arrived.times) == [7]
 
 
 def test_report_lists_missing_measurements() -> None:
