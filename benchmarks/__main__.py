@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -105,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         document.write(ROOT)
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stop all programs first
     with (
         tempfile.TemporaryDirectory(prefix="postprox-bench-", dir=wanted.directory) as name,
         upstream() as server,

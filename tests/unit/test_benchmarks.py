@@ -343,6 +343,17 @@ def test_missing_system_resource_is_reported() -> None:
         needs_descriptors(9_999_999_999)
 
 
+def test_terminated_run_removes_its_files(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "startup", "--python", PYTHON]
+    command += ["-d", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr
+        assert run.stderr.readline().startswith("measuring startup")
+        assert list(tmp_path.iterdir())
+        run.terminate()
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_benchmark_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["speed"])
