@@ -415,7 +415,8 @@ def spool_boot(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
     seen = facts.spool
     if seen is None or not seen.exists or seen.writable is False or not proxy.user:
         return
-    if not wanted.directory.startswith("/"):
+    # A line for a shared directory such as /tmp must not give it to the proxy (`spool_open`).
+    if not wanted.directory.startswith("/") or _is_shared(wanted, seen):
         return
     name = f"{wanted.directory}, the directory for messages,"
     words = [*seen.boot_line.split(), *["-"] * 6][:6]
