@@ -33,6 +33,12 @@ BEGINNING = 8192
 _CREATED, _MOVED_TO, _EVENT = 0x100, 0x80, struct.Struct("iIII")
 
 
+def number_of(text: bytes) -> int | None:
+    """Return the number of the message that begins with this text, or None."""
+    found = NUMBER.search(text)
+    return int(found[1]) if found else None
+
+
 class Sent(NamedTuple):
     """The elapsed time of a whole run, and the latency of each message, in seconds."""
 
@@ -64,10 +70,10 @@ class Arrivals:
 
     def _arrived(self, path: Path, now: float) -> None:
         with path.open("rb") as file:
-            number = NUMBER.search(file.read(BEGINNING))
-        if number:
+            found = number_of(file.read(BEGINNING))
+        if found is not None:
             with self.changed:
-                self.times[int(number[1])] = now
+                self.times[found] = now
                 self.changed.notify_all()
 
     def wait(self, number: int) -> float:
@@ -110,8 +116,8 @@ def submit(front: Address, number: int, body: bytes) -> bytes:
     return reply
 
 
-def send(front: Address, maildir: Path, size: int, messages: int, sessions: int) -> Sent:
-    """Send messages of this size, and wait until they are delivered."""
+def send(front: Address, maildir: Path, size: int, numbers: range, sessions: int) -> Sent:
+    """Send messages of this size with these numbers, and wait until they are delivered."""
     body = b"".join(Message(size).wire())
     with arrivals(maildir) as arrived, ThreadPoolExecutor(sessions) as pool:
 
@@ -123,5 +129,5 @@ def send(front: Address, maildir: Path, size: int, messages: int, sessions: int)
             return arrived.wait(number) - began
 
         began = time.perf_counter()
-        latencies = list(pool.map(latency, range(messages)))
+        latencies = list(pool.map(latency, numbers))
         return Sent(time.perf_counter() - began, latencies)

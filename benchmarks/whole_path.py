@@ -35,7 +35,7 @@ from .clock import Spent, descendants, family, memory
 from .figures import Bench, Comparison, Figure, Measured
 from .figures import Way as Taken
 from .peers import LIMIT, BrokenDialogueError, NotHereError
-from .sender import SENDER, send, submit
+from .sender import BEGINNING, SENDER, number_of, send, submit
 from .ways import (
     LISTENING_AFTER,
     LISTENING_BEFORE,
@@ -129,16 +129,19 @@ class Site:
             shutil.chown(path, USER)
         master = (postfix.directory / "queue/pid/master.pid").read_text(encoding="ascii")
         self._master = int(master)
+        self._next = 1  # the number of the next message
 
     def send(self, way: str, load: Load) -> tuple[Spent, list[float]]:
         """Return the time for each message on this way in seconds, and all latencies."""
-        self._delivered()
+        # A way that was excluded may still deliver messages, so each message has its own number.
+        numbers = range(self._next, self._next + load.messages)
+        self._next = numbers.stop
         roots = [self._master, *self._scanner, *self._servers(way)]
         began = family(*roots)
-        sent = send(self._front(way), self._maildir, load.size, load.messages, load.sessions)
+        sent = send(self._front(way), self._maildir, load.size, numbers, load.sessions)
         self._wait_quiet()
         used = family(*roots) - began
-        delivered = len(self._delivered())
+        delivered = sum(number_of(text) in numbers for text in self._delivered())
         if delivered != load.messages:
             raise BrokenDialogueError(f"{way}: {delivered} of {load.messages} were delivered")
         return Spent(used, sent.wall).times(1 / load.messages), sent.latencies
@@ -196,7 +199,7 @@ class Site:
         beginnings = []
         for path in self._maildir.iterdir():
             with path.open("rb") as file:
-                beginnings.append(file.read(200))
+                beginnings.append(file.read(BEGINNING))
             path.unlink()
         return beginnings
 
