@@ -215,6 +215,13 @@ def test_every_module_has_bytecode(prefix: Path) -> None:
     assert [name for name in sources if not (byte_code / name).with_suffix(".pyc").exists()] == []
 
 
+def test_bytecode_contains_no_docstrings(prefix: Path) -> None:
+    _, modules, _ = marshal.loads(bundle(prefix).read_bytes()[:-8])  # noqa: S302
+    texts = [text for _, code in modules for text in code.co_consts if isinstance(text, str)]
+    assert texts
+    assert [text for text in texts if "Rule:" in text] == []
+
+
 @pytest.mark.parametrize("name", ["check", "rehearse"])
 def test_command_loads_bytecode_without_source(prefix: Path, name: str) -> None:
     command = [PYTHON, "-I", "-v", f"{prefix}/bin/postprox-{name}", "--version"]
