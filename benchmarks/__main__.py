@@ -17,6 +17,7 @@ from tests.postfix.instance import PostfixError
 
 from . import (
     asleep,
+    counts,
     growth,
     idle,
     large,
@@ -41,6 +42,7 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Measured]]] = {
     "growth": growth.measure,
     "whole-path": whole_path.measure,
     "profile": profile.measure,
+    "counts": counts.measure,
 }
 #: Errors that end one benchmark but not the others.
 BROKEN = (BrokenDialogueError, PostfixError, OSError, subprocess.SubprocessError)

@@ -24,7 +24,7 @@ def summary(values: Sequence[float]) -> str:
 def figures(measured: Iterable[Figure]) -> str:
     """Return the table of figures."""
     return table(
-        ["what", "", "processor time", "elapsed time", "limit", ""],
+        ["what", "", "processor time, memory or count", "elapsed time", "limit", ""],
         [
             [
                 figure.label,
