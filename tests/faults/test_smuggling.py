@@ -19,6 +19,8 @@ from tests.support.fixtures import Spawn
 from tests.support.peers import Peer
 from tests.support.upstream import Upstream, begins_message, in_data, quits
 
+pytestmark = pytest.mark.any_account
+
 OCTETS = (b"\r", b"\n", b".", b"\0", b"x")
 LONGEST = 6
 END = b".\r\n"

@@ -13,6 +13,8 @@ import pytest
 from .conftest import FILTERS, MESSAGE, Filter, command
 from .daemons import EICAR
 
+pytestmark = pytest.mark.any_account
+
 
 def append(word: str) -> str:
     """Return a filter that adds a line."""

@@ -12,6 +12,8 @@ import pytest
 from .conftest import FILTERS, ROOT, rehearse
 from .uses import NAMES, README, head, uses
 
+pytestmark = pytest.mark.any_account
+
 HELLO = "postprox/rehearse/demo/1-hello.eml"
 
 

@@ -15,6 +15,8 @@ import pytest
 from .conftest import MESSAGE, command, needs, rehearse
 from .daemons import EICAR
 
+pytestmark = pytest.mark.any_account
+
 BAD = MESSAGE + EICAR.encode() + b"\ncheapest pills of all\n"
 SCANNERS = ["clamd", "spamd", "rspamd"]
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.any_account
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "filters.md").read_text()
 FILES = re.findall(r"(?ms)^`([\w.-]+)`:\n\n```\w+\n(.*?)^```$", TEXT)

@@ -22,6 +22,8 @@ from postprox.check.setup import Setup
 from tests.golden import check_report
 from tests.unit.checking import FRONT, MAIN
 
+pytestmark = pytest.mark.any_account
+
 
 def test_report_lines_fit_in_80_columns() -> None:
     assert max(map(len, check_report().splitlines())) <= WIDTH

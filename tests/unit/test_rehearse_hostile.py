@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,9 +18,10 @@ from postprox.rehearse.access import Access
 from postprox.rehearse.errors import CannotRunError
 from postprox.rehearse.filterrun import FilterRun, Records
 from postprox.rehearse.observer import RECORDS, STDERR_KEPT, VARIABLES, Tail
-from postprox.rehearse.proxy import User
 from postprox.rehearse.rehearsal import not_rehearsed
 from tests.unit.rehearsing import COMMAND_LINE, MESSAGE, Rehearse
+
+pytestmark = pytest.mark.any_account
 
 # Address fields for which the email package raises an exception.
 UNPARSABLE = {"comments": b"(" * 2000, "groups": b"x:" * 2000}
@@ -374,124 +373,6 @@ def test_long_word_in_command_is_not_treated_as_file_name() -> None:
 def test_long_file_name_causes_usage_error(rehearse: Rehearse, name: str) -> None:
     result = rehearse("--junit", name, "-c", "true")
     assert (result.returncode, "File name too long" in result.stderr) == (2, True)
-
-
-# Files that belong to the user selected by --user
-
-NOBODY = User("nobody", 65534, 65534)
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="acting as another user requires root")
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """Yield a directory with root's file secret/1.eml, and the directory u/ for the user nobody."""
-    with tempfile.TemporaryDirectory(prefix="postprox-") as name:
-        top = Path(name)
-        top.chmod(0o755)
-        (top / "secret").mkdir(mode=0o700)
-        (top / "secret/1.eml").write_bytes(MESSAGE)
-        (top / "u/box").mkdir(parents=True)
-        yield top
-
-
-def give(home: Path) -> None:
-    subprocess.run(["/bin/chown", "-hR", "nobody", home / "u"], check=True)
-
-
-@as_root
-@pytest.mark.parametrize(
-    ("link", "target", "given"),
-    [
-        ("u/box/new", "secret", "u/box"),
-        ("u/box/1.eml", "secret/1.eml", "u/box"),
-        ("u/l", "secret", "u/l"),
-        ("u/l", "secret", "u/l/1.eml"),
-        ("u/l", ".", "u/l/secret/1.eml"),
-        ("u/1.eml", "secret/1.eml", "u/1.eml"),
-    ],
-)
-def test_link_created_by_user_does_not_grant_access(
-    home: Path, link: str, target: str, given: str
-) -> None:
-    (home / "u/box/cur").mkdir()
-    (home / link).symlink_to(home / target)
-    give(home)
-    assert readable(home / given) == []
-
-
-def readable(path: Path) -> list[bytes]:
-    """Return the messages that the command reads below a path with --user nobody."""
-    texts = []
-    with contextlib.suppress(CannotRunError):
-        for source in sources.found([path], NOBODY):
-            with contextlib.suppress(PermissionError):
-                texts.append(source.read())
-    return texts
-
-
-@as_root
-def test_hard_link_created_by_user_is_rejected(home: Path) -> None:
-    (home / "secret/1.eml").chmod(0o600)
-    (home / "u/1.eml").hardlink_to(home / "secret/1.eml")
-    os.chown(home / "u", 65534, 65534)
-    with pytest.raises(CannotRunError, match="permission denied for the user nobody"):
-        sources.found([home / "u/1.eml"], NOBODY)
-
-
-@as_root
-@pytest.mark.parametrize("mode", [0o1777, 0o777])
-def test_hard_link_in_public_directory_is_rejected(home: Path, mode: int) -> None:
-    (home / "secret/1.eml").chmod(0o600)
-    (home / "u/1.eml").hardlink_to(home / "secret/1.eml")
-    (home / "u").chmod(mode)
-    with pytest.raises(CannotRunError, match="permission denied for the user nobody"):
-        sources.found([home / "u/1.eml"], NOBODY)
-
-
-@as_root
-def test_message_readable_only_by_root_is_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (home / "link").symlink_to("secret")
-    monkeypatch.chdir(home)
-    for path in (home / "secret/1.eml", Path("secret"), Path("link/../secret/1.eml")):
-        (source,) = sources.found([path], NOBODY)
-        assert source.read() == MESSAGE
-    assert (os.geteuid(), os.getegid()) == (0, 0)
-
-
-@as_root
-def test_link_to_readable_message_is_followed(home: Path) -> None:
-    (home / "public.eml").write_bytes(MESSAGE)
-    (home / "u/box/1.eml").symlink_to(home / "public.eml")
-    give(home)
-    assert [source.read() for source in sources.found([home / "u"], NOBODY)] == [MESSAGE]
-
-
-@as_root
-def test_link_created_after_listing_is_rejected(home: Path) -> None:
-    (home / "u/1.eml").write_bytes(MESSAGE)
-    give(home)
-    (source,) = sources.found([home / "u"], NOBODY)
-    (home / "u/1.eml").unlink()
-    (home / "u/1.eml").symlink_to(home / "secret/1.eml")
-    with pytest.raises(PermissionError):
-        source.read()
-
-
-@as_root
-def test_fifo_created_by_user_is_rejected(home: Path) -> None:
-    os.mkfifo(home / "u/1.eml")
-    give(home)
-    with pytest.raises(CannotRunError, match="not a regular file and belongs to the user nobody"):
-        sources.found([home / "u/1.eml"], NOBODY)
-
-
-def test_pipe_opened_by_root_is_read_despite_user_option() -> None:
-    reader, writer = os.pipe()
-    os.write(writer, MESSAGE)
-    os.close(writer)
-    (source,) = sources.found([Path(f"/dev/fd/{reader}")], NOBODY)
-    os.close(reader)
-    assert source.read() == MESSAGE
 
 
 # Standard streams

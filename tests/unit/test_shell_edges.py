@@ -20,6 +20,8 @@ from tests.support.upstream import MESSAGE
 from tests.unit.peers import LoopPeer, run_until
 from tests.unit.test_connection import Site, settles, site
 
+pytestmark = pytest.mark.any_account
+
 __all__ = ["site"]
 
 
