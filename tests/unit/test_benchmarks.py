@@ -104,7 +104,7 @@ def test_beside_option_also_measures_given_program(tmp_path: Path) -> None:
         (
             document.PARTS,
             [
-                *("≤ 1.2", "≤ 1.45"),  # startup
+                *("≤ 1.2", "≤ 1.45", "≤ 2.8", "≤ 0.8"),  # startup, listening
                 *("≤ 1.2", "≤ 1.5", "≤ 1.5", "≤ 3", "≤ 2.5"),  # idle, asleep
                 *("≥ 0.85", "≥ 0.7", "≥ 0.68", "≥ 0.55", "≤ 12"),  # large, memory
             ],
