@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from ..core.options import Options, UsageError, parse
-from . import fixes, sandbox
+from ..core.options import Options
+from . import correction, fixes, sandbox
 from .facts import ProgramFacts, ProxyFacts, SpoolFacts
 from .findings import Fault
 from .fixes import Edit
@@ -49,21 +49,28 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             f"deferred (451): {proxy.error}",
             (fixes.set_arguments(proxy, lambda _: kept),),
         )
-    elif corrected := _with_quoted_filter(proxy):
+    elif is_proxy(proxy.words) and (new := _corrected(setup, proxy)):
+        yield Fault(
+            "command-line",
+            proxy.where,
+            f"the command line is invalid, so all mail is deferred (451): {proxy.error}",
+            (fixes.set_arguments(proxy, lambda _: new),),
+        )
+    elif quoted := _quoted(proxy):
         place = "braces" if proxy.service else "quotes"
         yield Fault(
             "braces",
             proxy.where,
             f"the filter command (-c) contains spaces and must be enclosed in {place}; the proxy "
             f"rejects its command line, so all mail is deferred (451): {proxy.error}",
-            (fixes.set_arguments(proxy, lambda _: corrected),),
+            (fixes.set_arguments(proxy, lambda _: quoted),),
         )
     else:
         yield Fault(
             "command-line",
             proxy.where,
             f"the command line is invalid, so all mail is deferred (451): {proxy.error}",
-            (_corrected(setup, proxy),),
+            _shortened(proxy),
         )
 
 
@@ -75,58 +82,51 @@ def _without_shell_syntax(proxy: Proxy) -> list[str]:
     words = list(arguments(proxy.words)) if is_proxy(proxy.words) else []
     for index, word in enumerate(words):
         if re.match(r"#|;$|&|\|$|\|\|$|[0-9&]?>", word):
-            return words[:index] if _is_accepted(words[:index]) else []
+            return words[:index] if correction.is_accepted(words[:index]) else []
     return []
 
 
-def _plain(words: Sequence[str]) -> list[str]:
-    """Replace the typographic dashes and spaces that a word processor inserts."""
-    text = "\0".join(words).replace("\u00a0", "\0")
-    return re.sub("(^|\0)-?[\u2013\u2014][\u2013\u2014-]*", r"\1--", text).split("\0")
+def target(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report a HOST:PORT whose host cannot exist, such as `127.0.0.1;10026` or `10026`."""
+    given = wanted.target
+    if given.path or correction.is_host(given.host):
+        return
+    yield Fault(
+        "command-line",
+        proxy.where,
+        f"HOST:PORT {given.text!r} has no valid host, such as 127.0.0.1; the proxy cannot reach "
+        "the upstream server, so all mail is deferred (451)",
+        (fixes.send_to(proxy, correction.address(given.text) or _target(setup, proxy)),),
+    )
 
 
-def _corrected(setup: Setup, proxy: Proxy) -> Edit:
-    """Return the smallest edit that makes the command line valid.
+def _target(setup: Setup, proxy: Proxy) -> str:
+    """Return the address of the recipe's service for filtered mail."""
+    behind = setup.place_for_filtered(proxy)
+    return behind.name if behind and ":" in behind.name else "127.0.0.1:10026"
 
-    If no such edit is found, return a command that shows the help.
-    """
-    if not is_proxy(proxy.words):
-        return fixes.run("postprox --help")
+
+def _corrected(setup: Setup, proxy: Proxy) -> list[str]:
+    """Return the arguments without typing errors, or [] if the intended arguments are unknown."""
     words = list(arguments(proxy.words))
     if "-l [IP:]PORT is missing" in proxy.error:
-        return fixes.add_arguments(proxy, "-l", "10025", "--foreground")
-    behind = setup.place_for_filtered(proxy)
-    target = behind.name if behind else "127.0.0.1:10026"
-    candidates: Iterator[list[str]] = _without_a_part(words)
-    if (plain := _plain(words)) != words and _is_accepted(plain):
-        return fixes.set_arguments(proxy, lambda _: plain)
-    if proxy.error.startswith("HOST:PORT "):
-        candidates = _with_target(words, target)
-    accepted = next(filter(_is_accepted, candidates), None)
-    if accepted is None:
-        return fixes.run("postprox --help")
-    return fixes.set_arguments(proxy, lambda _: accepted)
+        words = ["-l", "10025", "--foreground", *words]
+    return correction.corrected(words, _target(setup, proxy))
 
 
-def _without_a_part(words: Sequence[str]) -> Iterator[list[str]]:
-    """Yield each list with one word removed, and then each list with two adjacent words removed."""
-    for count in (1, 2):
-        for index in range(len(words)):
-            yield [*words[:index], *words[index + count :]]
+def _quoted(proxy: Proxy) -> list[str]:
+    """Return the arguments with the filter command of -c joined into one word, or []."""
+    if not is_proxy(proxy.words) or proxy.options is not None:
+        return []
+    return correction.quoted_filter(correction.plain(arguments(proxy.words)))
 
 
-def _with_target(words: Sequence[str], target: str) -> Iterator[list[str]]:
-    """Yield the words with HOST:PORT appended, and then with one word replaced by HOST:PORT."""
-    yield [*words, target]
-    for index in reversed(range(len(words))):
-        yield [*words[:index], target, *words[index + 1 :]]
-
-
-def _is_accepted(words: Sequence[str]) -> bool:
-    try:
-        return not parse(words).information
-    except UsageError:
-        return False
+def _shortened(proxy: Proxy) -> tuple[Edit, ...]:
+    """Return the edit that removes the words that the proxy rejects, or no edit."""
+    if not is_proxy(proxy.words):
+        return (fixes.run("postprox --help"),)
+    kept = next(correction.without_named_word(arguments(proxy.words), proxy.error), None)
+    return (fixes.set_arguments(proxy, lambda _: kept or []),) if kept else ()
 
 
 def braces(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
@@ -147,23 +147,6 @@ def set_filter(proxy: Proxy, wanted: Options, command: str) -> Edit:
     return fixes.set_arguments(
         proxy, lambda words: [re.sub(f"{re.escape(old)}$", lambda _: command, w) for w in words]
     )
-
-
-def _with_quoted_filter(proxy: Proxy) -> list[str]:
-    """Return the arguments with the filter command of -c joined into one word.
-
-    The result is empty if the quoting does not correct the command line.
-    """
-    if not is_proxy(proxy.words) or proxy.options is not None:
-        return []
-    words = list(arguments(proxy.words))
-    for index in (i for i, word in enumerate(words) if word in ("-c", "--command")):
-        for end in range(index + 3, len(words)):
-            command = " ".join(words[index + 1 : end]).strip("{}'\"")
-            candidate = [*words[: index + 1], command, *words[end:]]
-            if _is_accepted(candidate):
-                return candidate
-    return []
 
 
 def user(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:

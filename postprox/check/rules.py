@@ -104,11 +104,13 @@ def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             yield from proxy_rules.command_line(setup, proxy)
         return
     yield from _own_faults(setup, proxy, proxy.options)
-    yield from _postfix_faults(setup, proxy, proxy.options)
+    if not list(proxy_rules.target(setup, proxy, proxy.options)):
+        yield from _postfix_faults(setup, proxy, proxy.options)
 
 
 def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     facts = setup.facts[proxy]
+    yield from proxy_rules.target(setup, proxy, wanted)
     yield from proxy_rules.braces(proxy, wanted)
     yield from unit_rules.replaced(proxy)
     yield from unit_rules.background(proxy, wanted)
@@ -208,7 +210,8 @@ def _unchecked(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
     names = setup.possible_routes(proxy)
     if names and not setup.routes_to(proxy):
         yield f"whether mail is routed to {proxy.endpoint} by {', '.join(names)}"
-    if upstream(setup.configuration, proxy) is None and not facts.upstream_missing:
+    is_known = facts.upstream_missing or list(proxy_rules.target(setup, proxy, wanted))
+    if upstream(setup.configuration, proxy) is None and not is_known:
         yield f"the upstream server at {wanted.target.text}"
     if facts.filter_unchecked:
         yield facts.filter_unchecked

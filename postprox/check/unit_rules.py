@@ -10,8 +10,8 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 
-from ..core.options import Options, UsageError, parse
-from . import environment, fixes, sandbox
+from ..core.options import Options
+from . import correction, environment, fixes, sandbox
 from .facts import ProxyFacts
 from .findings import Fault
 from .fixes import Edit
@@ -419,20 +419,16 @@ def _meant(setup: Setup, proxy: Proxy, unit: Unit) -> list[str]:
     """Return the arguments that the file was probably meant to contain, or the defaults."""
     behind = setup.place_for_filtered(proxy)
     target = behind.name if behind else environment.PACKAGED[environment.UPSTREAM]
-    for text in (unit.assignments.likely, environment.PACKAGED):
-        words = [*text.get(environment.OPTIONS, "").split(), text.get(environment.UPSTREAM, target)]
-        if text is environment.PACKAGED:
-            words[-1] = target
-        if _is_accepted(words) and "-c" in words:
-            return words
-    return words
-
-
-def _is_accepted(words: Sequence[str]) -> bool:
-    try:
-        return not parse(["-l", "10025", *words]).information
-    except UsageError:
-        return False
+    likely = unit.assignments.likely
+    words = [*likely.get(environment.OPTIONS, "").split(), likely.get(environment.UPSTREAM, target)]
+    front = ["-l", "10025"]
+    for new in (
+        correction.corrected([*front, *words], target),
+        correction.quoted_filter([*front, *words]),
+    ):
+        if "-c" in new:
+            return new[len(front) :]
+    return [*environment.PACKAGED[environment.OPTIONS].split(), target]
 
 
 def replaced(proxy: Proxy) -> Iterator[Fault]:

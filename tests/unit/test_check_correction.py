@@ -1,0 +1,113 @@
+"""postprox-check: typing errors in the proxy's command line, and their corrections."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from postprox.check import correction
+from postprox.core.options import parse
+from tests.unit.test_check_running import Site, apply, check, site
+
+__all__ = ["site"]
+TARGET = "127.0.0.1:10026"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        # HOST:PORT
+        ("--strict -c /f 127.0.0.1 10026", "--strict -c /f 127.0.0.1:10026"),
+        ("--strict -c /f 127.0.0.2: 10026", "--strict -c /f 127.0.0.2:10026"),
+        ("--strict -c /f 127.0.0.2 :10026", "--strict -c /f 127.0.0.2:10026"),
+        ("-c /f 127.0.0.2:l0O26", "-c /f 127.0.0.2:10026"),
+        ("-c /f ::1:10026", "-c /f [::1]:10026"),
+        ("-c /f inet:127.0.0.2:10030", "-c /f 127.0.0.2:10030"),
+        ("-c /f 127.0.0.1:", "-c /f 127.0.0.1:10026"),
+        ("-c /f :10026", "-c /f 127.0.0.1:10026"),
+        ("-c /f localhost:smtp", "-c /f 127.0.0.1:10026"),
+        ("-c /f 127.0.0.1:100260", "-c /f 127.0.0.1:10026"),
+        ("-c /f", "-c /f 127.0.0.1:10026"),
+        ("-c /f 127.0.0.2:1 127.0.0.1:10026", "-c /f 127.0.0.1:10026"),
+        ("-r -c 127.0.0.1:10026", "-r -c /usr/local/bin/mail-filter 127.0.0.1:10026"),
+        ("-r -c /f -d 127.0.0.1:10026", "-r -c /f 127.0.0.1:10026"),
+        # Options
+        ("-v --stirct -c /f up", "-v --strict -c /f up"),
+        ("-strict -c /f up", "--strict -c /f up"),
+        ("--Strict --tmpdir=/x -c /f up", "--strict --tempdir=/x -c /f up"),
+        ("-R -C /f up", "-r -c /f up"),
+        ("strict -c /f up", "--strict -c /f up"),
+        ("-- strict -c /f up", "--strict -c /f up"),
+        ("--strict=yes -c /f up", "--strict -c /f up"),
+        # Numbers
+        ("-t 60s -c /f up", "-t 60 -c /f up"),
+        ("-t 60 s -c /f up", "-t 60 -c /f up"),
+        ("-t1min -c /f up", "-t60 -c /f up"),
+        ("--timeout=2m -c /f up", "--timeout=120 -c /f up"),
+        ("-t 0,5 -c /f up", "-t 0.5 -c /f up"),
+        ("-t =30 -c /f up", "-t 30 -c /f up"),
+        ("-t never -c /f up", "-t 60 -c /f up"),
+        ("-t --strict -c /f up", "-t 60 --strict -c /f up"),
+        ("-l 1 --max-sessions 20x -c /f up", "-l 1 --max-sessions 20 -c /f up"),
+        # Characters of a word processor
+        ("\u201c-v --strict -c /f\u201d up", "-v --strict -c /f up"),
+        ("-v \u2013c /f up", "-v -c /f up"),
+        ("-v \u2014strict -c /f up", "-v --strict -c /f up"),
+        # Several errors
+        ("--stirct -t 60s -c /f 127.0.0.2 10026", "--strict -t 60 -c /f 127.0.0.2:10026"),
+    ],
+)
+def test_typing_error_is_corrected(given: str, expected: str) -> None:
+    new = correction.corrected(given.split(" "), TARGET)
+    assert new == expected.split(" ")
+    parse(new)
+
+
+@pytest.mark.parametrize(
+    "given", ["-c /f --fast up", "-c /f fast up", "--fast up", "--strict=no up"]
+)
+def test_unknown_intention_is_not_corrected(given: str) -> None:
+    assert correction.corrected(given.split(), TARGET) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "expected"),
+    [
+        ("--fail-closed -c /f up", "unknown option --fail-closed", ["--strict", "-c", "/f", "up"]),
+        ("-r --fast -c /f up", "unknown option --fast", ["-r", "-c", "/f", "up"]),
+        ("-c /f --foreground up", "--foreground requires --listen", ["-c", "/f", "up"]),
+    ],
+)
+def test_unknown_word_is_removed_without_loss(given: str, error: str, expected: list[str]) -> None:
+    assert next(correction.without_named_word(given.split(), error)) == expected
+
+
+@pytest.mark.parametrize("given", ["-c up", "--strict=no -c /f up"])
+def test_filter_and_strict_are_never_removed(given: str) -> None:
+    error = "option --strict takes no value; got 'no', -c, '--strict'"
+    assert list(correction.without_named_word(given.split(), error)) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("127.0.0.1;10026", TARGET),
+        ("127.0.0.1,10026", TARGET),
+        ("127.0.0.1.10026", TARGET),
+        ("10026", TARGET),
+        ("127.0.0.1:10026", ""),
+        ("[::1]:10026", ""),
+        ("mx_1.example.org:25", ""),
+    ],
+)
+def test_host_that_cannot_exist_is_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str], wrong: str, right: str
+) -> None:
+    site.write(site.arguments.replace(TARGET, shlex.quote(wrong)))
+    checked = check(site, capsys, "--offline")
+    assert ("command-line" in checked.names()) == bool(right)
+    if right:
+        assert checked.names() == ["command-line"]
+        apply(site, checked)
+        assert check(site, capsys).names() == []
