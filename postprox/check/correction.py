@@ -81,6 +81,15 @@ def quoted_filter(words: Sequence[str]) -> list[str]:
     return []
 
 
+def without_equals(words: Sequence[str]) -> list[str]:
+    """Remove the equals sign between -c or -d and its value."""
+    kept = [re.sub("^(-[rv]*[cd])=", r"\1", word) for word in words]
+    for index, word in enumerate(kept[:-1]):
+        if re.fullmatch("-[rv]*[cd]", word):
+            kept[index + 1] = kept[index + 1].removeprefix("=")
+    return [word for word in kept if word]
+
+
 def _changed(words: list[str], error: str, target: str) -> list[str] | None:
     """Return the words with one correction for this error, or None."""
     changed = None
@@ -153,15 +162,40 @@ def _positions(words: Sequence[str]) -> list[int]:
         word = words[index]
         if word == "--":
             return [*found, *range(index + 1, len(words))]
-        if word.startswith("--"):
-            names = [name for name in _NAMES if name.startswith(word[2:].partition("=")[0])]
-            index += "=" not in word and any(name in _WITH_VALUE for name in names)
-        elif word.startswith("-") and word != "-":
-            index += _LETTERS.get(word[-1]) in _WITH_VALUE and not _has_value(word)
+        if word.startswith("-") and word != "-":
+            index += _wants_value(word)
         else:
             found.append(index)
         index += 1
     return found
+
+
+def missing_options(words: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Return the options in `words`, with their values, that are not in `given`."""
+    known = [group[0] for group in _groups(given)]
+    return [word for group in _groups(words) if group[0] not in known for word in group]
+
+
+def _groups(words: Sequence[str]) -> list[list[str]]:
+    """Return each option together with its value."""
+    targets = {*_positions(words)}
+    groups: list[list[str]] = []
+    for index, word in enumerate(words):
+        if index in targets:
+            continue
+        if groups and len(groups[-1]) == 1 and _wants_value(groups[-1][0]):
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+    return groups
+
+
+def _wants_value(word: str) -> bool:
+    """Return whether the next word is the value of this option."""
+    if word.startswith("--"):
+        names = [name for name in _NAMES if name.startswith(word[2:])]
+        return "=" not in word and any(name in _WITH_VALUE for name in names)
+    return _LETTERS.get(word[-1]) in _WITH_VALUE and not _has_value(word)
 
 
 def _has_value(word: str) -> bool:
@@ -176,22 +210,30 @@ def _with_one_target(words: list[str], target: str) -> list[str] | None:
         if second == first + 1:
             for joined in _joined(words[first], words[second]):
                 return [*words[:first], joined, *words[second + 1 :]]
-    for index in places:
-        word, before = words[index], words[index - 1] if index else ""
-        after_command = index > 1 and words[index - 2] in ("-c", "--command")
-        if before in ("-", "--") and word in (*_NAMES, *_LETTERS):
-            dashes = "--" if word in _NAMES else "-"
-            return [*words[: index - 1], f"{dashes}{word}", *words[index + 1 :]]
-        if re.fullmatch(r"[0-9.]+", before) and word.lower().rstrip(".") in (*_SECONDS, "seconds"):
-            return [*words[: index - 1], f"{before}{word}", *words[index + 1 :]]
-        if word in _NAMES and word not in _WITH_VALUE and not after_command:
-            return [*words[:index], f"--{word}", *words[index + 1 :]]
+    if kept := next(_with_one_word(words, places), None):
+        return kept
     addresses = [index for index in places if _ADDRESS.fullmatch(words[index])]
     if len(addresses) == len(places):
         named = [index for index in places if words[index] == target] or places[-1:]
         unused = {*places} - {named[-1]}
         return [word for index, word in enumerate(words) if index not in unused]
     return None
+
+
+def _with_one_word(words: list[str], places: Sequence[int]) -> Iterator[list[str]]:
+    """Yield the words with one argument joined to its option or to its number."""
+    for index in places:
+        word, before = words[index], words[index - 1] if index else ""
+        after_command = index > 1 and words[index - 2] in ("-c", "--command")
+        if before in ("-", "--") and word in (*_NAMES, *_LETTERS):
+            dashes = "--" if word in _NAMES else "-"
+            yield [*words[: index - 1], f"{dashes}{word}", *words[index + 1 :]]
+        if before == "=" and index > 1 and words[index - 2].startswith("-"):
+            yield [*words[: index - 1], *words[index:]]
+        if re.fullmatch(r"[0-9.]+", before) and word.lower().rstrip(".") in (*_SECONDS, "seconds"):
+            yield [*words[: index - 1], f"{before}{word}", *words[index + 1 :]]
+        if word in _NAMES and word not in _WITH_VALUE and not after_command:
+            yield [*words[:index], f"--{word}", *words[index + 1 :]]
 
 
 def _joined(first: str, second: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ in systemd.exec(5)). A shell would interpret the same file differently. Parsing 
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ PACKAGED = {
     OPTIONS: "-v --strict -t 60 -c /usr/local/bin/mail-filter",
 }
 
+#: The similarity of two variable names, of which one is probably a typing error for the other.
+_SIMILAR = 0.75
+_COMMAND = re.compile(r"(^|\s)(-\w*c\b|--command\b)")
 _BLANKS = " \t\r"
 _LIKELY = re.compile(rf"^[^#;\n]*?({OPTIONS}|{UPSTREAM})[ \t]*[=:]?(.*)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -36,6 +40,8 @@ class Assignments:
     #: The values that were probably intended if the file has errors. Each line is parsed
     #: separately, and quotes are ignored.
     likely: dict[str, str] = field(default_factory=dict)
+    #: The values that a later line replaces, for each variable that is set more than once.
+    earlier: dict[str, list[str]] = field(default_factory=dict)
 
 
 def parse(text: str) -> Assignments:
@@ -70,6 +76,8 @@ def _assign(found: Assignments, text: str, position: int) -> int:
     if not is_closed or f"{OPTIONS}=" in value or f"{UPSTREAM}=" in value:
         found.problems.append(f"unterminated quote in {key}")
     if _NAME.fullmatch(key):
+        if key in found.values:
+            found.earlier.setdefault(key, []).append(found.values[key])
         found.values[key] = value
         if "\n" in text[start:position]:
             found.multiline.add(key)
@@ -78,8 +86,25 @@ def _assign(found: Assignments, text: str, position: int) -> int:
     return position
 
 
+def misnamed(found: Assignments, used: str) -> tuple[str, str]:
+    """Return a variable that probably has the wrong name, and its right name, or ("", "").
+
+    `used` is the command line with the variables that the unit uses.
+    """
+    for right in (OPTIONS, UPSTREAM):
+        if right in found.values or right not in used:
+            continue
+        for name, value in found.values.items():
+            is_similar = difflib.SequenceMatcher(None, name.upper(), right).ratio() >= _SIMILAR
+            is_meant = right == OPTIONS and _COMMAND.search(value) is not None
+            is_used = re.search(rf"\$\{{?{name}\b", used) is not None
+            if name not in (OPTIONS, UPSTREAM) and not is_used and (is_similar or is_meant):
+                return name, right
+    return "", ""
+
+
 def _unquoted(text: str) -> str:
-    return re.sub("['\"]", "", text).strip()
+    return re.sub("['\"\u2018\u2019\u201c\u201d]", "", text).strip()
 
 
 def _end_of_comment(text: str, position: int) -> int:

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ..core.options import Options
-from . import fixes, sandbox, shell_command
+from . import correction, fixes, sandbox, shell_command
+from .environment import OPTIONS
 from .facts import ProgramFacts, ProxyFacts
 from .findings import Fault
 from .fixes import Edit
 from .proxy_rules import cannot_run, is_home, set_filter
 from .routes import Proxy
+from .unit import split_words
 
 _OWN = "/usr/local/bin/mail-filter"
 #: The interpreter for each file name extension.
@@ -26,11 +28,19 @@ _LANGUAGES = {".py": "python3", ".pl": "perl", ".rb": "ruby"}
 def no_filter(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report a proxy without a filter."""
     if not (wanted.command or "").strip():
+        strict = [] if wanted.strict else ["--strict"]
+        missing, reason = [*strict, "-c", _OWN], ""
+        for text in proxy.unit.assignments.earlier.get(OPTIONS, ()) if proxy.unit else ():
+            words = _words(text)
+            added = correction.missing_options(words, proxy.words[1:])
+            if "-c" in added or "--command" in added:
+                missing = [*added, *(word for word in strict if word not in added)]
+                reason = f" ({OPTIONS} is set more than once, and only the last line counts)"
         yield Fault(
             "no-filter",
             proxy.where,
-            "-c is missing; all mail passes unfiltered",
-            (fixes.add_arguments(proxy, "-c", "/usr/local/bin/mail-filter"),),
+            f"-c is missing{reason}; all mail passes unfiltered",
+            (fixes.add_arguments(proxy, *missing),),
         )
     elif shell_command.does_nothing(wanted.command or ""):
         text = (wanted.command or "").lstrip("# \t")
@@ -40,6 +50,14 @@ def no_filter(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             f"the filter command {wanted.command!r} always succeeds; all mail passes unfiltered",
             (set_filter(proxy, wanted, text if "/" in text[:1] and "true" not in text else _OWN),),
         )
+
+
+def _words(text: str) -> list[str]:
+    """Split the value of a variable as systemd does."""
+    try:
+        return split_words(text)
+    except ValueError:
+        return []
 
 
 def exit_status(proxy: Proxy, wanted: Options) -> Iterator[Fault]:

@@ -342,6 +342,13 @@ def write_options(proxy: Proxy, words: Sequence[str]) -> Edit:
     return Edit(Rewritten(proxy), lambda _: shlex.join(words))
 
 
+def rename_variable(unit: Unit, name: str, right: str) -> Edit:
+    """Rename a variable in a unit's options file."""
+    script = shlex.quote(f"s/^[ \\t]*{name}[ \\t]*=/{right}=/")
+    commands = [f"sed -i {script} {shlex.quote(unit.options_file)}", *_restart(unit)]
+    return run("; ".join(commands))
+
+
 def add_user(user: str) -> Edit:
     """Create a user and a group for the proxy. A numeric user is treated as a user ID."""
     is_number = re.fullmatch("[0-9]+", user)

@@ -129,6 +129,23 @@ def _shortened(proxy: Proxy) -> tuple[Edit, ...]:
     return (fixes.set_arguments(proxy, lambda _: kept or []),) if kept else ()
 
 
+def equals(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report an equals sign between a short option and its value, such as `-c=/filter`."""
+    for option, value, is_filter in (
+        ("-c", wanted.command or "", True),
+        ("-d", wanted.directory, False),
+    ):
+        if value.startswith("="):
+            lost = "the filter cannot run" if is_filter else "the directory does not exist"
+            yield Fault(
+                "command-line",
+                proxy.where,
+                f"the equals sign in {option}{value} is part of the value; {lost}, so all mail is "
+                "deferred (451) or passes unfiltered",
+                (fixes.set_arguments(proxy, correction.without_equals),),
+            )
+
+
 def braces(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report braces that have become part of the filter command."""
     found = re.fullmatch(r"\s*\{\s*(/.*?)\s*\}\s*", wanted.command or "")

@@ -103,6 +103,10 @@ def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         if not (proxy.unit and proxy.unit.masked):
             yield from proxy_rules.command_line(setup, proxy)
         return
+    if wrong_values := list(proxy_rules.equals(proxy, proxy.options)):
+        # The filter and the directory are unknown.
+        yield from wrong_values
+        return
     yield from _own_faults(setup, proxy, proxy.options)
     if not list(proxy_rules.target(setup, proxy, proxy.options)):
         yield from _postfix_faults(setup, proxy, proxy.options)
@@ -202,6 +206,9 @@ def unchecked(setup: Setup) -> Iterator[str]:
 
 def _unchecked(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
     facts = setup.facts[proxy]
+    if list(proxy_rules.equals(proxy, wanted)):
+        yield "all other options (first correct the command line)"
+        return
     if not proxy.endpoints:
         yield "the address on which the proxy listens"
     for endpoint in proxy.endpoints:

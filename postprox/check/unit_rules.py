@@ -403,6 +403,16 @@ def options_file(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     if unit is None or not unit.options_file:
         return
     problems = unit.assignments.problems
+    name, right = environment.misnamed(unit.assignments, unit.setting("ExecStart"))
+    if name and not problems:
+        yield Fault(
+            "options-file",
+            proxy.where,
+            f"{unit.options_file} sets {name}, which the unit does not use, instead of {right}; "
+            "the proxy does not get its options, so mail is deferred (451) or passes unfiltered",
+            (fixes.rename_variable(unit, name, right),),
+        )
+        return
     if not unit.options_file_exists:
         problems = ["the file does not exist"]
     if problems:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -111,3 +113,86 @@ def test_host_that_cannot_exist_is_corrected(
         assert checked.names() == ["command-line"]
         apply(site, checked)
         assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("-c ", "-c="), ("-c ", "-rc="), ("-c ", "-c = "), ("-d ", "-d=")]
+)
+def test_equals_sign_after_short_option_is_removed(
+    site: Site, capsys: pytest.CaptureFixture[str], old: str, new: str
+) -> None:
+    site.write(site.arguments.replace(old, new))
+    checked = check(site, capsys, "--offline")
+    assert checked.names() == ["command-line"]
+    apply(site, checked)
+    again = check(site, capsys)
+    assert again.names() == []
+    command = again.document["proxies"][0]["command"]
+    assert parse(command[1:]).command == str(site.filter)
+    assert parse(command[1:]).strict
+
+
+class OptionsFile(NamedTuple):
+    """The text of an options file, the expected findings, and the words of the options after it."""
+
+    text: str
+    names: list[str]
+    options: str = "-v --strict -t 60 -d /run/postprox -c {filter}"
+
+
+OPTIONS_LINE = 'POSTPROX_OPTIONS="-v --strict -t 60 -d /run/postprox -c {filter}"\n'
+UPSTREAM_LINE = 'POSTPROX_UPSTREAM="127.0.0.1:10026"\n'
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        OptionsFile(UPSTREAM_LINE + OPTIONS_LINE.replace("OPTIONS", "OPTS"), ["options-file"]),
+        OptionsFile(UPSTREAM_LINE + OPTIONS_LINE.replace("POSTPROX_", ""), ["options-file"]),
+        OptionsFile(UPSTREAM_LINE + OPTIONS_LINE.replace("TIO", "ITO"), ["options-file"]),
+        OptionsFile(
+            UPSTREAM_LINE + OPTIONS_LINE.replace("POSTPROX_O", "DAEMON_O"), ["options-file"]
+        ),
+        OptionsFile(UPSTREAM_LINE.replace("EAM", "AEM") + OPTIONS_LINE, ["options-file"]),
+        OptionsFile(UPSTREAM_LINE + OPTIONS_LINE + "QUARANTINE=/srv\nPOSTPROX_USER=a\n", []),
+        OptionsFile(
+            f'{UPSTREAM_LINE}{OPTIONS_LINE}POSTPROX_OPTIONS="-v -d /run/postprox -t 50"\n',
+            ["no-filter"],
+            "--strict -c {filter} -v -d /run/postprox -t 50",
+        ),
+        OptionsFile(
+            UPSTREAM_LINE + OPTIONS_LINE.replace('"', "\u201d"),
+            ["command-line"],
+        ),
+        OptionsFile(
+            UPSTREAM_LINE + "POSTPROX_OPTIONS='-v --strict -t 60 -d /run/postprox -c {filter}\n",
+            ["options-file"],
+        ),
+    ],
+    ids=lambda case: f"{case.names} {case.text}",
+)
+def test_options_file_is_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path, case: OptionsFile
+) -> None:
+    file = tmp_path / "default"
+    file.write_text(case.text.format(filter=site.filter))
+    line = f"{site.launcher} -l 10025 --foreground $POSTPROX_OPTIONS $POSTPROX_UPSTREAM"
+    lines = ["User=nobody", "ExecStart=", f"ExecStart={line}", "EnvironmentFile="]
+    site.drop_in("postprox.service", "Service", *lines, f"EnvironmentFile={file}")
+    checked = check(site, capsys, "--offline")
+    assert checked.names() == case.names
+    apply(site, checked)
+    again = check(site, capsys)
+    assert again.names() == []
+    words = case.options.format(filter=site.filter).split()
+    expected = [str(site.launcher), "-l", "10025", "--foreground", *words, TARGET]
+    assert again.document["proxies"][0]["command"] == expected
+
+
+def test_missing_filter_is_added_with_strict(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write(site.arguments.replace("--strict", "").replace(f"-c {site.filter}", ""))
+    checked = check(site, capsys, "--offline")
+    assert checked.names() == ["no-filter"]
+    assert "--strict -c /usr/local/bin/mail-filter" in checked.remedy
