@@ -20,6 +20,10 @@ class ProgramFacts:
 
     path: str
     exists: bool
+    #: The path without symbolic links, or "" if it has none.
+    real: str = ""
+    #: True if the path itself is a symbolic link.
+    is_link: bool = False
     is_directory: bool = False
     #: True if the user can execute the file. The permissions of the parent directories also count.
     executable: bool | None = None

@@ -97,19 +97,25 @@ def filter_command(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
     if seen is None:
         return
     effect = _effect(wanted)
-    if proxy.unit and (setting := sandbox.hiding_setting(proxy.unit, seen.path)):
+    setting = sandbox.hiding_setting(proxy.unit, seen.path) if proxy.unit else ""
+    if proxy.unit and setting and not is_home(seen.closed_directory):
+        is_temporary = setting.startswith(("PrivateTmp", "DynamicUser"))
+        edits: tuple[Edit, ...] = (fixes.show(proxy.unit, setting),)
         yield Fault(
             "filter",
             proxy.where,
-            f"the unit hides the filter {seen.path} ({setting}); the filter cannot run, and "
+            f"the unit hides the filter {_named(seen)} ({setting}); the filter cannot run, and "
             f"{effect}",
-            (fixes.show(proxy.unit, setting),),
+            _moved(proxy, wanted, seen) if is_temporary else edits,
         )
     if seen.sought_name:
         yield _not_in_path(proxy, wanted, seen)
         return
     for problem, edit in cannot_run(seen, proxy.user):
-        edits = _moved(proxy, wanted, seen) if is_home(seen.closed_directory) else (edit,)
+        edits = (edit,)
+        if is_home(seen.closed_directory):
+            edits = _moved(proxy, wanted, seen)
+            problem += f", and the unit hides it ({setting})" if setting else ""  # noqa: PLW2901
         yield Fault("filter", proxy.where, f"{problem}; the filter cannot run, and {effect}", edits)
     if seen.executable:
         yield from _text(proxy, seen, effect)
@@ -132,10 +138,20 @@ def _not_in_path(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Fault:
 
 def _moved(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> tuple[Edit, ...]:
     """Return the edits that install a copy of the filter outside its user's home directory."""
+    if seen.is_link and not is_home(seen.path):
+        path, real = shlex.quote(seen.path), shlex.quote(seen.real)
+        # install(1) would follow the symbolic link.
+        return (
+            fixes.run(f"test ! -L {path} || {{ rm {path} && install -m 0755 {real} {path}; }}"),
+        )
     path = f"/usr/local/bin/{PurePosixPath(seen.path).name}"
     command = (wanted.command or "").replace(seen.path, path)
     copy = fixes.run(f"install -m 0755 {shlex.quote(seen.path)} {shlex.quote(path)}")
     return copy, set_filter(proxy, wanted, command)
+
+
+def _named(seen: ProgramFacts) -> str:
+    return f"{seen.path}, a link to {seen.real}" if seen.real else seen.path
 
 
 def _effect(wanted: Options) -> str:

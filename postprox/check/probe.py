@@ -315,6 +315,8 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
             search = proxy.unit.environment.get("PATH", search)
         command_error = machine.shell_error(proxy.options.command)
         program, unchecked = _filter(proxy.options.command, user, search)
+    if proxy.unit:
+        proxy.unit.links = _links(proxy, program)
     is_dynamic = proxy.unit is not None and proxy.unit.dynamic_user
     return ProxyFacts(
         user_exists=not user or is_dynamic or _account(user) is not None,
@@ -330,6 +332,19 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
         missing_groups=tuple(_missing_groups(proxy)),
         unknown_permissions=_unknown_permissions(user),
     )
+
+
+def _links(proxy: Proxy, seen: ProgramFacts | None) -> dict[str, str]:
+    """Return the real paths of the unit's and the proxy's paths that contain a symbolic link."""
+    unit = proxy.unit or Unit("")
+    paths = [*sandbox.paths_of(unit), *proxy.words[:1], "/bin/sh", "/usr/bin/sh"]
+    paths += [seen.path, seen.interpreter] if seen else []
+    paths.append(unit.setting("WorkingDirectory"))
+    if wanted := proxy.options:
+        files = [file for file in (wanted.metrics, wanted.pid_file) if file]
+        paths += [wanted.directory, *(os.path.dirname(file) or "/" for file in files)]  # noqa: PTH120
+    real = {path: os.path.realpath(path) for path in paths if path.startswith("/")}
+    return {path: found for path, found in real.items() if found != path.rstrip("/")}
 
 
 #: The settings that contain paths. If one of these paths is missing, systemd does not start the
@@ -486,7 +501,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:
-        return ProgramFacts(path, exists=False)
+        return ProgramFacts(path, exists=False, real=_real(path), is_link=Path(path).is_symlink())
     except OSError:
         return ProgramFacts(path, exists=True, closed_directory=_closed(path, user))
     is_file = stat.S_ISREG(mode)
@@ -499,6 +514,8 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
     return ProgramFacts(
         path=path,
         exists=True,
+        real=_real(path),
+        is_link=Path(path).is_symlink(),
         is_directory=stat.S_ISDIR(mode),
         executable=executable,
         closed_directory="" if executable else _closed(path, user),
@@ -520,9 +537,20 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
     )
 
 
+def _real(path: str) -> str:
+    """Return the path without symbolic links, or "" if it has none."""
+    real = os.path.realpath(path)
+    return "" if real == path.rstrip("/") else real
+
+
 def _closed(path: str, user: str) -> str:
-    """Return the first parent directory of a path that the user cannot search."""
-    return machine.closed_directory(path, lambda directory: _may(user, os.X_OK, directory))
+    """Return the first parent directory of a path, or of its real path, closed to the user."""
+
+    def may_search(directory: str) -> bool | None:
+        return _may(user, os.X_OK, directory)
+
+    closed = machine.closed_directory(path, may_search)
+    return closed or machine.closed_directory(os.path.realpath(path), may_search)
 
 
 def _script(path: str) -> bytes:
@@ -592,7 +620,7 @@ def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
     try:
         status, system = directory.stat(), os.statvfs(directory)
     except OSError:
-        return SpoolFacts(exists=False)
+        return SpoolFacts(exists=False, is_link=directory.is_symlink())
     rights = [_may(proxy.user, right, str(directory)) for right in (os.W_OK, os.X_OK)]
     writable = None if None in rights else all(rights)
     line, file = _boot_line(directory)

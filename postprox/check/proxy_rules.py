@@ -16,6 +16,7 @@ from .findings import Fault
 from .fixes import Edit
 from .routes import FilterStage, Proxy, arguments, is_proxy
 from .setup import Setup
+from .unit import Unit
 
 #: User accounts under which spawn(8) refuses to run a command.
 _REFUSED_USERS = ("root", "postfix")
@@ -232,11 +233,11 @@ def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:
     path = shlex.quote(seen.path)
     if seen.closed_directory:
         yield (
-            f"user {name} cannot enter {seen.closed_directory}, which contains {seen.path}",
+            f"user {name} cannot enter {seen.closed_directory}, which contains {_named(seen)}",
             _opened(seen.closed_directory),
         )
     elif not seen.exists:
-        yield f"{seen.path} does not exist", fixes.run(f"ls -l {path}")
+        yield f"{_named(seen)} does not exist", fixes.run(f"ls -l {path}")
     elif seen.is_directory:
         yield f"{seen.path} is a directory", fixes.run(f"ls -l {path}")
     elif seen.has_noexec:
@@ -246,6 +247,14 @@ def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:
         yield f"user {name} cannot execute {seen.path}", fixes.run(f"chmod a+rx {path}")
     elif seen.readable is False:
         yield f"user {name} cannot read the script {seen.path}", fixes.run(f"chmod a+rx {path}")
+
+
+def _named(seen: ProgramFacts) -> str:
+    """Return the path, and the file to which it leads."""
+    is_below_closed = f"{seen.path}/".startswith(f"{seen.closed_directory.rstrip('/')}/")
+    if not seen.real or (seen.closed_directory and is_below_closed):
+        return seen.path
+    return f"{seen.real} (the target of the link {seen.path})"
 
 
 def _opened(directory: str) -> Edit:
@@ -349,8 +358,9 @@ def _is_shared(wanted: Options, seen: SpoolFacts) -> bool:
 
 def _private_spool(proxy: Proxy, wanted: Options, seen: SpoolFacts) -> tuple[Edit, ...]:
     """Return the edits that give the proxy a directory that only its user can access."""
-    if not _is_shared(wanted, seen):
-        return (fixes.make_spool(proxy.user, wanted.directory),)
+    is_dangling = seen.is_link and not seen.exists
+    if not _is_shared(wanted, seen) and not is_dangling:
+        return (fixes.make_spool(proxy.user, wanted.directory), *_at_boot(proxy, wanted))
     if seen.is_link:
         # install(1) follows symbolic links, so it would change the shared directory.
         path = shlex.quote(wanted.directory)
@@ -375,6 +385,10 @@ def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
         directory = path.rpartition("/")[0] or "/"
         hiding = sandbox.hiding_setting(proxy.unit, directory)
         if setting := hiding or sandbox.protecting_setting(proxy.unit, directory):
+            runtime = proxy.unit.paths("RuntimeDirectory")
+            if directory in ("/run", "/var/run") and runtime:
+                yield _in_runtime_directory(proxy, option, path, setting)
+                continue
             yield Fault(
                 "status-file",
                 proxy.where,
@@ -385,6 +399,28 @@ def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
                     fixes.add_path(proxy.unit, "ReadWritePaths", directory),
                 ),
             )
+
+
+def _in_runtime_directory(proxy: Proxy, option: str, path: str, setting: str) -> Fault:
+    """Return the problem of a file in /run, in which only root can create files."""
+    unit = proxy.unit or Unit("")
+    name = unit.paths("RuntimeDirectory")[0].replace("%N", unit.name.removesuffix(".service"))
+    new = f"/run/{name}/{path.rpartition('/')[2]}"
+    return Fault(
+        "status-file",
+        proxy.where,
+        f"the unit cannot write to {path} ({option}, {setting}); monitoring cannot read the state "
+        f"of the proxy; the unit's own directory is /run/{name}",
+        (
+            fixes.set_arguments(
+                proxy,
+                lambda words: [
+                    word.removesuffix(path) + new if word in (path, f"{option}={path}") else word
+                    for word in words
+                ],
+            ),
+        ),
+    )
 
 
 def _make_directory(user: str, directory: str) -> str:
@@ -428,15 +464,26 @@ def spool_boot(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
         problem = f"{name} is below /run, which is empty after each boot"
     else:
         return
-    line = f"d {wanted.directory} 0700 {proxy.user} {proxy.group or proxy.user} {words[5]}"
-    # Of the lines for one path, systemd-tmpfiles(8) uses the one in the first file by name.
-    file = shlex.quote(f"/etc/tmpfiles.d/00{wanted.directory.rstrip('/').replace('/', '-')}.conf")
     yield Fault(
         "spool-boot",
         proxy.where,
         f"{problem}; after that, all mail is deferred (452)",
-        (fixes.run(f"mkdir -p /etc/tmpfiles.d; echo {shlex.quote(line)} > {file}"),),
+        (_boot_edit(proxy, wanted, words[5]),),
     )
+
+
+def _boot_edit(proxy: Proxy, wanted: Options, age: str) -> Edit:
+    """Return a command that lets systemd-tmpfiles(8) create the message directory at each boot."""
+    line = f"d {wanted.directory} 0700 {proxy.user} {proxy.group or proxy.user} {age}"
+    # Of the lines for one path, systemd-tmpfiles(8) uses the one in the first file by name.
+    file = shlex.quote(f"/etc/tmpfiles.d/00{wanted.directory.rstrip('/').replace('/', '-')}.conf")
+    return fixes.run(f"mkdir -p /etc/tmpfiles.d; echo {shlex.quote(line)} > {file}")
+
+
+def _at_boot(proxy: Proxy, wanted: Options) -> tuple[Edit, ...]:
+    """Return the edit that creates a missing directory below /run again at each boot."""
+    is_below_run = sandbox.is_below(wanted.directory, ("/run", "/var/run"))
+    return (_boot_edit(proxy, wanted, "-"),) if is_below_run and proxy.user else ()
 
 
 def spool_full(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:

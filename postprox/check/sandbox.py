@@ -51,17 +51,37 @@ def _made(unit: Unit) -> list[str]:
     ]
 
 
+def paths_of(unit: Unit) -> list[str]:
+    """Return the paths in the unit's settings, and the directories that systemd creates."""
+    names = ("ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "TemporaryFileSystem")
+    items = [item for name in (*names, "ExecPaths", "NoExecPaths") for item in unit.paths(name)]
+    return [*(item.partition(":")[0] for item in items), *_made(unit)]
+
+
+def _real(unit: Unit, path: str) -> str:
+    """Return a path without symbolic links. systemd follows the links in its settings."""
+    return unit.links.get(path, path)
+
+
+def _is_really_below(unit: Unit, path: str, directories: Sequence[str]) -> bool:
+    return is_below(_real(unit, path), [_real(unit, directory) for directory in directories])
+
+
 def hiding_setting(unit: Unit, path: str) -> str:
     """Return the setting that hides a path from the unit, or "" if there is none."""
     home = unit.setting("ProtectHome")
-    if home not in (*_NO, "read-only") and is_below(path, _HOMES):
-        return f"ProtectHome={home}"
-    if unit.private_tmp and is_below(path, _TEMPORARY) and not is_made_by_systemd(unit, path):
-        return "DynamicUser=yes" if unit.dynamic_user else "PrivateTmp=yes"
-    for name in ("InaccessiblePaths", "TemporaryFileSystem"):
-        for item in unit.paths(name):
-            if is_below(path, [item.partition(":")[0]]):
-                return f"{name}={item}"
+    real = _real(unit, path)
+    for each in dict.fromkeys((path, real)):
+        if home not in (*_NO, "read-only") and is_below(each, _HOMES):
+            return f"ProtectHome={home}"
+        is_made = is_made_by_systemd(unit, each)
+        if unit.private_tmp and is_below(each, _TEMPORARY) and not is_made:
+            return "DynamicUser=yes" if unit.dynamic_user else "PrivateTmp=yes"
+        for name in ("InaccessiblePaths", "TemporaryFileSystem"):
+            for item in unit.paths(name):
+                directory = item.partition(":")[0]
+                if is_below(each, [directory, _real(unit, directory)]):
+                    return f"{name}={item}"
     return ""
 
 
@@ -76,16 +96,19 @@ def protecting_setting(unit: Unit, path: str) -> str:
         "ReadOnlyPaths=": unit.paths("ReadOnlyPaths"),
         f"ProtectSystem={level}": _PROTECTED.get(level, ()),
     }
-    if is_below(path, writable):
+    if _is_really_below(unit, path, writable):
         return ""
-    return next((name for name, paths in protected.items() if is_below(path, paths)), "")
+    found = (n for n, paths in protected.items() if _is_really_below(unit, path, paths))
+    return next(found, "")
 
 
 def forbidding_setting(unit: Unit, path: str) -> str:
     """Return the setting that forbids the unit to execute a program, or "" if there is none."""
 
     def longest(name: str) -> int:
-        return max((len(item) for item in unit.paths(name) if is_below(path, [item])), default=-1)
+        items = (_real(unit, item) for item in unit.paths(name))
+        real = _real(unit, path)
+        return max((len(item) for item in items if is_below(real, [item])), default=-1)
 
     refused = longest("NoExecPaths")
     return "NoExecPaths" if refused > longest("ExecPaths") else ""

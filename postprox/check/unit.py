@@ -85,6 +85,8 @@ class Unit:
     #: The lines and drop-ins of the unit and its socket that systemd ignores.
     ignored: tuple[Ignored, ...] = ()
     socket: SocketUnit | None = None
+    #: The real paths of the unit's and the proxy's paths that contain a symbolic link.
+    links: dict[str, str] = field(default_factory=dict)
 
     def setting(self, name: str, default: str = "") -> str:
         """Return the value of a setting."""

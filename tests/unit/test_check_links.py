@@ -1,0 +1,123 @@
+"""postprox-check: symbolic links in the paths of the filter, the spool directory and the unit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from postprox.check import probe, sandbox
+from postprox.check.unit import Unit
+from tests.unit.test_check_running import Site, apply, check, site
+
+__all__ = ["site"]
+
+
+def unit(links: dict[str, str], **settings: str) -> Unit:
+    found = Unit("postprox.service", settings={name: [text] for name, text in settings.items()})
+    found.links = links
+    return found
+
+
+@pytest.mark.parametrize(
+    ("links", "path", "hidden"),
+    [
+        ({}, "/var/spool/p", ""),
+        ({"/var/spool/p": "/home/spool"}, "/var/spool/p", "ProtectHome=yes"),
+        ({"/var/spool/p": "/srv/a/p"}, "/var/spool/p", "InaccessiblePaths=/srv/a"),
+        ({"/srv/a": "/data"}, "/data/p", "InaccessiblePaths=/srv/a"),
+    ],
+)
+def test_link_into_hidden_directory_is_hidden(
+    links: dict[str, str], path: str, hidden: str
+) -> None:
+    found = unit(links, ProtectHome="yes", InaccessiblePaths="/srv/a")
+    assert sandbox.hiding_setting(found, path) == hidden
+
+
+@pytest.mark.parametrize(
+    ("links", "path", "protected"),
+    [
+        ({"/var/spool/p": "/data/p"}, "/var/spool/p", False),
+        ({}, "/data/p", True),
+        ({"/var/spool/p/q": "/data/p"}, "/var/spool/p/q", True),
+        ({"/var/run/postprox": "/run/postprox"}, "/var/run/postprox", False),
+        ({}, "/var/run/postprox", True),
+    ],
+)
+def test_link_leads_to_protected_or_writable_directory(
+    links: dict[str, str], path: str, protected: bool
+) -> None:
+    settings = {"ReadWritePaths": "/var/spool/p", "RuntimeDirectory": "postprox"}
+    found = unit(links, ProtectSystem="strict", **settings)
+    assert bool(sandbox.protecting_setting(found, path)) == protected
+
+
+def test_executable_path_of_link_is_that_of_its_target() -> None:
+    found = unit({"/usr/local/bin/f": "/opt/f"}, NoExecPaths="/opt")
+    assert sandbox.forbidding_setting(found, "/usr/local/bin/f") == "NoExecPaths"
+    found = unit({"/bin/sh": "/usr/bin/dash"}, NoExecPaths="/", ExecPaths="/usr/bin")
+    assert sandbox.forbidding_setting(found, "/bin/sh") == ""
+
+
+def test_link_to_filter_in_closed_home_directory_is_replaced(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    target = site.filter.rename(home / "mail-filter")
+    site.filter.symlink_to(target)
+    closed = probe.machine.closed_directory
+    monkeypatch.setattr(
+        probe.machine, "closed_directory", lambda path, _may: str(home) * (str(home) in path)
+    )
+    monkeypatch.setattr("postprox.check.filter_rules.is_home", lambda path: path == str(home))
+    may = probe._may
+    monkeypatch.setattr(
+        probe, "_may", lambda user, right, path: path != str(site.filter) and may(user, right, path)
+    )
+    checked = check(site, capsys, "--offline")
+    assert checked.names() == ["filter"]
+    assert f"{target} (the target of the link {site.filter})" in checked.problem
+    monkeypatch.setattr(probe.machine, "closed_directory", closed)
+    monkeypatch.setattr(probe, "_may", may)
+    apply(site, checked)
+    assert not site.filter.is_symlink()
+    assert target.exists()
+    assert check(site, capsys).names() == []
+
+
+def test_dangling_link_to_filter_is_named(
+    site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    site.filter.unlink()
+    site.filter.symlink_to(tmp_path / "gone")
+    checked = check(site, capsys, "--offline")
+    assert checked.names() == ["filter"]
+    assert (
+        f"{tmp_path}/gone (the target of the link {site.filter}) does not exist" in checked.problem
+    )
+
+
+def test_dangling_link_to_spool_is_replaced(
+    site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    spool.symlink_to(tmp_path / "gone")
+    site.write(site.arguments.replace("/run/postprox", str(spool)), f"ReadWritePaths=-{spool}")
+    checked = check(site, capsys, "--offline")
+    assert "spool" in checked.names()
+    assert f"rm {spool}" in checked.remedy
+
+
+@pytest.mark.parametrize("option", ["--pid-file /run/p.pid", "--metrics=/var/run/p.pid"])
+def test_status_file_in_run_moves_to_own_directory_of_unit(
+    site: Site, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    site.write(f"{site.arguments} {option}", "DynamicUser=no")
+    checked = check(site, capsys, "--offline")
+    assert checked.names() == ["status-file"]
+    apply(site, checked)
+    again = check(site, capsys)
+    assert again.names() == []
+    assert "/run/postprox/p.pid" in " ".join(again.document["proxies"][0]["command"])
