@@ -56,6 +56,22 @@ class ProgramFacts:
     #: line before it.
     lost_status: str = ""
     lost_status_line: int = 0
+    #: A line of a shell script that prints the reply to standard output, and the numbers of these
+    #: lines.
+    reply_line: str = ""
+    reply_lines: tuple[int, ...] = ()
+    #: The first line, if it begins with #!.
+    first_line: str = ""
+    #: An installed interpreter in place of a missing or wrong one, or "".
+    replacement: str = ""
+    #: The part of a script for sh(1) that only bash has, or "".
+    bash_feature: str = ""
+    #: The language in which a script for sh(1) is probably written, or "".
+    language: str = ""
+    #: The directories that the script writes to but the user cannot, and all directories that it
+    #: writes to.
+    closed_targets: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
     #: A filter's name without a directory, if the name is not in PATH, and that PATH.
     sought_name: str = ""
     sought_path: str = ""

@@ -64,13 +64,68 @@ def exit_status(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report a shell command that hides the filter's exit status."""
     command = wanted.command or ""
     kept = shell_command.without_lost_status(command)
+    hidden = command[len(kept) :].strip()
     if kept != command:
+        kept = shell_command.without_lost_reply(kept)
         yield Fault(
             "exit-status",
             proxy.where,
-            f"{command[len(kept) :].strip()!r} at the end of the filter command replaces the "
+            f"{hidden!r} at the end of the filter command replaces the "
             "filter's exit status; all mail passes unfiltered",
             (set_filter(proxy, wanted, kept),),
+        )
+
+
+def lost_reply(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report a filter whose reply does not reach standard error, from which the proxy reads it."""
+    command = wanted.command or ""
+    effect = "senders do not learn why their mail is refused"
+    if wanted.strict:
+        effect = "mail that the filter rejects is deferred (451) until senders give up"
+    kept = shell_command.without_lost_reply(command)
+    seen = facts.filter
+    if kept != command and shell_command.without_lost_status(command) == command:
+        yield Fault(
+            "lost-reply",
+            proxy.where,
+            f"the filter command redirects standard error, from which the proxy reads the filter's "
+            f"reply; {effect}: {command}",
+            (set_filter(proxy, wanted, kept),),
+        )
+    elif seen and seen.reply_line and ">" not in command:
+        lines = ";".join(rf"{n}s/\b(echo|printf)\b/>\&2 &/" for n in seen.reply_lines)
+        yield Fault(
+            "lost-reply",
+            proxy.where,
+            f"the filter {seen.path} prints its reply to standard output, but the proxy reads it "
+            f"from standard error (>&2); {effect}: {seen.reply_line}",
+            (fixes.run(f"sed -E -i {shlex.quote(lines)} {shlex.quote(seen.path)}"),),
+        )
+
+
+def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report directories that the filter probably writes to, but cannot."""
+    seen = facts.filter
+    for path in seen.targets if seen else ():
+        unit = proxy.unit
+        hiding = sandbox.hiding_setting(unit, path) if unit else ""
+        setting = hiding or (sandbox.protecting_setting(unit, path) if unit else "")
+        edits: tuple[Edit, ...] = ()
+        if seen and path in seen.closed_targets:
+            problem = f"user {proxy.user} cannot write there"
+        elif unit and setting and not hiding:
+            problem = f"the unit forbids this ({setting})"
+            edits = (fixes.add_path(unit, "ReadWritePaths", path),)
+        elif hiding:
+            problem = f"the unit hides it ({hiding})"
+        else:
+            continue
+        yield Fault(
+            "filter-write",
+            proxy.where,
+            f"the filter {seen.path if seen else ''} writes to {path}, but {problem}; the filter "
+            "may fail, so mail may be deferred or pass unfiltered",
+            edits,
         )
 
 
@@ -230,6 +285,23 @@ def _marked(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
             f"which user {proxy.user} cannot execute; {effect}",
             (_first_line(seen),),
         )
+    elif seen.language and seen.replacement:
+        head = seen.first_line or "no #! line"
+        yield Fault(
+            "interpreter",
+            proxy.where,
+            f"the filter {seen.path} seems to be written for {seen.language}, but has {head}, so "
+            f"sh(1) runs it; {effect}",
+            (_new_first_line(seen, f"#!{seen.replacement}"),),
+        )
+    elif seen.bash_feature and seen.replacement and (seen.syntax_error or _is_fatal(seen)):
+        yield Fault(
+            "interpreter",
+            proxy.where,
+            f"the filter {seen.path} is run by sh(1), which does not support "
+            f"{seen.bash_feature!r} as bash does; {effect}",
+            (_new_first_line(seen, _with_arguments(seen)),),
+        )
     elif seen.joined_arguments:
         yield Fault(
             "interpreter",
@@ -276,6 +348,32 @@ def _without_lost_status(seen: ProgramFacts) -> Edit:
     return fixes.run(f"sed -E -i {shlex.quote(script)} {path}")
 
 
+def _is_fatal(seen: ProgramFacts) -> bool:
+    """Return whether sh(1) fails at run time, although it can parse the script."""
+    return bool(
+        re.search(r"pipefail|\[\[|\$\{|declare|mapfile|readarray|shopt|source", seen.bash_feature)
+    )
+
+
+def _with_arguments(seen: ProgramFacts) -> str:
+    """Return the first line with another interpreter and the same arguments."""
+    rest = seen.first_line.removeprefix("#!").strip().partition(" ")
+    name = seen.replacement
+    arguments = rest[2].strip()
+    if rest[0].endswith("/env"):
+        arguments = re.sub(r"^(-S\s+)?\S+\s*", "", arguments)
+    return f"#!{name} {arguments}".strip()
+
+
+def _new_first_line(seen: ProgramFacts, line: str) -> Edit:
+    """Return a command that replaces the first line, or adds one if it is not a #! line."""
+    path = shlex.quote(seen.path)
+    text = line.replace("\\", "\\\\").replace("&", r"\&").replace("|", r"\|")
+    if seen.first_line:
+        return fixes.run(f"sed -i {shlex.quote(f'1s|.*|{text}|')} {path}")
+    return fixes.run(f"sed -i {shlex.quote(f'1s|^|{text}' + chr(92) + 'n|')} {path}")
+
+
 def _first_line(seen: ProgramFacts) -> Edit:
     """Return a command that adds -S to `#!/usr/bin/env NAME OPTION`.
 
@@ -284,6 +382,8 @@ def _first_line(seen: ProgramFacts) -> Edit:
     path = shlex.quote(seen.path)
     if " " in seen.interpreter:
         return fixes.run(f"sed -i '1s|/env |/env -S |' {path}")
+    if seen.replacement and seen.first_line:
+        return _new_first_line(seen, _with_arguments(seen))
     return fixes.run(f"head -n 1 {path} | cat -A")
 
 
@@ -294,8 +394,15 @@ def _joined(seen: ProgramFacts) -> Edit:
     """
     path = shlex.quote(seen.path)
     words = seen.joined_arguments.split()
+    name = PurePosixPath(seen.interpreter).name
+    if not name.startswith("python") and re.fullmatch(
+        r"(-[aefuvxnbC]+\s+)*(-[aefuvxnbC]*o\s+\w+\s*|-[aefuvxnbC]+\s*)+", seen.joined_arguments
+    ):
+        head = "\\n".join((f"#!{seen.interpreter}", f"set {seen.joined_arguments}"))
+        script = shlex.quote(f"1s|.*|{head}|")
+        return fixes.run(f"sed -i {script} {path}")
     if not all(re.fullmatch("-[A-Za-z]+", word) for word in words):
-        return _first_line(seen)
+        return fixes.run(f"head -n 1 {path} | cat -A")
     new = "-" + "".join(word[1:] for word in words)
     old = "[ \\t]+".join(words)
     return fixes.run(f"sed -E -i '1s/{old}[ \\t]*$/{new}/' {path}")

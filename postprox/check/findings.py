@@ -41,6 +41,8 @@ LEVELS = {
     "line-ends": DANGER,
     "syntax": DANGER,
     "filter-open": WARNING,
+    "filter-write": WARNING,
+    "lost-reply": WARNING,
     "no-reject": WARNING,
     "no-strict": WARNING,
     "spool": DANGER,

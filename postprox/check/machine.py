@@ -186,6 +186,13 @@ def lost_status(interpreter: str, script: bytes) -> tuple[str, int]:
     return shell_command.lost_status(script.decode("latin-1"))
 
 
+def reply_to_output(interpreter: str, script: str) -> tuple[str, tuple[int, ...]]:
+    """Return a line of a shell script that prints the reply to standard output."""
+    if PurePosixPath(interpreter or "sh").name not in _SHELLS:
+        return "", ()
+    return shell_command.reply_to_output(script)
+
+
 def has_crlf(interpreter: str, script: bytes) -> bool:
     """Return whether a line that the kernel or a shell reads ends with CR LF."""
     if not script.startswith(b"#!"):

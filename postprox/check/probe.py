@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import difflib
 import grp
 import os
 import pwd
@@ -28,7 +29,15 @@ from .facts import UNLIMITED, ProgramFacts, ProxyFacts, SpoolFacts
 from .postconf import Configuration, UnreadableError, parse
 from .routes import Proxy, target_endpoint, upstream
 from .shell_command import Target
-from .unit import Ignored, SocketUnit, Unit, ignored_lines, parse_socket
+from .unit import (
+    Ignored,
+    MissingUnit,
+    SocketUnit,
+    Unit,
+    ignored_lines,
+    parse_socket,
+    required_units,
+)
 from .unit import parse as parse_unit
 
 #: The PATH of commands started by spawn(8), and of commands started by systemd.
@@ -228,7 +237,42 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
     unit.instances = _instances(path.name, unit.enabled)
     unit.ignored = tuple(_ignored(path.name, files_read, places))
     unit.socket = _socket_of(unit, places)
+    files_read += _socket_files(unit, places)
+    unit.missing_units = tuple(_missing_units(files_read, places))
     return unit
+
+
+#: The directories of units that generators make, such as those of SysV scripts.
+GENERATED_DIRECTORIES = tuple(
+    f"/run/systemd/{name}" for name in ("generator", "generator.early", "generator.late")
+)
+
+
+def _socket_files(unit: Unit, places: Sequence[str]) -> list[Path]:
+    """Return the files of a service's socket unit."""
+    name = unit.name.replace(".service", ".socket")
+    path = next((Path(place, name) for place in places if Path(place, name).is_file()), None)
+    return list(_with_drop_ins(path, places)) if path and unit.socket else []
+
+
+def _missing_units(files: Sequence[Path], places: Sequence[str]) -> Iterator[MissingUnit]:
+    """Yield the services that the unit requires, but that do not exist or are masked."""
+    places = [*places, *GENERATED_DIRECTORIES]
+    if not any(Path(place, "sysinit.target").exists() for place in places):
+        return  # systemd's own units are elsewhere, and so are perhaps others
+    for file in files:
+        for name in required_units(_text(file)):
+            template = re.sub("@[^.]*", "@", name)
+            paths = [Path(place, each) for place in places for each in (name, template)]
+            found = [path for path in paths if path.exists() or path.is_symlink()]
+            if found and not _is_masked(found[0]):
+                continue
+            if not found and Path("/etc/init.d", name.removesuffix(".service")).exists():
+                continue
+            known = sorted({p.name for d in places for p in Path(d).glob("*.service")} - {name})
+            known = [] if found else [each for each in known if not each.startswith("postprox")]
+            near = (difflib.get_close_matches(name, known, 1, 0.85) or [""])[0]
+            yield MissingUnit(str(file), name, near, bool(found))
 
 
 #: File name suffixes that suggest a misnamed drop-in. The suffixes of backups are not included.
@@ -339,7 +383,7 @@ def _links(proxy: Proxy, seen: ProgramFacts | None) -> dict[str, str]:
     unit = proxy.unit or Unit("")
     paths = [*sandbox.paths_of(unit), *proxy.words[:1], "/bin/sh", "/usr/bin/sh"]
     paths += [seen.path, seen.interpreter] if seen else []
-    paths.append(unit.setting("WorkingDirectory"))
+    paths += [*(seen.targets if seen else ()), unit.setting("WorkingDirectory")]
     if wanted := proxy.options:
         files = [file for file in (wanted.metrics, wanted.pid_file) if file]
         paths += [wanted.directory, *(os.path.dirname(file) or "/" for file in files)]  # noqa: PTH120
@@ -511,6 +555,13 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
     has_crlf = machine.has_crlf(interpreter, script)
     lost_status, lost_status_line = machine.lost_status(interpreter, script)
     executable = _may(user, os.X_OK, path) if is_file else False
+    text = script.decode("latin-1") if script else ""
+    has_head = text.startswith("#!")
+    targets = _targets(text, interpreter)
+    is_shell = Path(interpreter or "sh").name in ("sh", "dash")
+    language = shell_command.language(text) if is_shell else ""
+    reply_line, reply_lines = machine.reply_to_output(interpreter, text)
+    is_dash = is_shell and Path(os.path.realpath(interpreter or "/bin/sh")).name != "bash"
     return ProgramFacts(
         path=path,
         exists=True,
@@ -524,6 +575,14 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         open_paths=machine.open_paths(path),
         interpreter=interpreter,
         interpreter_executable=_may(user, os.X_OK, interpreter) if interpreter else True,
+        reply_line=reply_line,
+        reply_lines=reply_lines,
+        first_line=text.partition("\n")[0] if has_head else "",
+        replacement=_replacement(interpreter, language, search),
+        bash_feature=shell_command.bash_feature(text) if is_dash and not language else "",
+        language=language,
+        targets=targets,
+        closed_targets=tuple(each for each in targets if _may(user, os.W_OK, each) is False),
         has_mark=script.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
         is_utf16=script.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
         is_blank=is_file and machine.is_blank(path, script, interpreter),
@@ -535,6 +594,30 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         lost_status_line=lost_status_line,
         syntax_error="" if has_crlf else machine.syntax_error(interpreter, script),
     )
+
+
+def _replacement(interpreter: str, language: str, search: str) -> str:
+    """Return the installed interpreter for a script whose #! line is missing or wrong, or ""."""
+    name = language or Path(interpreter.partition(" ")[0] or "bash").name
+    if Path(interpreter).parent.parent.joinpath("pyvenv.cfg").exists():
+        return ""  # the modules of the virtual environment are missing elsewhere
+    names = [name, *(["python3"] if re.fullmatch(r"python[0-9.]*", name) else [])]
+    names = ["bash"] if name in ("sh", "dash") else names
+    found = (shutil.which(each, path=search) for each in names)
+    return next(filter(None, found), "")
+
+
+def _targets(script: str, interpreter: str) -> tuple[str, ...]:
+    """Return the existing directories that a shell or Python script writes to."""
+    name = Path(interpreter or "sh").name
+    if name not in ("sh", "dash", "bash") and not name.startswith("python"):
+        return ()
+    found = []
+    for path in shell_command.written_paths(script):
+        is_directory = path.endswith("/") or Path(path).is_dir()
+        parent = path.rstrip("/") if is_directory else path.rpartition("/")[0]
+        found += [parent] if Path(parent).is_dir() and parent not in ("", "/") else []
+    return tuple(dict.fromkeys(found))
 
 
 def _real(path: str) -> str:

@@ -109,6 +109,107 @@ def lost_status(script: str) -> tuple[str, int]:
     return "", 0
 
 
+#: Redirections of standard error that lose the filter's reply.
+_LOST_ERROR = re.compile(r"\s*(?<![0-9])(2>&-|(&>>?|>&|2>>?)\s*/[^\s;&|<>()]*)")
+#: Standard error is sent to standard output, which is not the reply.
+_TO_OUTPUT = re.compile(r"\s*(?<![0-9])2>&1|\|&(?!&)")
+#: A redirection of standard output to standard error.
+_TO_ERROR = re.compile(r"(?<![0-9&])1?>&2|/dev/(stderr|fd/2)")
+#: A command that prints a reply. The filter's reply is the last line of its standard error.
+_REPLY = re.compile(
+    r"(?:^|[;&|({]|\b(?:then|do|else)\b|\))\s*(?:echo|printf)\s+(?:-\w+\s+)?"
+    r"(?:[\"']?%s(?:\\n)?[\"']?\s+)?[\"']?[45][0-9][0-9][ -][45A-Za-z]",
+    re.MULTILINE,
+)
+
+
+def without_lost_reply(command: str) -> str:
+    """Remove the redirection at the end of a command that loses the filter's reply.
+
+    Otherwise, return the command unchanged. With `2>&1 1>&2` and other pairs, the command is
+    unchanged, because standard error may still receive the reply.
+    """
+    if len(targets(command)) != 1 or _TO_ERROR.search(command):
+        return command
+    kept = command
+    for pattern in (_LOST_ERROR, _TO_OUTPUT):
+        for found in reversed(list(pattern.finditer(kept))):
+            if found.start() and _is_bare(kept, found.start()) and found[0].strip() != "|&":
+                kept = kept[: found.start()] + kept[found.end() :]
+    return kept.strip() if kept != command else command
+
+
+def reply_to_output(script: str) -> tuple[str, tuple[int, ...]]:
+    """Return a line of a shell script that prints a reply to standard output.
+
+    The numbers are those of all such lines. The result is ("", ()) if anything in
+    the script redirects output to standard error.
+    """
+    lines = [(n, line) for n, line in enumerate(script.split("\n"), 1)]
+    code = [(n, line) for n, line in lines if not line.lstrip().startswith("#")]
+    text = "\n".join(line for _, line in code)
+    if _TO_ERROR.search(text) or re.search(r"\b(exec|logger|OUTFILE)\b|\$\(|`", text):
+        return "", ()
+    found = [(n, line) for n, line in code if _REPLY.search(line) and not re.search("[|>]", line)]
+    return (found[0][1].strip(), tuple(n for n, _ in found)) if found else ("", ())
+
+
+#: The words of other languages at the beginning of a line, for each interpreter.
+_WORDS = {
+    "python3": re.compile(r"^(import [\w., ]+$|from [\w.]+ import |def \w+\(.*\):|print\()", re.M),
+    "perl": re.compile(r"^(use (strict|warnings|[A-Z]\w*)\b.*;|my [$@%]\w+|sub \w+ *\{)", re.M),
+    "ruby": re.compile(r"^(require ['\"]\w|puts |def \w+$|abort )", re.M),
+    "php": re.compile(r"^<\?php", re.M),
+    "node": re.compile(r"^(const|let|var) \w+ *= *require\(", re.M),
+}
+#: The parts of a script that bash has, but sh(1) may not have.
+_BASH = re.compile(
+    r"^\s*set\s+(-\w+\s+)*-\w*o\s+pipefail|(^|[;&|]|\b(if|while|elif|until|!))\s*\[\[\s|<<<"
+    r"|\$\{\w+(\^\^?|,,?|//?)|(^|;)\s*(declare|mapfile|readarray|shopt|source)\s|\w+\+?=\("
+    r"|[<>]\(|^\s*function\s+\w+|&>",
+    re.MULTILINE,
+)
+
+
+def language(script: str) -> str:
+    """Return the interpreter of the language in which a script is probably written, or ""."""
+    return next((name for name, words in _WORDS.items() if words.search(script)), "")
+
+
+def bash_feature(script: str) -> str:
+    """Return the first part of a script that requires bash, or ""."""
+    code = "\n".join(re.sub(r"(^|\s)#.*", "", line) for line in script.split("\n"))
+    code = re.sub(r"'[^']*'", "''", code)
+    found = _BASH.search(code)
+    return found[0].strip(" \t\n;&|") if found else ""
+
+
+#: The programs whose last operand is a path that they write to.
+_WRITERS = ("cp", "mv", "install", "tee", "touch", "mkdir", "rsync", "ln")
+
+
+def written_paths(script: str) -> list[str]:
+    """Return the absolute paths that a shell or Python script writes to."""
+    code = "\n".join(re.sub(r"(^|\s)#.*", "", line) for line in script.split("\n"))
+    constants = dict(re.findall(r"^\s*(?:export\s+)?(\w+)=[\"']?(/[\w./-]+)[\"']?\s*$", code, re.M))
+    code = re.sub(r"\$\{?(\w+)\}?", lambda m: constants.get(m[1], m[0]), code)
+    path = r"[\"']?(/[\w.@/-]+)"
+    found = re.findall(rf"(?<![0-9<&])[12]?>>?\|?\s*{path}", code)
+    writers = "|".join(_WRITERS)
+    for line in re.findall(
+        rf"(?:^|[;&|({{!]|\b(?:then|do|else|if)\b|\))\s*(?:{writers})\s([^;&|\n]*)", code, re.M
+    ):
+        words = [
+            word.strip("\"')}")
+            for word in re.sub(r"[0-9&]*[<>]+\s*\S+", "", line).split()
+            if not re.match("[0-9]?[<>]|-", word)
+        ]
+        found += [words[-1]] if words and words[-1].startswith("/") else []
+    found += re.findall(rf"\bopen\(\s*f?{path}[^\n]*?,\s*[\"'][wax]", code)
+    names = [re.split(r"[$`*?\"'{]", name)[0] for name in found]
+    return [name for name in dict.fromkeys(names) if not name.startswith(("/dev/", "/proc/"))]
+
+
 def _is_bare(command: str, position: int) -> bool:
     """Return whether a position in a command is outside quotes and comments."""
     return _tokens(command[:position]) is not None

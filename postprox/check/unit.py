@@ -24,6 +24,18 @@ class Ignored:
     reason: str
 
 
+@dataclass(frozen=True)
+class MissingUnit:
+    """A unit that the service or its socket requires, but that systemd cannot start."""
+
+    #: The file that requires the unit.
+    path: str
+    name: str
+    #: An installed unit with a similar name, or "".
+    near: str
+    is_masked: bool
+
+
 @dataclass(eq=False)
 class SocketUnit:
     """A socket unit that starts the proxy."""
@@ -85,6 +97,7 @@ class Unit:
     #: The lines and drop-ins of the unit and its socket that systemd ignores.
     ignored: tuple[Ignored, ...] = ()
     socket: SocketUnit | None = None
+    missing_units: tuple[MissingUnit, ...] = ()
     #: The real paths of the unit's and the proxy's paths that contain a symbolic link.
     links: dict[str, str] = field(default_factory=dict)
 
@@ -183,6 +196,14 @@ def parse_socket(name: str, texts: Sequence[str]) -> SocketUnit:
     accept = (settings.get("Accept") or ["no"])[-1] in _TRUE
     listen = tuple(settings.get("ListenStream", ()))
     return SocketUnit(name, listen, accept, settings=settings)
+
+
+def required_units(text: str) -> list[str]:
+    """Return the services and sockets without which systemd does not start the unit."""
+    found = _settings([text], "Unit")
+    names = [each for key in ("Requires", "BindsTo", "Requisite") for each in found.get(key, ())]
+    words = " ".join(names).split()
+    return [word for word in words if re.fullmatch(r"[\w@:.\\-]+\.(service|socket)", word)]
 
 
 def ignored_lines(path: str, text: str) -> Iterator[Ignored]:

@@ -383,6 +383,30 @@ def missing_programs(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
         )
 
 
+def missing_units(proxy: Proxy) -> Iterator[Fault]:
+    """Report units that the unit requires, but that do not exist or are masked."""
+    unit = proxy.unit
+    for each in unit.missing_units if unit else ():
+        reason = "is masked" if each.is_masked else "does not exist"
+        hint = f"; {each.near} exists" if each.near else ""
+        pattern = re.escape(each.name).replace("/", r"\/")
+        names = "(Requires|BindsTo|Requisite|After|Wants)"
+        script = rf"/^[ \t]*{names}[ \t]*=/s/([= \t]){pattern}([ \t]|$)/\1{each.near}\2/g"
+        # A drop-in cannot remove a dependency (systemd.unit(5)).
+        command = f"sed -E -i {shlex.quote(script)} {shlex.quote(each.path)}"
+        if unit and unit.installed:
+            sockets = list(unit.socket.instances) if unit.socket else []
+            started = shlex.join([*sockets, *unit.instances])
+            command += f"; systemctl daemon-reload; systemctl restart {started}"
+        yield Fault(
+            "failing",
+            proxy.where,
+            f"{each.path} requires {each.name}, which {reason}{hint}, so systemd does not start "
+            "the service; all mail is deferred (451)",
+            (fixes.run(command),),
+        )
+
+
 def missing_files(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report missing files and directories that systemd requires to start the unit."""
     for path in facts.missing_paths:

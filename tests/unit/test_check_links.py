@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe, sandbox
+from postprox.check import machine, probe, sandbox
 from postprox.check.unit import Unit
 from tests.unit.test_check_running import Site, apply, check, site
 
@@ -67,9 +67,9 @@ def test_link_to_filter_in_closed_home_directory_is_replaced(
     home.mkdir()
     target = site.filter.rename(home / "mail-filter")
     site.filter.symlink_to(target)
-    closed = probe.machine.closed_directory
+    closed = machine.closed_directory
     monkeypatch.setattr(
-        probe.machine, "closed_directory", lambda path, _may: str(home) * (str(home) in path)
+        machine, "closed_directory", lambda path, _may: str(home) * (str(home) in path)
     )
     monkeypatch.setattr("postprox.check.filter_rules.is_home", lambda path: path == str(home))
     may = probe._may
@@ -79,7 +79,7 @@ def test_link_to_filter_in_closed_home_directory_is_replaced(
     checked = check(site, capsys, "--offline")
     assert checked.names() == ["filter"]
     assert f"{target} (the target of the link {site.filter})" in checked.problem
-    monkeypatch.setattr(probe.machine, "closed_directory", closed)
+    monkeypatch.setattr(machine, "closed_directory", closed)
     monkeypatch.setattr(probe, "_may", may)
     apply(site, checked)
     assert not site.filter.is_symlink()

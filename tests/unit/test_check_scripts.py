@@ -1,0 +1,197 @@
+"""postprox-check: the filter's interpreter, its reply, the paths that it writes to, and units."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from postprox.check import probe, shell_command
+from tests.unit.test_check_running import Site, apply, check, site
+
+__all__ = ["site"]
+REPLY = "#!/bin/sh\ngrep -q EICAR \"$EMAIL\" || exit 0\necho '550 5.7.1 a virus'\nexit 1\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        ("/f > /dev/null 2>&1", "/f > /dev/null"),
+        ("/f 2>/dev/null", "/f"),
+        ("/f 2>>/var/log/f", "/f"),
+        ("/f 2>&-", "/f"),
+        ("/f &>/dev/null", "/f"),
+        ("/f >&2", "/f >&2"),
+        ("/f 3>&1 1>&2 2>&3", "/f 3>&1 1>&2 2>&3"),
+        ("/f '2>/dev/null'", "/f '2>/dev/null'"),
+        ("/f --x > /dev/null", "/f --x > /dev/null"),
+        ("logger x 2>/dev/null; /f", "logger x 2>/dev/null; /f"),
+    ],
+)
+def test_lost_reply_in_command(command: str, kept: str) -> None:
+    assert shell_command.without_lost_reply(command) == kept
+
+
+def test_redirected_reply_is_corrected(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    quoted = shlex.quote(f"{site.filter} > /dev/null 2>&1")
+    site.write(site.arguments.replace(str(site.filter), quoted))
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (1, ["lost-reply"])
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_lost"),
+    [
+        ("", "", True),
+        ("echo '550", "printf '%s\\n' '550", True),
+        ("virus'", "virus' >&2", False),
+        ("#!/bin/sh", "#!/bin/sh\nexec >&2", False),
+        ("echo '550", "echo '550x", False),
+        ("echo", "x=$(date)\necho", False),
+    ],
+)
+def test_reply_to_standard_output(
+    site: Site, capsys: pytest.CaptureFixture[str], old: str, new: str, is_lost: bool
+) -> None:
+    site.filter.write_text(REPLY.replace(old, new, 1) if old else REPLY)
+    checked = check(site, capsys)
+    assert checked.names() == ["lost-reply"] * is_lost
+    if is_lost:
+        apply(site, checked)
+        assert ">&2 " in site.filter.read_text()
+        assert check(site, capsys).names() == []
+
+
+PYTHON = "import os, sys\nsys.exit(0 if os.environ['EMAIL'] else 1)\n"
+BASH = '[[ -n "$EMAIL" ]] || exit 2\nexit 1\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        (PYTHON, "python3"),
+        (f"#!/bin/sh\n{PYTHON}", "python3"),
+        (f"#!/bin/sh\n{BASH}", "bash"),
+        (BASH, "bash"),
+        ("#!/bin/sh -e\nset -euo pipefail\nexit 1\n", "bash -e"),
+        ("#!/bin/bash -eu -o pipefail\nexit 1\n", "bash\nset -eu -o pipefail"),
+    ],
+)
+def test_first_line_is_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str], text: str, first: str
+) -> None:
+    site.filter.write_text(text)
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["interpreter"])
+    apply(site, checked)
+    new = site.filter.read_text()
+    assert new.startswith("#!/")
+    assert new.split("\n", first.count("\n") + 1)[: first.count("\n") + 1][-1].endswith(
+        first.rsplit("\n", maxsplit=1)[-1]
+    )
+    assert new.endswith(text.split("\n", 1)[1])
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize(
+    ("first", "new"),
+    [("/gone/bin/python3 -I", "/python3 -I"), ("/usr/bin/env python9", "/python3")],
+)
+def test_missing_interpreter_is_replaced(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+    new: str,
+) -> None:
+    monkeypatch.setattr(probe, "_may", lambda _user, _right, path: Path(path).exists())
+    site.filter.write_text(f"#!{first}\n{PYTHON}")
+    checked = check(site, capsys)
+    assert checked.names() == ["interpreter"]
+    apply(site, checked)
+    assert site.filter.read_text().split("\n")[0].endswith(new)
+    assert check(site, capsys).names() == []
+
+
+def test_interpreter_in_virtual_environment_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "pyvenv.cfg").touch()
+    assert probe._replacement(f"{tmp_path}/bin/python3", "", "/usr/bin:/bin") == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["#!/bin/sh\n# import [[ x ]]\nexit 1\n", "#!/bin/sh\ngrep '[[:alpha:]]' x\nexit 1\n"]
+)
+def test_script_for_sh_is_not_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    site.filter.write_text(text)
+    assert check(site, capsys).names() == []
+
+
+def test_written_paths_are_found() -> None:
+    script = (
+        "Q=/srv/q\n# cp a /srv/comment\ncp \"$EMAIL\" $Q/ || exit 2\nmv a '/srv/m/x'\n"
+        "echo x >> /srv/l.log 2>/dev/null\nread a < /srv/r; tee -a /srv/t > /dev/null\n"
+    )
+    assert set(shell_command.written_paths(script)) == {
+        *("/srv/q/", "/srv/m/x", "/srv/l.log", "/srv/t"),
+    }
+    assert shell_command.written_paths("f = open('/srv/p.log', 'a')\nopen('/srv/r')\n") == [
+        "/srv/p.log"
+    ]
+
+
+def test_directory_that_unit_protects_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_may", lambda *_: True)
+    target = tmp_path / "quarantine"
+    target.mkdir()
+    site.filter.write_text(f'#!/bin/sh\ncp "$EMAIL" {target}/ || exit 2\nexit 1\n')
+    site.write(site.arguments, "PrivateTmp=no", "DynamicUser=no")
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (1, ["filter-write"])
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+    monkeypatch.setattr(probe, "_may", lambda _u, _r, path: path != str(target))
+    checked = check(site, capsys)
+    assert checked.names() == ["filter-write"]
+    assert "user nobody cannot write there" in checked.problem
+
+
+@pytest.mark.parametrize("section", ["Requires", "BindsTo", "Requisite"])
+@pytest.mark.parametrize("of", ["postprox.service", "postprox.socket"])
+def test_missing_required_unit_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], section: str, of: str
+) -> None:
+    folder = site.units / f"{of}.d"
+    folder.mkdir(exist_ok=True)
+    file = folder / "scanner.conf"
+    file.write_text(f"[Unit]\n{section}=no-such.service foo.target\nAfter=no-such.service\n")
+    assert check(site, capsys).names() == []  # the unit directories are incomplete
+    (site.units / "sysinit.target").touch()
+    checked = check(site, capsys)
+    assert checked.names() == ["failing"]
+    assert f"{file} requires no-such.service, which does not exist" in checked.problem
+    (site.units / "no-such.service").symlink_to("/dev/null")
+    assert "is masked" in check(site, capsys).problem
+    (site.units / "no-such.service").unlink()
+    apply(site, checked)
+    assert file.read_text() == f"[Unit]\n{section}= foo.target\nAfter=\n"
+    assert check(site, capsys).names() == []
+    file.write_text(f"[Unit]\n{section}=no-such.service\n")
+    (site.units / "no-such.service").touch()
+    assert check(site, capsys).names() == []
+
+
+def test_similar_unit_replaces_missing_unit(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = site.units / "postprox.service.d"
+    (site.units / "sysinit.target").touch()
+    (site.units / "scanner-daemon.service").touch()
+    (folder / "scanner.conf").write_text("[Unit]\nRequires=scanner-deamon.service\n")
+    checked = check(site, capsys)
+    apply(site, checked)
+    assert (folder / "scanner.conf").read_text() == "[Unit]\nRequires=scanner-daemon.service\n"
