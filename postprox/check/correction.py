@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from ..core.address import UpstreamAddress
 from ..core.options import TABLE, Options, UsageError, parse
-from .shell_command import TYPOGRAPHIC
+from .shell_command import TYPOGRAPHIC, without_lost_reply, without_lost_status
 
 #: The maximum number of errors in one command line that are corrected.
 _MOST_ERRORS = 8
@@ -77,7 +77,8 @@ def quoted_filter(words: Sequence[str]) -> list[str]:
             command = " ".join(words[index + 1 : end]).strip("{}'\"")
             candidate = [*words[: index + 1], command, *words[end:]]
             if is_accepted(candidate):
-                return candidate
+                kept = without_lost_reply(without_lost_status(command))
+                return [*words[: index + 1], kept, *words[end:]]
     return []
 
 

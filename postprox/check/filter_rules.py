@@ -292,7 +292,7 @@ def _marked(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
             proxy.where,
             f"the filter {seen.path} seems to be written for {seen.language}, but has {head}, so "
             f"sh(1) runs it; {effect}",
-            (_new_first_line(seen, f"#!{seen.replacement}"),),
+            (_new_first_line(seen, f"#!/usr/bin/env {seen.language}"),),
         )
     elif seen.bash_feature and seen.replacement and (seen.syntax_error or _is_fatal(seen)):
         yield Fault(

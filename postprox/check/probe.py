@@ -603,6 +603,7 @@ def _replacement(interpreter: str, language: str, search: str) -> str:
         return ""  # the modules of the virtual environment are missing elsewhere
     names = [name, *(["python3"] if re.fullmatch(r"python[0-9.]*", name) else [])]
     names = ["bash"] if name in ("sh", "dash") else names
+    names += difflib.get_close_matches(name, ("sh", "bash", "python3", "perl", "ruby"), 1, 0.75)
     found = (shutil.which(each, path=search) for each in names)
     return next(filter(None, found), "")
 
@@ -754,7 +755,10 @@ def _boot_line(directory: Path) -> tuple[str, str]:
 
 def _is_lost_at_boot(proxy: Proxy, directory: Path) -> bool:
     """Return whether the directory is below /run and nothing is known to create it at boot."""
-    if not sandbox.is_below(str(directory), ("/run", "/var/run")) or directory.is_mount():
+    if (
+        not sandbox.is_below(str(directory), ("/run", "/var/run", "/dev/shm"))  # noqa: S108
+        or directory.is_mount()
+    ):
         return False
     settings = proxy.unit.settings if proxy.unit else {}
     return not {"ExecStartPre", "RuntimeDirectory"} & settings.keys()

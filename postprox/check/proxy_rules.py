@@ -313,7 +313,9 @@ def _add_service(setup: Setup, proxy: Proxy, target: str) -> Edit:
     return fixes.run(f"sed -n {script} {shlex.quote(file)} >> {path}")
 
 
-def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
+def spool(  # noqa: C901
+    proxy: Proxy, wanted: Options, facts: ProxyFacts
+) -> Iterator[Fault]:
     """Report a message directory that is missing or that the proxy's user cannot write to."""
     seen = facts.spool
     name = f"{wanted.directory}, the directory for messages"
@@ -340,7 +342,11 @@ def spool(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     elif seen.closed_directory:
         problem = f"user {proxy.user} cannot enter {seen.closed_directory}, which contains {name}"
         edits = (_opened(seen.closed_directory),)
-        if is_home(seen.closed_directory):
+        if is_home(seen.closed_directory) and seen.is_link and not is_home(wanted.directory):
+            path = shlex.quote(wanted.directory)
+            remove = fixes.run(f"test ! -L {path} || rm {path}")
+            edits = remove, fixes.make_spool(proxy.user, wanted.directory)
+        elif is_home(seen.closed_directory):
             edits = _own_spool(proxy)
     elif proxy.unit and (setting := sandbox.protecting_setting(proxy.unit, wanted.directory)):
         problem = f"the unit cannot write to {name} ({setting})"
@@ -386,7 +392,7 @@ def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
         hiding = sandbox.hiding_setting(proxy.unit, directory)
         if setting := hiding or sandbox.protecting_setting(proxy.unit, directory):
             runtime = proxy.unit.paths("RuntimeDirectory")
-            if directory in ("/run", "/var/run") and runtime:
+            if (hiding or directory in ("/run", "/var/run")) and runtime:
                 yield _in_runtime_directory(proxy, option, path, setting)
                 continue
             yield Fault(
@@ -402,7 +408,7 @@ def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def _in_runtime_directory(proxy: Proxy, option: str, path: str, setting: str) -> Fault:
-    """Return the problem of a file in /run, in which only root can create files."""
+    """Return the problem of a file in /run itself, or in a directory that the unit hides."""
     unit = proxy.unit or Unit("")
     name = unit.paths("RuntimeDirectory")[0].replace("%N", unit.name.removesuffix(".service"))
     new = f"/run/{name}/{path.rpartition('/')[2]}"
@@ -461,7 +467,8 @@ def spool_boot(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
     if seen.boot_line and not is_kept:
         problem = f"systemd-tmpfiles(8) gives {name} to {owner} at each boot ({seen.boot_file})"
     elif seen.is_lost_at_boot:
-        problem = f"{name} is below /run, which is empty after each boot"
+        top = "/dev/shm" if wanted.directory.startswith("/dev/shm") else "/run"  # noqa: S108
+        problem = f"{name} is below {top}, which is empty after each boot"
     else:
         return
     yield Fault(
@@ -482,7 +489,7 @@ def _boot_edit(proxy: Proxy, wanted: Options, age: str) -> Edit:
 
 def _at_boot(proxy: Proxy, wanted: Options) -> tuple[Edit, ...]:
     """Return the edit that creates a missing directory below /run again at each boot."""
-    is_below_run = sandbox.is_below(wanted.directory, ("/run", "/var/run"))
+    is_below_run = sandbox.is_below(wanted.directory, ("/run", "/var/run", "/dev/shm"))  # noqa: S108
     return (_boot_edit(proxy, wanted, "-"),) if is_below_run and proxy.user else ()
 
 

@@ -6,6 +6,7 @@ and systemd.socket(5) that affect the proxy are parsed. Parsing takes linear tim
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ class Ignored:
     #: The line, or "" for the whole file.
     line: str
     reason: str
+    #: The line that was probably intended, or "".
+    right: str = ""
+    #: The section of the line.
+    section: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,6 +211,46 @@ def required_units(text: str) -> list[str]:
     return [word for word in words if re.fullmatch(r"[\w@:.\\-]+\.(service|socket)", word)]
 
 
+#: Settings by section. A setting in another section, or with a similar name, has no effect.
+_FOREIGN = "is not a section of a {} unit; write it in a drop-in of the {} unit"
+_KNOWN = {
+    "Unit": (
+        *("Requires", "BindsTo", "Requisite", "Wants", "After", "Before", "PartOf", "Conflicts"),
+        *("ConditionPathExists", "AssertPathExists", "OnFailure", "StartLimitIntervalSec"),
+    ),
+    "Service": (
+        *("ExecStart", "ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop", "ExecCondition"),
+        *("Restart", "RestartSec", "Type", "User", "Group", "DynamicUser", "SupplementaryGroups"),
+        *("Environment", "EnvironmentFile", "WorkingDirectory", "RuntimeDirectory"),
+        *("StateDirectory", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecPaths"),
+        *("NoExecPaths", "BindPaths", "BindReadOnlyPaths", "PrivateTmp", "ProtectHome"),
+        *("ProtectSystem", "TimeoutStopSec", "TimeoutStartSec", "KillMode", "KillSignal", "UMask"),
+        *("NoNewPrivileges", "RestrictAddressFamilies", "SystemCallFilter", "WatchdogSec"),
+    ),
+    "Socket": ("ListenStream", "Accept", "BindToDevice", "Service", "SocketUser", "SocketMode"),
+}
+
+
+def _misplaced(path: str, section: str, line: str) -> Iterator[Ignored]:
+    """Find a setting in the wrong section, or with a misspelt name."""
+    name = line.partition("=")[0].strip(_BLANKS)
+    if "=" not in line or section not in ("Unit", "Service", "Socket"):
+        return
+    if section == "Socket" and (name in _KNOWN["Service"] or "Exec" in name):
+        return  # most settings of a service are also known here
+    right = next((other for other, names in _KNOWN.items() if name in names), section)
+    if right != section and name not in _KNOWN[section]:
+        yield Ignored(
+            path, line, f"is in [{section}], but belongs to [{right}]", f"[{right}]", section
+        )
+    elif right == section and name not in _KNOWN[section]:
+        near = difflib.get_close_matches(name, _KNOWN[section], 1, 0.9)
+        if near:
+            yield Ignored(
+                path, line, f"is not a setting that systemd knows, but {near[0]} is", near[0]
+            )
+
+
 def ignored_lines(path: str, text: str) -> Iterator[Ignored]:
     """Find the lines that systemd ignores because of their section or their name."""
     section = None
@@ -215,10 +260,17 @@ def ignored_lines(path: str, text: str) -> Iterator[Ignored]:
             continue
         if header := re.fullmatch(r"\[(.*)\]", line):
             section = header[1]
+            kind = "Socket" if ".socket" in path else "Service"
             if section not in _SECTIONS and not section.startswith("X-"):
-                yield Ignored(path, line, "is not a section that systemd knows")
+                near = (difflib.get_close_matches(section, _SECTIONS, 1, 0.7) or [""])[0]
+                right = f"[{near}]" if near else ""
+                yield Ignored(path, line, "is not a section that systemd knows", right)
+            elif section in ("Socket", "Service") and section != kind and "/" in path:
+                yield Ignored(path, line, _FOREIGN.format(kind.lower(), section.lower()))
         elif section is None:
             yield Ignored(path, line, "precedes the first section, such as [Service]")
+        elif section in _SECTIONS and (wrong := list(_misplaced(path, section, line))):
+            yield from wrong
         elif section in _SECTIONS and re.match(r"[a-z]\w*\s*=", line):
             yield Ignored(
                 path, line, "is not a setting that systemd knows, because names are case-sensitive"

@@ -17,7 +17,7 @@ from .findings import Fault
 from .fixes import Edit
 from .routes import Proxy
 from .setup import Setup
-from .unit import Unit
+from .unit import Ignored, Unit
 
 #: Settings that prevent the service from working, each with the wrong values, the correct value and
 #: the effect.
@@ -181,24 +181,41 @@ def ignored(proxy: Proxy) -> Iterator[Fault]:
     """Report lines and drop-ins that systemd ignores."""
     unit = proxy.unit
     for each in unit.ignored if unit else ():
-        path = shlex.quote(each.path)
-        name = re.sub(r"[^A-Za-z]", "", each.line).capitalize()
-        kind = "Socket" if ".socket" in each.path else "Service"
-        if not each.line:
-            command = f"mv {path} {shlex.quote(each.path.removesuffix('.conf') + '.conf')}"
-        elif each.line[1:-1].isalpha() and name.rstrip("s") in ("Unit", "Service", "Socket"):
-            command = f"sed -i 's/^ *\\[{each.line[1:-1]}\\]/[{name.rstrip('s')}]/' {path}"
-        elif "first section" in each.reason:
-            command = f"grep -q '^\\[' {path} || sed -i '1i [{kind}]' {path}"
-        else:
-            command = f"grep -n {shlex.quote(each.line)} {path}"
         yield Fault(
             "unit-ignored",
             proxy.where,
             f"systemd ignores part of the configuration: {each.line or 'the file'} in "
             f"{each.path} {each.reason}",
-            (fixes.run(command),),
+            tuple(fixes.run(command) for command in [_heeded(each)] if command),
         )
+
+
+def _heeded(each: Ignored) -> str:
+    """Return the command that corrects an ignored line or file, or "" if none is safe."""
+    path = shlex.quote(each.path)
+    name = re.sub(r"[^A-Za-z]", "", each.line).capitalize()
+    kind = "Socket" if ".socket" in each.path else "Service"
+    key = re.escape(each.line.partition("=")[0].strip())
+    if "is not a section of a" in each.reason or key in ("Requires", "BindsTo", "Requisite"):
+        return ""  # the line may require a unit that does not exist
+    if each.right.startswith("[") and each.line.startswith("["):
+        script = rf"s/^[ \t]*\[{re.escape(each.line[1:-1])}\]/{each.right}/"
+        command = f"sed -i {shlex.quote(script)} {path}"
+    elif each.right.startswith("["):
+        script = rf"s/^[ \t]*{key}[ \t]*=.*/{each.right}\n&\n[{each.section}]/"
+        command = f"sed -i {shlex.quote(script)} {path}"
+    elif each.right:
+        script = rf"s/^[ \t]*{key}[ \t]*=/{each.right}=/"
+        command = f"sed -i {shlex.quote(script)} {path}"
+    elif not each.line:
+        command = f"mv {path} {shlex.quote(each.path.removesuffix('.conf') + '.conf')}"
+    elif each.line[1:-1].isalpha() and name.rstrip("s") in ("Unit", "Service", "Socket"):
+        command = f"sed -i 's/^ *\\[{each.line[1:-1]}\\]/[{name.rstrip('s')}]/' {path}"
+    elif "first section" in each.reason:
+        command = f"grep -q '^\\[' {path} || sed -i '1i [{kind}]' {path}"
+    else:
+        command = f"grep -n {shlex.quote(each.line)} {path}"
+    return command
 
 
 def comments(proxy: Proxy) -> Iterator[Fault]:
@@ -228,6 +245,19 @@ def socket_settings(proxy: Proxy) -> Iterator[Fault]:
     if unit is None or socket is None:
         return
     values = {name: texts[-1] for name, texts in socket.settings.items() if texts}
+    streams = list(dict.fromkeys(socket.listen))
+    ports = [text.rpartition(":")[2] for text in streams]
+    if len(streams) < len(socket.listen) or any(
+        text in ports and ports.count(text) > 1 for text in streams
+    ):
+        kept = [text for text in streams if ports.count(text) < 2 or text not in ports]
+        yield Fault(
+            "unit-setting",
+            socket.name,
+            f"ListenStream={' '.join(socket.listen)}: systemd cannot open the same port twice, so "
+            "the socket fails; all mail is deferred (451)",
+            (fixes.set_setting(socket, "ListenStream", kept[0]),) if len(kept) == 1 else (),
+        )
     denied, allowed = (
         " ".join(socket.settings.get(f"IPAddress{name}", ())).split() for name in ("Deny", "Allow")
     )

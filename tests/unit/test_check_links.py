@@ -121,3 +121,39 @@ def test_status_file_in_run_moves_to_own_directory_of_unit(
     again = check(site, capsys)
     assert again.names() == []
     assert "/run/postprox/p.pid" in " ".join(again.document["proxies"][0]["command"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason", "fixed"),
+    [
+        ("[Sevice]\nTasksMax=500", "is not a section", "[Service]\nTasksMax=500"),
+        ("[Service]\nReadWritePath=/srv", "ReadWritePaths is", "[Service]\nReadWritePaths=/srv"),
+        ("[Unit]\nUMask=0077", "to [Service]", "[Unit]\n[Service]\nUMask=0077\n[Unit]"),
+        ("[Service]\nRequires=a.service", "to [Unit]", ""),
+        ("[Socket]\nBacklog=1", "not a section of a service unit", ""),
+    ],
+)
+def test_ignored_line_is_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str], lines: str, reason: str, fixed: str
+) -> None:
+    file = site.units / "postprox.service.d" / "a.conf"
+    file.write_text(f"{lines}\n")
+    checked = check(site, capsys)
+    assert checked.names() == ["unit-ignored"]
+    assert reason in checked.problem
+    assert bool(checked.remedy) == bool(fixed)
+    if fixed:
+        apply(site, checked)
+        assert file.read_text() == f"{fixed}\n"
+        assert "unit-ignored" not in check(site, capsys).names()
+
+
+@pytest.mark.parametrize("more", ["127.0.0.1:10025", "10025"])
+def test_port_that_socket_opens_twice_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], more: str
+) -> None:
+    site.drop_in("postprox.socket", "Socket", f"ListenStream={more}")
+    checked = check(site, capsys, "--offline")
+    assert "unit-setting" in checked.names()
+    apply(site, checked)
+    assert check(site, capsys).names() == []
