@@ -16,6 +16,7 @@ from . import environment
 from .findings import Fault, Finding
 from .postconf import Configuration, Service, join_words, split_words
 from .routes import FilterStage, Proxy, Route, arguments
+from .source_text import Correction
 from .unit import SocketUnit, Unit, quoted
 
 #: The name of the drop-in that the commands write. The name sorts last, so systemd applies the
@@ -105,6 +106,16 @@ class Edit:
 def run(command: str) -> Edit:
     """Run a command that does not change the configuration."""
     return Edit(Shell(command), lambda old: old)
+
+
+def correct(configuration: Configuration, correction: Correction) -> Edit:
+    """Correct lines of main.cf or master.cf."""
+    return run(_correction(configuration, correction))
+
+
+def _correction(configuration: Configuration, correction: Correction) -> str:
+    path = shlex.quote(f"{configuration.corrected}/{correction.file}")
+    return f"sed -E -i {shlex.quote(correction.script)} {path}"
 
 
 def set_main(name: str, value: str) -> Edit:
@@ -382,9 +393,17 @@ class Plan:
         commands = dict.fromkeys(
             command for edit in fault.edits for command in self._commands(edit.place)
         )
+        if any(re.match(rf"{re.escape(self._postconf)} -[FPM]", each) for each in commands):
+            # postconf(1) writes an entry as it has read it. Let it read the entry correctly.
+            first = [_correction(self._configuration, each) for each in self._unseparated()]
+            commands = dict.fromkeys([*first, *commands])
         files = [self._options_file(edit.place) for edit in fault.edits]
         where = ", ".join(dict.fromkeys([fault.where, *filter(None, files)]))
         return Finding(fault.name, where, fault.problem, tuple(commands))
+
+    def _unseparated(self) -> list[Correction]:
+        """Return the corrections that are needed only for postconf(1)."""
+        return [each for each in self._configuration.corrections if not each.problem]
 
     def _current(self, place: Place) -> str:
         text = ""

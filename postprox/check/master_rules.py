@@ -41,6 +41,13 @@ _RECIPE = (
 )
 
 
+def mistyped(configuration: Configuration) -> Iterator[Fault]:
+    """Report mistakes in the text of main.cf and master.cf."""
+    for each in configuration.corrections:
+        if each.problem:
+            yield Fault("arguments", each.file, each.problem, (fixes.correct(configuration, each),))
+
+
 def indented(configuration: Configuration) -> Iterator[Fault]:
     """Report lines that begin with whitespace and therefore continue the previous line."""
     yield from _indented_services(configuration)

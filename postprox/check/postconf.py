@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from . import values
+from .source_text import Correction
 
 #: Default values of the parameters used in this package (postconf(5)).
 DEFAULTS = {
@@ -116,6 +117,10 @@ class Configuration:
     directory: str = ""
     #: The services that Postfix ignores because a later service has the same name.
     ignored: tuple[Service, ...] = ()
+    #: The corrections to the files' text with which postconf(1) has read them.
+    corrections: tuple[Correction, ...] = ()
+    #: The directory of the files to which the corrections apply.
+    corrected: str = ""
 
     @property
     def postconf(self) -> str:

@@ -19,12 +19,13 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from . import access, machine, sandbox, shell_command, tables
+from . import access, machine, sandbox, shell_command, source_text, tables
 from .facts import UNLIMITED, ProgramFacts, ProxyFacts, SpoolFacts
 from .postconf import Configuration, UnreadableError, parse
 from .routes import Proxy, target_endpoint, upstream
@@ -70,19 +71,68 @@ def read_configuration(directory: str) -> Configuration:
         path = Path(directory, name)
         if directory and path.exists() and not path.is_file():
             raise UnreadableError(f"{path} is not a regular file")
-    return parse(
-        _postconf(directory, "-nx"),
-        _postconf(directory, "-M"),
-        _postconf(directory, "-Px"),
-        directory,
-    )
+    own = directory or _default_directory()
+    texts = _source_texts(own)
+    corrections = source_text.corrections(*texts.values()) if texts else []
+    if not corrections:
+        main, master, overrides = _outputs(directory)
+        return parse(main, master, overrides, directory)
+    # postconf(1) cannot read these files, or misreads them. Let it read corrected copies.
+    with tempfile.TemporaryDirectory() as copy:
+        for name, text in texts.items():
+            new = text
+            for each in corrections:
+                new = each.applied(new) if each.file == name else new
+            Path(copy, name).write_text(new, errors="surrogateescape")
+            os.utime(Path(copy, name), (0, 0))  # postconf(1) waits if main.cf is new
+        try:
+            main, master, overrides = (text.replace(copy, own) for text in _outputs(copy))
+        except UnreadableError as error:
+            raise UnreadableError(str(error).replace(copy, own)) from None
+    configuration = parse(main, master, overrides, directory)
+    return replace(configuration, corrections=tuple(corrections), corrected=own)
 
 
-def _postconf(directory: str, option: str) -> str:
+def _outputs(directory: str) -> tuple[str, str, str]:
+    """Return postconf's output for main.cf, for master.cf and for the `-o` parameters."""
+    main, master = _postconf(directory, "-nx"), _postconf(directory, "-M")
+    return main, master, _postconf(directory, "-Px")
+
+
+def _default_directory() -> str:
+    """Return Postfix's default directory, or "" if it is unknown."""
+    if own := os.environ.get("MAIL_CONFIG"):
+        return own
+    # In an empty directory, postconf(1) does not fail because of a mistake in master.cf.
+    with tempfile.TemporaryDirectory() as empty:
+        try:
+            return _postconf(empty, "-dh", "config_directory").strip()
+        except UnreadableError:
+            return ""
+
+
+def _source_texts(directory: str) -> dict[str, str]:
+    """Return the text of main.cf and of master.cf, or {} if postconf(1) must report the error."""
+    try:
+        names = (source_text.MAIN, source_text.MASTER)
+        return {name: _source_text(Path(directory, name)) for name in names} if directory else {}
+    except (UnreadableError, OSError):
+        return {}
+
+
+def _source_text(path: Path) -> str:
+    with _opened(path) as file:
+        octets = file.read(LARGEST_TABLE + 1) or b""
+    if len(octets) > LARGEST_TABLE:
+        raise UnreadableError(f"{path} is larger than {LARGEST_TABLE} octets")
+    return octets.decode(errors="surrogateescape")
+
+
+def _postconf(directory: str, *options: str) -> str:
     program = shutil.which("postconf", path=SYSTEMD_PATH)
     if program is None:
         raise UnreadableError("postconf is missing; install Postfix")
-    command = [program, *(["-c", directory] if directory else []), option]
+    command = [program, *(["-c", directory] if directory else []), *options]
     try:
         done = subprocess.run(
             command,

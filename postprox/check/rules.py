@@ -28,6 +28,7 @@ from .setup import Setup
 
 #: The rules whose problems could cause all others, and the corrections that are required first.
 _FIRST = (
+    (master_rules.mistyped, "main.cf and master.cf"),
     (master_rules.indented, "the lines that begin with whitespace"),
     (master_rules.no_break_spaces, "the no-break spaces"),
     (service_rules.misread, "the arguments in master.cf"),

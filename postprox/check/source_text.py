@@ -1,0 +1,203 @@
+"""Mistakes in the text of main.cf and master.cf that postconf(1) refuses or hides.
+
+Rule: the functions depend only on the text. Each correction applies to single lines, and its
+pattern means the same to Python and to `sed -E`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+MAIN, MASTER = "main.cf", "master.cf"
+_TYPES = ("inet", "unix", "fifo", "pass", "unix-dgram")
+_PORTS = ("smtp", "smtps", "submission", "submissions", "qmqp", "lmtp")
+#: master(8) accepts -oNAME=VALUE, but postconf(1) splits this word in the wrong places.
+_JOINED = (r"([ \t])-(v*)o([A-Za-z_][A-Za-z0-9_]*=|\{)", r"\1-\2o \3")
+_BACKSLASH = (r"[ \t]*\\[ \t]*$", "")
+_UNINDENTED = (r"^(-[A-Za-z]|user=|argv=|flags=|[^ \t#][^ \t]*[ \t]*$)", r"    \1")
+_NAME = r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+|mynetworks|myhostname|mydestination|relayhost|myorigin"
+_RESTRICTION = r"(permit|reject|check_|defer|warn_if_)"
+#: The parameters in whose values a backslash at the end of a line has an effect.
+_LISTS = re.compile(
+    r"_restrictions$|^smtpd_proxy_|^content_filter$|^mynetworks$|_options$|_milters$"
+)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A substitution in the lines of a file that are not comments."""
+
+    file: str
+    pattern: str
+    replacement: str
+    #: The problem that it corrects, or "" if Postfix reads the text as intended.
+    problem: str = ""
+    #: A pattern for lines that are not changed.
+    excluded: str = r"^[ \t]*#"
+
+    def applied(self, text: str) -> str:
+        """Return the corrected text of the file."""
+        lines = text.split("\n")
+        return "\n".join(
+            line if re.search(self.excluded, line) else re.sub(self.pattern, self.replacement, line)
+            for line in lines
+        )
+
+    @property
+    def script(self) -> str:
+        """Return the script for `sed -E` that makes the correction."""
+        mark = next(each for each in "~,!@;%" if each not in self.pattern + self.replacement)
+        return f"/{self.excluded}/! s{mark}{self.pattern}{mark}{self.replacement}{mark}g"
+
+
+def corrections(main: str, master: str) -> list[Correction]:
+    """Return the corrections that the text of main.cf and of master.cf need."""
+    found = [*_in_main(main), *_in_master(master)]
+    return list(dict.fromkeys(found))
+
+
+def _in_main(text: str) -> Iterator[Correction]:
+    name = ""
+    for line in text.split("\n"):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        start = re.match(r"([^=\s]+)\s*=", line)
+        if start and not line[0].isspace():
+            name = start[1]
+        elif not line[0].isspace():
+            yield from _without_equals(line)
+        if re.search(_BACKSLASH[0], line) and _LISTS.search(name):
+            yield Correction(
+                MAIN,
+                *_BACKSLASH,
+                f"the value of {name} contains a backslash at the end of a line; Postfix reads it "
+                "as part of the value",
+            )
+
+
+def _without_equals(line: str) -> Iterator[Correction]:
+    """Correct a line that sets a parameter without an equals sign, or that is not indented."""
+    effect = "; no Postfix program can read main.cf"
+    if found := re.match(rf"({_NAME})[ \t]*(?::=|[:;])", line):
+        yield Correction(
+            MAIN,
+            rf"^({found[1]})[ \t]*(:=|[:;])[ \t]*",
+            r"\1 = ",
+            f"the line that sets {found[1]} has no '=' after the name{effect}",
+        )
+    elif re.match(rf"{_RESTRICTION}[a-z_]*[ \t,]*", line):
+        yield Correction(
+            MAIN,
+            rf"^({_RESTRICTION}[a-z_]*([ \t,][^=]*)?)$",
+            r"    \1",
+            f"a line of a list of restrictions does not begin with a blank or tab{effect}",
+        )
+    elif found := re.match(rf"({_NAME})[ \t]+[^= \t]", line):
+        yield Correction(
+            MAIN,
+            rf"^({found[1]})[ \t]+([^= \t])",
+            r"\1 = \2",
+            f"the line that sets {found[1]} has no '=' after the name{effect}",
+        )
+
+
+def _in_master(text: str) -> Iterator[Correction]:
+    is_first = True
+    for line in text.split("\n"):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if re.search(_BACKSLASH[0], line):
+            yield Correction(
+                MASTER,
+                *_BACKSLASH,
+                "a backslash at the end of a line is an argument in master.cf; a line that begins "
+                "with a blank or tab already continues the entry",
+            )
+        if re.search(_JOINED[0], line) and "argv=" not in line:
+            yield Correction(MASTER, *_JOINED, excluded=r"^[ \t]*#|argv=")
+        if not line[0].isspace():
+            if re.search(_UNINDENTED[0], line) and not is_first:
+                yield Correction(
+                    MASTER,
+                    *_UNINDENTED,
+                    "a line of an entry after the first line does not begin with a blank or tab; "
+                    "no mail is received or delivered",
+                )
+            else:
+                yield from _columns(line)
+            is_first = False
+
+
+def _columns(line: str) -> Iterator[Correction]:
+    """Correct an entry that has a wrong type, or a column too few or too many."""
+    fields = line.split()
+    name, rest = fields[0], fields[1:]
+    effect = "; no mail is received or delivered"
+    if rest[0] not in _TYPES and _is_row(rest[:5], "unix"):
+        is_inet = ":" in name or name.isdigit() or name in _PORTS
+        kind = "inet" if is_inet else "unix"
+        yield _inserted([name], kind, f"the entry {name} has no type{effect}")
+        return
+    if rest[0] not in _TYPES:
+        kinds = difflib.get_close_matches(rest[0].lower(), _TYPES, 1, 0.7)
+        if kinds:
+            start = rf"^({_escaped(name)}[ \t]+){_escaped(rest[0])}([ \t])"
+            problem = f"the entry {name} has the unknown type {rest[0]!r}{effect}"
+            yield Correction(MASTER, start, rf"\1{kinds[0]}\2", problem)
+        return
+    kind, row = rest[0], []
+    for field in rest[1:]:
+        if not re.fullmatch(r"[yn-]|[0-9]+\??", field):
+            break
+        row.append(field)
+    has_command = len(rest) > len(row) + 1
+    if not has_command or len(row) == 5:
+        return
+    command = rest[len(row) + 1]
+    starts = _rows(command, kind, {at: [*row[:at], "-", *row[at:]] for at in range(5)})
+    if len(starts) == 1:
+        at = next(iter(starts))
+        problem = f"the entry {name} has a column too few{effect}"
+        yield _inserted([name, kind, *row[:at]], "-", problem)
+    removed = _rows(command, kind, {at: [*row[:at], *row[at + 1 :]] for at in range(len(row))})
+    if len(removed) == 1:
+        at = next(iter(removed))
+        start = r"[ \t]+".join(map(_escaped, [name, kind, *row[:at]]))
+        problem = f"the entry {name} has a column too many; the service does not run"
+        yield Correction(MASTER, rf"^({start})[ \t]+{_escaped(row[at])}([ \t])", r"\1\2", problem)
+
+
+def _rows(command: str, kind: str, rows: Mapping[int, Sequence[str]]) -> dict[int, Sequence[str]]:
+    """Return the distinct valid rows. If there are several, return those that are usual."""
+    valid = {tuple(row): at for at, row in rows.items() if _is_row(row, kind)}
+    usual = {row: at for row, at in valid.items() if _is_usual(row, command)}
+    return {at: row for row, at in (usual if len(valid) > 1 else valid).items()}
+
+
+def _is_usual(row: Sequence[str], command: str) -> bool:
+    if command == "spawn":
+        return list(row[:3]) == ["n", "n", "n"] and row[4] != "-"
+    return row[1] == "-" and row[2] in ("y", "n")
+
+
+def _is_row(row: Sequence[str], kind: str) -> bool:
+    """Return whether five columns have valid values that the recipe or Postfix's file could use."""
+    if len(row) != 5 or (kind == "inet" and (row[0] != "n" or row[3] != "-")):
+        return False
+    flags, wakeup, limit = row[:3], row[3], row[4]
+    is_wakeup = re.fullmatch(r"-|0|(60|300|1000)\??", wakeup)
+    return all(each in ("y", "n", "-") for each in flags) and bool(
+        is_wakeup and re.fullmatch(r"-|[0-9]+", limit)
+    )
+
+
+def _inserted(before: Sequence[str], word: str, problem: str) -> Correction:
+    start = r"[ \t]+".join(map(_escaped, before))
+    return Correction(MASTER, rf"^({start})([ \t])", rf"\1 {word}\2", problem)
+
+
+def _escaped(word: str) -> str:
+    return re.sub(r"([][.*+?^$|(){}/\\])", r"\\\1", word)

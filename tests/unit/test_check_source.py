@@ -1,0 +1,107 @@
+"""postprox-check: mistakes in the text of main.cf and master.cf."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from postprox.check import probe
+from postprox.check.findings import Fault
+from postprox.check.fixes import plan, set_own
+from postprox.check.source_text import Correction, corrections
+from tests.unit.checking import postconf
+
+SPAWN = "127.0.0.1:10025 inet n n n - 20 spawn\n  user=u argv=/p -c /f up\n"
+MASTER = "smtp inet n - y - - smtpd\n" + SPAWN + "pickup unix n - y 60 1 pickup\n"
+MAIN = "# a: comment\ncompatibility_level = 3.6\nsmtpd_proxy_filter = 127.0.0.1:10025\n"
+LIST = "smtpd_client_restrictions =\n  permit_mynetworks,\n  reject\n"
+
+
+def corrected(found: list[Correction], file: str, text: str) -> str:
+    """Return the corrected text. It must be the same with sed(1) as with Python."""
+    by_sed = text
+    for each in found:
+        if each.file == file:
+            text = each.applied(text)
+            command = ["sed", "-E", each.script]
+            done = subprocess.run(command, input=by_sed, capture_output=True, text=True, check=True)
+            by_sed = done.stdout
+    assert text == by_sed
+    return text
+
+
+def test_correct_text_needs_no_correction() -> None:
+    assert corrections(MAIN + LIST, MASTER) == []
+    assert corrections("x =\n# a\\\nalias_maps = hash:/a \\\n", "# x\n#smtp inet n\n") == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r"smtpd_proxy_filter = ", r"smtpd_proxy_filter: "),
+        (r"smtpd_proxy_filter = ", r"smtpd_proxy_filter := "),
+        (r"smtpd_proxy_filter = ", r"smtpd_proxy_filter "),
+        ("  permit_mynetworks,\n", "permit_mynetworks,\n"),
+        ("  permit_mynetworks,\n", "  permit_mynetworks, \\\n"),
+    ],
+)
+def test_mistake_in_main_cf_is_corrected(old: str, new: str) -> None:
+    text = (MAIN + LIST).replace(old, new)
+    (found,) = corrections(text, MASTER)
+    result = corrected([found], "main.cf", text)
+    assert result.replace("    permit", "  permit") == MAIN + LIST
+    assert found.problem
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("n n n - 20 spawn", "n n n 20 spawn"),
+        ("n n n - 20 spawn", "n n n - - 20 spawn"),
+        ("n - y - - smtpd", "n - y - - - smtpd"),
+        ("10025 inet n", "10025 n"),
+        ("10025 inet n", "10025 inte n"),
+        ("pickup unix n", "pickup n"),
+        ("\n  user=u", "\nuser=u"),
+        ("spawn\n", "spawn \\\n"),
+    ],
+)
+def test_mistake_in_master_cf_is_corrected(old: str, new: str) -> None:
+    text = MASTER.replace(old, new)
+    (found,) = corrections(MAIN, text)
+    result = corrected([found], "master.cf", text)
+    assert " ".join(result.split()) == " ".join(MASTER.split())
+    assert [line[:1].isspace() for line in result.split("\n")] == [
+        line[:1].isspace() for line in MASTER.split("\n")
+    ]
+    assert found.problem
+
+
+@pytest.mark.parametrize("columns", ["n - 20", "n y 20", "n", "n n n n n n - 20", "x n n - 20"])
+def test_uncertain_column_is_not_corrected(columns: str) -> None:
+    assert corrections(MAIN, MASTER.replace("n n n - 20", columns)) == []
+
+
+def test_joined_option_is_separated_for_postconf() -> None:
+    text = MASTER.replace("smtpd\n", "smtpd -v -osmtpd_proxy_filter=a:1\n  -vo{a = b} -o c=d\n")
+    (found,) = corrections(MAIN, text)
+    assert found.problem == ""
+    result = corrected([found], "master.cf", text)
+    assert "smtpd -v -o smtpd_proxy_filter=a:1\n  -vo {a = b} -o c=d\n" in result
+    assert corrections(MAIN, MASTER.replace("-c", "-ox=y -c")) == []
+
+
+def test_postconf_reads_corrected_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    postconf(tmp_path, monkeypatch, 'test "$3" != -M || sed 1q "$2/master.cf"')
+    (tmp_path / "main.cf").write_text(MAIN)
+    (tmp_path / "master.cf").write_text("smtp inet n - y - - smtpd -oa=b\n")
+    read = probe.read_configuration(str(tmp_path))
+    assert read.services[0].words == ("smtpd", "-o", "a=b")
+    # postconf(1) would write the entry as it has misread it, unless the file is corrected first.
+    fault = Fault("value", "", "", (set_own(read.services[0], "a", "c"),))
+    first, second = plan(read, [fault])[0].commands
+    assert first == f"sed -E -i {shlex.quote(read.corrections[0].script)} {tmp_path}/master.cf"
+    assert second.endswith(" -P smtp/inet/a=c")
