@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -43,6 +44,10 @@ _LIST_NAMES = re.compile(r"_restrictions$|_override_options$|_milters$|^mynetwor
 _SIMILAR = 0.85
 #: The maximum size, in addresses, of a public network that a remedy may contain.
 _STRANGERS = 256
+#: Words that were probably meant to be -o, such as a dash of another kind.
+_NOT_OPTION = re.compile(r"-[0O]|[\u2010-\u2015\u2212_]o|--o|o|-")
+_FILTERS = ("smtpd_proxy_filter", "content_filter")
+_ASSIGNMENT = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+=")
 #: The Postfix programs whose arguments are checked.
 _PROGRAMS = ("smtpd", "smtp", "lmtp", "qmqpd", "pickup", "cleanup")
 
@@ -200,18 +205,44 @@ def arguments(configuration: Configuration) -> Iterator[Fault]:
         else:
             continue
         if wrong:
-            yield Fault(
-                "arguments",
-                f"master.cf, {service.label}",
-                f"{service.program}(8) does not accept {wrong!r}, so the service does not run",
-                (fixes.set_words(service, kept),),
-            )
+            edits: tuple[Edit, ...] = (fixes.set_words(service, _with_filter(service, kept)),)
+            problem = f"{service.program}(8) does not accept {wrong!r}, so the service does not run"
+            if lost := _lost_filter(service):
+                problem += f"; the value of {lost} is missing in this entry"
+                edits = ()
+            yield Fault("arguments", f"master.cf, {service.label}", problem, edits)
+
+
+def _empty_filters(service: Service) -> list[str]:
+    """Return the filter parameters to which `-o` gives no value and no equals sign."""
+    pairs = itertools.pairwise(service.words)
+    return [word for option, word in pairs if option == "-o" and word in _FILTERS]
+
+
+def _lost_filter(service: Service) -> str:
+    """Return the filter parameter whose value is unknown, if mail could pass unfiltered, or ""."""
+    if "smtpd_authorized_xforward_hosts" in service.own:
+        return ""
+    kept = _sorted(service.words)[0]
+    for name in _empty_filters(service):
+        is_given = any(word.startswith(f"{name}=") for word in kept)
+        if not is_given and not service.main.get(name):
+            return name
+    return ""
+
+
+def _with_filter(service: Service, kept: Sequence[str]) -> list[str]:
+    """Turn off the filter in the service for filtered mail, as the entry intends."""
+    if "smtpd_authorized_xforward_hosts" not in service.own:
+        return list(kept)
+    off = [n for n in _empty_filters(service) if not any(w.startswith(f"{n}=") for w in kept)]
+    return [*kept, *(word for name in off for word in ("-o", f"{name}="))]
 
 
 def _sorted(words: Sequence[str]) -> tuple[list[str], str]:
     """Return the accepted words and the first error.
 
-    The words of `-o name = value` are joined to `-o name=value`, but count as an error.
+    Misspelt `-o` parameters are corrected to `-o name=value`, but count as an error.
     """
     kept, wrong = [words[0]], ""
     left = list(words[1:])
@@ -221,25 +252,62 @@ def _sorted(words: Sequence[str]) -> tuple[list[str], str]:
         if word == "-" and left[:1] == ["o"]:
             word, wrong = "-o", wrong or "- o"
             left.pop(0)
+        elif _NOT_OPTION.fullmatch(word) and left and _ASSIGNMENT.match(left[0]):
+            word, wrong = "-o", wrong or word
         is_comment = word.startswith("#") or (is_comment and not word.startswith("-"))
         if word == "-o" and left:
-            name = left.pop(0)
-            if "=" not in name and left and left[0].startswith("="):
-                wrong = wrong or f"{name} {left[0]}"
-                name += left.pop(0)
-                if name.endswith("=") and left and not left[0].startswith(("-", "#")):
-                    name += left.pop(0)
-            if "=" in name:
-                kept += [word, name]
-            else:
-                wrong = wrong or f"-o {name}"
+            wrong = _add_parameter(kept, left) or wrong
         elif word.startswith("-") and word != "-":
             kept.append(word)
         else:
             wrong = wrong or word
-            if not is_comment and _is_continued(kept, word):
-                kept[-1] = f"{kept[-1].rstrip(',')},{word.lstrip(',')}"
+            if not is_comment:
+                _add_word(kept, word)
     return kept, wrong
+
+
+def _add_parameter(kept: list[str], left: list[str]) -> str:
+    """Move the `name=value` after `-o` from `left` to `kept`. Return the error, or ""."""
+    given = left.pop(0)
+    name, used = _assignment([given, *left])
+    wrong = "" if name == given and "=" in name else " ".join(["-o", given, *left[:used]])
+    del left[:used]
+    if name.endswith("=-o"):  # the blank before -o is missing
+        name, wrong = name.removesuffix("-o"), f"-o {given}"
+        left.insert(0, "-o")
+    if "=" in name:
+        kept += ["-o", name]
+    return wrong
+
+
+def _add_word(kept: list[str], word: str) -> None:
+    """Add a word to `kept` if it is probably a value, or a parameter without `-o`."""
+    if kept[-2:-1] == ["-o"] and kept[-1].endswith("="):
+        kept[-1] += word
+    elif _ASSIGNMENT.match(word):
+        kept += ["-o", word]
+    elif _is_continued(kept, word):
+        kept[-1] = f"{kept[-1].rstrip(',')},{word.lstrip(',')}"
+
+
+def _assignment(words: Sequence[str]) -> tuple[str, int]:
+    """Return the `name=value` at the beginning, and the number of words used after the first.
+
+    The result has no equals sign if the value is unknown.
+    """
+    name, *others = words
+    if "=" in name:
+        return name, 0
+    values = list(itertools.takewhile(lambda word: not word.startswith(("-", "#")), others[:2]))
+    if values and values[0].startswith("="):
+        value = values[0] + (values[1] if values[0] == "=" and len(values) > 1 else "")
+        return name + value, 1 + (values[0] == "=" and len(values) > 1)
+    start = re.match(r"([a-z0-9_]+)[:;](.+)", name)
+    if start:
+        return f"{start[1]}={start[2]}", 0
+    if values and re.fullmatch(r"[a-z0-9_]+[:;]?", name) and not _ASSIGNMENT.match(values[0]):
+        return f"{name.rstrip(':;')}={values[0]}", 1
+    return name, 0
 
 
 def _is_continued(kept: Sequence[str], word: str) -> bool:

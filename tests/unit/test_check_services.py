@@ -70,6 +70,49 @@ def test_wrong_argument_is_reported(old: str, new: str, wrong: str) -> None:
     assert finding.remedy.startswith("postconf -F ")
 
 
+FILTER = "smtpd_proxy_filter=127.0.0.1:10025"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("-o smtpd_proxy_filter 127.0.0.1:10025", f"-o {FILTER}"),
+        ("-o smtpd_proxy_filter: 127.0.0.1:10025", f"-o {FILTER}"),
+        ("-o smtpd_proxy_filter:127.0.0.1:10025", f"-o {FILTER}"),
+        ("-o smtpd_proxy_filter= 127.0.0.1:10025", f"-o {FILTER}"),
+        ("-o smtpd_proxy_filter =127.0.0.1:10025", f"-o {FILTER}"),
+        ("-o smtpd_proxy_filter = 127.0.0.1:10025", f"-o {FILTER}"),
+        (f"-0 {FILTER}", f"-o {FILTER}"),
+        (f"\u2013o {FILTER}", f"-o {FILTER}"),
+        (f"o {FILTER}", f"-o {FILTER}"),
+        (f"-o a=b {FILTER}", f"-o a=b -o {FILTER}"),
+        (f"-o a=b - {FILTER}", f"-o a=b -o {FILTER}"),
+        (f"-o content_filter=-o {FILTER}", f"-o content_filter= -o {FILTER}"),
+        (
+            f"-o content_filter=-o smtp_a=b -o {FILTER}",
+            f"-o content_filter= -o smtp_a=b -o {FILTER}",
+        ),
+    ],
+)
+def test_remedy_keeps_filter_of_misspelt_option(given: str, kept: str) -> None:
+    main = "smtpd_proxy_filter =\n"
+    master = f"{FRONT}{PROXY}".replace("20 smtpd", f"20 smtpd {given}")
+    (finding,) = found(main, master)
+    assert finding.name == "arguments"
+    assert finding.remedy == f"postconf -F 'smtp/inet/command=smtpd {kept}'"
+
+
+def test_filter_without_value_is_not_removed() -> None:
+    master = f"{FRONT}{PROXY}".replace("20 smtpd", "20 smtpd -o smtpd_proxy_filter -v")
+    (finding,) = found("smtpd_proxy_filter =\n", master)
+    assert (finding.name, finding.remedy) == ("arguments", "")
+    (finding,) = found("", master)
+    assert finding.remedy == "postconf -F 'smtp/inet/command=smtpd -v'"
+    hosts = "smtp/inet/smtpd_authorized_xforward_hosts = 127.0.0.0/8\n"
+    (finding,) = found("", master, hosts)
+    assert finding.remedy == "postconf -F 'smtp/inet/command=smtpd -v -o smtpd_proxy_filter='"
+
+
 @pytest.mark.parametrize(
     "new",
     [
