@@ -60,6 +60,7 @@ LEVELS = {
     "defined-twice": WARNING,
     "indented": DANGER,
     "transport": DANGER,
+    "postscreen": DANGER,
     "loop": DANGER,
     "starttls": DANGER,
     "inherited": DANGER,

@@ -24,6 +24,15 @@ from .unit import SocketUnit, Unit, quoted
 DROP_IN = "zz-postprox-check.conf"
 
 
+#: The transport to the proxy in examples/postfix/after-queue.master.cf, without the name column.
+SCAN = (
+    "smtp -o syslog_name=postfix/scan -o smtp_send_xforward_command=yes "
+    "-o disable_mime_output_conversion=yes -o smtp_line_length_limit=0 -o smtp_generic_maps= "
+    "-o smtp_header_checks= -o smtp_mime_header_checks= -o smtp_nested_header_checks= "
+    "-o smtp_body_checks= -o smtp_tls_security_level=none -o smtp_tls_wrappermode=no "
+    "-o smtp_tls_policy_maps= -o smtp_fallback_relay="
+)
+
 #: Settings that are lists. An empty value removes the earlier items. systemd reports an empty value
 #: of most other settings as an error.
 _LISTS = re.compile(
@@ -228,6 +237,12 @@ def stop(configuration: Configuration, proxy: Proxy) -> Edit:
 def add_line(configuration: Configuration, name: str, line: str) -> Edit:
     """Add a service of type unix to master.cf."""
     return run(f"{configuration.postconf} -M {shlex.quote(f'{name}/unix={name} unix {line}')}")
+
+
+def add_entry(configuration: Configuration, line: str) -> Edit:
+    """Add a service to master.cf."""
+    name, kind = line.split()[:2]
+    return run(f"{configuration.postconf} -M {shlex.quote(f'{name}/{kind}={line}')}")
 
 
 def redirect(route: Route, address: str) -> Edit:

@@ -6,10 +6,12 @@ examples/postfix/.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from ..core.options import Options
-from . import fixes, values, xforward
+from . import fixes, tables, values, xforward
 from .findings import Fault
 from .postconf import Service
 from .routes import Proxy, target_endpoint
@@ -22,6 +24,7 @@ _KEEPALIVE = 60
 _STAGES = ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
 _PERMITS = ("permit", "permit_mynetworks", "permit_inet_interfaces")
 _REJECTS = ("reject", "defer", "defer_if_permit", "reject_plaintext_session")
+_TABLE = re.compile(r"check_(\w+_)?access$")
 #: Limits that apply to each client. A value of 0 means no limit.
 _CLIENT_LIMITS = (
     *("smtpd_client_connection_rate_limit", "smtpd_client_message_rate_limit"),
@@ -62,7 +65,7 @@ def _risks(proxy: Proxy, service: Service, risks: Mapping[str, tuple[str, str]])
             )
 
 
-def at_smtpd(proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
+def at_smtpd(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
     """Report settings that make the service after the proxy refuse the proxy's mail."""
     stops = [
         ("smtpd_tls_wrappermode", "yes", "no", "waits for a TLS handshake"),
@@ -80,16 +83,19 @@ def at_smtpd(proxy: Proxy, wanted: Options, behind: Service) -> Iterator[Fault]:
         behind.tokens("mynetworks"), host
     )
     for stage in _STAGES:
-        yield from _restriction(proxy, behind, stage, is_own)
+        yield from _restriction(setup, proxy, behind, stage, is_own)
     yield from _risks(proxy, behind, _RISKS_BEHIND)
 
 
-def _restriction(proxy: Proxy, behind: Service, stage: str, is_own: bool | None) -> Iterator[Fault]:
+def _restriction(
+    setup: Setup, proxy: Proxy, behind: Service, stage: str, is_own: bool | None
+) -> Iterator[Fault]:
     """Report a restriction list that refuses all clients on this machine."""
     name = f"smtpd_{stage}_restrictions"
-    for word in behind.tokens(name):
+    refusing = ""
+    for word, table in pairwise([*_expanded(behind, name), ""]):
         if word == "permit" or (word in _PERMITS and is_own is not False):
-            return
+            break
         if word == "check_policy_service":
             yield Fault(
                 "inherited-risk",
@@ -99,6 +105,8 @@ def _restriction(proxy: Proxy, behind: Service, stage: str, is_own: bool | None)
                 (fixes.set_own(behind, name, "permit_mynetworks,reject" * (stage == "relay")),),
             )
             return
+        if _TABLE.match(word) and tables.can_refuse(setup.tables, word, table):
+            refusing = refusing or table
         is_relay_only = stage == "relay" and word.endswith("_unauth_destination")
         if word in _REJECTS or (is_relay_only and is_own is False):
             own = "permit_mynetworks,reject" if stage == "relay" else ""
@@ -113,6 +121,24 @@ def _restriction(proxy: Proxy, behind: Service, stage: str, is_own: bool | None)
                 tuple(edits),
             )
             return
+    if refusing:
+        yield Fault(
+            "inherited-risk",
+            proxy.where,
+            f"{behind.label} looks up {refusing} a second time ({name}), now with this machine as "
+            "the client and without the sender's authentication; the table can refuse filtered "
+            "mail",
+            (fixes.set_own(behind, name, "permit_mynetworks,reject" * (stage == "relay")),),
+        )
+
+
+def _expanded(service: Service, name: str) -> list[str]:
+    """Return the restrictions of a list, with those of restriction classes."""
+    classes = service.tokens("smtpd_restriction_classes")
+    found: list[str] = []
+    for word in service.tokens(name):
+        found += service.tokens(word) if word in classes else [word]
+    return found
 
 
 def _stopped(proxy: Proxy, service: Service, name: str, own: str, effect: str) -> Fault:

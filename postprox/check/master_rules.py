@@ -5,24 +5,18 @@ Rule: each check is a pure function.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 from . import fixes
 from .findings import Fault
 from .fixes import Edit
-from .postconf import Configuration, Service
+from .postconf import Configuration, Service, join_words
 from .routes import Endpoint, FilterStage, Proxy, Route, listening_endpoint, routes
 from .setup import Setup, distinct
-
-#: The transport to the proxy in examples/postfix/after-queue.master.cf, without the name column.
-SCAN = (
-    "smtp -o syslog_name=postfix/scan -o smtp_send_xforward_command=yes "
-    "-o disable_mime_output_conversion=yes -o smtp_line_length_limit=0 -o smtp_generic_maps= "
-    "-o smtp_header_checks= -o smtp_mime_header_checks= -o smtp_nested_header_checks= "
-    "-o smtp_body_checks= -o smtp_tls_security_level=none -o smtp_tls_wrappermode=no "
-    "-o smtp_tls_policy_maps= -o smtp_fallback_relay="
-)
 
 _COLUMNS = re.compile(
     r"(?P<name>\S+) (?P<type>inet|unix|fifo|pass|unix-dgram)( [yn-]){3} [0-9?-]+ [0-9-]+ [a-z]\S*"
@@ -279,17 +273,63 @@ def missing_transport(setup: Setup) -> Iterator[Fault]:
         name = route.transport_name
         if route.stage is FilterStage.AFTER_QUEUE and route.transport is None and name not in seen:
             seen.add(name)
+            similar = _similar_transport(setup, name)
+            edit = fixes.add_line(
+                setup.configuration, name, f"- - n - {_size(setup, route)} {fixes.SCAN}"
+            )
+            if similar:
+                edit = fixes.redirect(replace(route, transport_name=similar), str(route.endpoint))
             yield Fault(
                 "transport",
                 f"master.cf, {route.source.label}",
                 f"content_filter uses the transport {name}, which is not in master.cf; mail for "
                 "this transport stays in the queue",
-                (
-                    fixes.add_line(
-                        setup.configuration, name, f"- - n - {_size(setup, route)} {SCAN}"
-                    ),
-                ),
+                (edit,),
             )
+
+
+def _similar_transport(setup: Setup, name: str) -> str:
+    """Return the transport to a filter whose name differs from this name by a typing error."""
+    names = [
+        each.name
+        for each in setup.configuration.services
+        if (each.type, each.program) == ("unix", "smtp")
+        and each.parameter("smtp_send_xforward_command") == "yes"
+    ]
+    return next(iter(difflib.get_close_matches(name.lower(), names, 1, 0.7)), "")
+
+
+def postscreen(setup: Setup) -> Iterator[Fault]:
+    """Report a postscreen(8) service that cannot pass connections to smtpd(8)."""
+    configuration = setup.configuration
+    for service in configuration.services:
+        if service.program != "postscreen":
+            continue
+        name = service.parameter("smtpd_service_name") or "smtpd"
+        if not any(each.name == name and each.type == "pass" for each in configuration.services):
+            own = [word for pair in _own_pairs(service) for word in pair]
+            line = f"{name} pass - - {service.chroot} - - {join_words(('smtpd', *own))}"
+            yield Fault(
+                "postscreen",
+                f"master.cf, {service.label}",
+                f"postscreen(8) passes mail to {name}/pass, which is not in master.cf; all mail "
+                "from outside is refused (421)",
+                (fixes.add_entry(configuration, line),),
+            )
+        if service.limit() != 1:
+            yield Fault(
+                "postscreen",
+                f"master.cf, {service.label}",
+                "postscreen(8) runs only with a process limit of 1; no mail from outside arrives",
+                (fixes.set_field(service, "process_limit", "1"),),
+            )
+
+
+def _own_pairs(service: Service) -> Iterator[tuple[str, str]]:
+    """Return the `-o` parameters of a postscreen(8) service that are meant for smtpd(8)."""
+    for option, word in pairwise(service.words):
+        if option == "-o" and not word.startswith("postscreen_"):
+            yield option, word
 
 
 def _size(setup: Setup, route: Route) -> str:

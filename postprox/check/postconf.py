@@ -10,7 +10,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from . import values
@@ -121,6 +121,8 @@ class Configuration:
     corrections: tuple[Correction, ...] = ()
     #: The directory of the files to which the corrections apply.
     corrected: str = ""
+    #: The addresses of each host name in /etc/hosts.
+    hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def postconf(self) -> str:
@@ -172,6 +174,16 @@ def parse(main: str, master: str, overrides: str, directory: str = "") -> Config
         replace(each, own=_own(each.words)) for each in lines if last[each.label] is not each
     )
     return Configuration(parameters, services, directory, ignored)
+
+
+def host_names(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the addresses of each name in the text of /etc/hosts (hosts(5))."""
+    found: dict[str, tuple[str, ...]] = {}
+    for line in text.split("\n"):
+        address, *names = line.partition("#")[0].split() or [""]
+        for name in names:
+            found[name.lower()] = (*found.get(name.lower(), ()), address)
+    return found
 
 
 def _own(words: Sequence[str]) -> dict[str, str]:

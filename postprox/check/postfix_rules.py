@@ -5,11 +5,12 @@ Rule: each check is a pure function.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 
 from ..core.options import Options
-from . import fixes, xforward
+from . import fixes, master_rules, xforward
 from .findings import Fault
 from .fixes import Edit
 from .postconf import Configuration, Service
@@ -65,7 +66,7 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     endpoint = proxy.endpoint
     has_way = setup.routes_to(proxy) or setup.possible_routes(proxy)
     # The commands that correct these findings also give the proxy a route.
-    faults = [*malformed(setup), *unfiltered(setup)]
+    faults = [*malformed(setup), *unfiltered(setup), *master_rules.postscreen(setup)]
     faults += [fault for route in routes(setup.configuration) for fault in bypass(setup, route)]
     is_corrected = bool(faults or setup.lost_routes())
     if endpoint is None or has_way or is_corrected:
@@ -167,10 +168,16 @@ def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
     yield Fault(
         "wrong-port",
         f"master.cf, {route.source.label}",
-        f"it sends mail to {route.endpoint} ({name}), but no server listens on that address; "
-        f"{effect}",
+        f"it sends mail to {route.endpoint} ({name}), but no server listens on that address"
+        f"{_origin(route)}; {effect}",
         (edit,),
     )
+
+
+def _origin(route: Route) -> str:
+    """Return the origin of an address that the parameter does not contain."""
+    value = route.source.parameter(route.stage.value)
+    return "" if route.endpoint.host in value else f", which is that of {value} in /etc/hosts"
 
 
 def bypass(setup: Setup, route: Route) -> Iterator[Fault]:
@@ -200,15 +207,30 @@ def malformed(setup: Setup) -> Iterator[Fault]:
         address = _proxy_for(setup)
         if address is None:
             continue
-        transport = value.partition(":")[0] if stage is FilterStage.AFTER_QUEUE else ""
+        transport = _intended_transport(setup, value) if stage is FilterStage.AFTER_QUEUE else ""
         route = Route(stage, service, address, None, transport)
+        edits = [fixes.redirect(route, str(address))]
+        if transport and setup.configuration.transport(transport) is None:
+            edits.append(fixes.add_line(setup.configuration, transport, f"- - n - 20 {fixes.SCAN}"))
         yield Fault(
             "wrong-port",
             f"master.cf, {service.label}",
             f"{stage.value} = {value!r} is not a valid filter address; mail is deferred (451) "
             "or sent elsewhere unfiltered",
-            (fixes.redirect(route, str(address)),),
+            tuple(edits),
         )
+
+
+def _intended_transport(setup: Setup, value: str) -> str:
+    """Return the transport that a malformed value of content_filter was meant to name."""
+    names = [each.name for each in setup.configuration.services if each.type == "unix"]
+    begun = [name for name in names if re.match(rf"{re.escape(name)}\b", value)]
+    recipe = _recipe_transport(setup)
+    given, _, where = value.partition(":")
+    if begun or recipe:
+        return max(begun, key=len) if begun else recipe.name if recipe else ""
+    is_name = re.fullmatch(r"[a-z][a-z0-9_-]*", given) and not where.isdigit()
+    return given if is_name else "scan"
 
 
 def unfiltered(setup: Setup) -> Iterator[Fault]:
@@ -386,10 +408,10 @@ def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     for route in setup.routes_from(behind):
         if setup.comes_back(route, proxy):
             name = route.stage.value
-            edits = (fixes.set_own(behind, name, ""),)
+            edits: tuple[Edit, ...] = (fixes.set_own(behind, name, ""),)
             other = setup.place_for_filtered(proxy)
             if other and not setup.is_for_filtered(behind):
-                edits = (fixes.send_to(proxy, other.name),)
+                edits = sent_to(setup, proxy, other)
             yield Fault(
                 "loop",
                 proxy.where,
@@ -409,14 +431,33 @@ def own_loop(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
         current = next((each for each in setup.proxies if each.is_at(target)), None)
     if current is proxy:
         other = setup.place_for_filtered(proxy)
-        edit = fixes.send_to(proxy, other.name) if other else fixes.run("postprox --help")
+        edits = sent_to(setup, proxy, other) if other else (fixes.run("postprox --help"),)
         yield Fault(
             "loop",
             proxy.where,
             f"the proxy sends filtered mail to {wanted.target.text}, which is its own address; no "
             "mail is delivered",
-            (edit,),
+            edits,
         )
+
+
+def sent_to(setup: Setup, proxy: Proxy, service: Service) -> tuple[Edit, ...]:
+    """Send filtered mail to a service for filtered mail.
+
+    Such a service accepts mail only from this machine's own addresses. If the service does not
+    listen on one of these, let it.
+    """
+    endpoint = setup.endpoint_of(service)
+    if endpoint is None:
+        return (fixes.send_to(proxy, service.name),)
+    own = nearest(endpoint)
+    edits = []
+    if not own.is_here():
+        own = own._replace(host="127.0.0.1")
+        edits.append(fixes.set_field(service, "service", str(own)))
+    if not proxy.options or target_endpoint(proxy.options.target) != own:
+        edits.append(fixes.send_to(proxy, str(own)))
+    return tuple(edits)
 
 
 def wrong_program(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
@@ -503,16 +544,20 @@ def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     milter_list = behind.parameter("smtpd_milters")
     outside = [route.source for route in setup.routes_to(proxy) if not is_for_users(route.source)]
     if has_milters(behind) and outside:
+        # If the service was meant for the mail of users, another service is left for other mail.
+        other = setup.place_for_filtered(proxy)
+        is_other = other and other is not behind and not has_milters(other)
+        edits: tuple[Edit, ...] = (fixes.add_item(behind, _OVERRIDES, "no_milters"),)
         yield Fault(
             "milters",
             proxy.where,
             f"{behind.label} passes all filtered mail to milters ({milter_list}), including mail "
             f"from {outside[0].label}; a signing milter treats all of it as local mail",
-            (fixes.add_item(behind, _OVERRIDES, "no_milters"),),
+            sent_to(setup, proxy, other) if other and is_other else edits,
         )
 
 
-def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+def unsigned(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report milters that run before the filter and therefore cannot sign the message.
 
     With smtpd_proxy_filter, Postfix passes only SMTP commands to these milters, and not the
@@ -523,9 +568,20 @@ def unsigned(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     for route in setup.routes_to(proxy):
         front = route.source
         milter_list = front.parameter("smtpd_milters")
+        behind = setup.reinjection_service(proxy)
+        signing = setup.place_for_filtered(proxy)
+        is_left_out = behind and not has_milters(behind) and signing and has_milters(signing)
+        if signing and is_left_out and is_for_users(front):
+            yield Fault(
+                "unsigned",
+                proxy.where,
+                f"mail from {front.label} is not signed, because the proxy sends it to "
+                f"{wanted.target.text}; no mail reaches {signing.label}, which has milters",
+                sent_to(setup, proxy, signing),
+            )
+            return
         if route.stage is not FilterStage.BEFORE_QUEUE or not has_milters(front):
             continue
-        behind = setup.reinjection_service(proxy)
         if front is behind or (behind and has_milters(behind)):
             continue
         if not _takes_users(front, has_own_service):
@@ -607,31 +663,43 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     """Report addresses that Postfix maps both before and after the filter, or not at all."""
     if setup.routes_from(behind):
         return  # another filter follows, whose upstream service may map addresses
-    overrides = behind.tokens(_OVERRIDES)
-    is_mapped_behind = _NO_MAPPINGS not in overrides
-    for route in setup.routes_to(proxy):
-        is_mapped_before = (
-            route.stage is FilterStage.AFTER_QUEUE
-            and _NO_MAPPINGS not in route.source.tokens(_OVERRIDES)
+    is_mapped_behind = _NO_MAPPINGS not in behind.tokens(_OVERRIDES)
+    found = setup.routes_to(proxy)
+    mapped = [route for route in found if _is_mapped_before(route)]
+    unmapped = [route for route in found if not _is_mapped_before(route)]
+    if mapped and is_mapped_behind:
+        yield Fault(
+            "mapped-twice",
+            proxy.where,
+            f"{mapped[0].source.label} and {behind.label} both map addresses; copies such as those "
+            "for always_bcc are delivered twice",
+            (fixes.add_item(behind, _OVERRIDES, _NO_MAPPINGS), *_mapped_edits(unmapped)),
         )
-        if is_mapped_before and is_mapped_behind:
-            yield Fault(
-                "mapped-twice",
-                proxy.where,
-                f"{route.source.label} and {behind.label} both map addresses; copies such as those "
-                "for always_bcc are delivered twice",
-                (fixes.add_item(behind, _OVERRIDES, _NO_MAPPINGS),),
-            )
-            return
-        if not is_mapped_before and not is_mapped_behind:
-            yield Fault(
-                "mapped-never",
-                proxy.where,
-                f"addresses in mail from {route.source.label} are never mapped ({_NO_MAPPINGS}); "
-                "mail for virtual aliases is not delivered",
-                (fixes.remove_item(behind, _OVERRIDES, _NO_MAPPINGS),),
-            )
-            return
+    elif unmapped and not is_mapped_behind:
+        # If the service after the filter mapped addresses, those of the others would be mapped
+        # twice.
+        edits = [fixes.remove_item(behind, _OVERRIDES, _NO_MAPPINGS)]
+        yield Fault(
+            "mapped-never",
+            proxy.where,
+            f"addresses in mail from {unmapped[0].source.label} are never mapped "
+            f"({_NO_MAPPINGS}); mail for virtual aliases is not delivered",
+            tuple(_mapped_edits(unmapped) if mapped else edits),
+        )
+
+
+def _is_mapped_before(route: Route) -> bool:
+    is_after = route.stage is FilterStage.AFTER_QUEUE
+    return is_after and _NO_MAPPINGS not in route.source.tokens(_OVERRIDES)
+
+
+def _mapped_edits(unmapped: Sequence[Route]) -> list[Edit]:
+    """Map addresses in services that send mail from the queue to a filter."""
+    return [
+        fixes.remove_item(each.source, _OVERRIDES, _NO_MAPPINGS)
+        for each in unmapped
+        if each.stage is FilterStage.AFTER_QUEUE
+    ]
 
 
 def xforward_refused(

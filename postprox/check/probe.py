@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 from . import access, machine, sandbox, shell_command, source_text, tables
 from .facts import UNLIMITED, ProgramFacts, ProxyFacts, SpoolFacts
-from .postconf import Configuration, UnreadableError, parse
+from .postconf import Configuration, UnreadableError, host_names, parse
 from .routes import Proxy, target_endpoint, upstream
 from .shell_command import Target
 from .unit import (
@@ -51,6 +51,8 @@ TIMEOUT = 10.0
 LARGEST_FILE = 1 << 16
 #: The maximum size in octets of a table to search.
 LARGEST_TABLE = 1 << 22
+
+HOSTS = Path("/etc/hosts")
 
 UNIT_DIRECTORIES = (
     "/etc/systemd/system",
@@ -76,7 +78,7 @@ def read_configuration(directory: str) -> Configuration:
     corrections = source_text.corrections(*texts.values()) if texts else []
     if not corrections:
         main, master, overrides = _outputs(directory)
-        return parse(main, master, overrides, directory)
+        return replace(parse(main, master, overrides, directory), hosts=_hosts())
     # postconf(1) cannot read these files, or misreads them. Let it read corrected copies.
     with tempfile.TemporaryDirectory() as copy:
         for name, text in texts.items():
@@ -90,7 +92,7 @@ def read_configuration(directory: str) -> Configuration:
         except UnreadableError as error:
             raise UnreadableError(str(error).replace(copy, own)) from None
     configuration = parse(main, master, overrides, directory)
-    return replace(configuration, corrections=tuple(corrections), corrected=own)
+    return replace(configuration, corrections=tuple(corrections), corrected=own, hosts=_hosts())
 
 
 def _outputs(directory: str) -> tuple[str, str, str]:
@@ -116,6 +118,13 @@ def _source_texts(directory: str) -> dict[str, str]:
     try:
         names = (source_text.MAIN, source_text.MASTER)
         return {name: _source_text(Path(directory, name)) for name in names} if directory else {}
+    except (UnreadableError, OSError):
+        return {}
+
+
+def _hosts() -> dict[str, tuple[str, ...]]:
+    try:
+        return host_names(_source_text(HOSTS))
     except (UnreadableError, OSError):
         return {}
 

@@ -14,7 +14,8 @@ from . import correction, fixes, sandbox
 from .facts import ProgramFacts, ProxyFacts, SpoolFacts
 from .findings import Fault
 from .fixes import Edit
-from .routes import FilterStage, Proxy, arguments, is_proxy
+from .postfix_rules import sent_to
+from .routes import FilterStage, Proxy, arguments, is_proxy, target_endpoint
 from .setup import Setup
 from .unit import Unit
 
@@ -290,16 +291,18 @@ def no_strict(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a missing upstream server."""
-    if facts.upstream_missing:
+    endpoint = target_endpoint(wanted.target)
+    is_proxy = any(each.is_at(endpoint) for each in setup.proxies)  # systemd may be stopped
+    if facts.upstream_missing and not is_proxy:
         target = wanted.target.text
         other = setup.place_for_filtered(proxy)
-        edit = fixes.send_to(proxy, other.name) if other else _add_service(setup, proxy, target)
+        edits = sent_to(setup, proxy, other) if other else (_add_service(setup, proxy, target),)
         yield Fault(
             "no-upstream",
             proxy.where,
             f"no server listens on {target}, the proxy's upstream address; all mail is deferred "
             "(451)",
-            (edit,),
+            edits,
         )
 
 

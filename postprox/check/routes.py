@@ -5,6 +5,7 @@ Rule: this module only finds routes. The rules report problems with the routes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -293,13 +294,37 @@ def routes(configuration: Configuration) -> Iterator[Route]:
         text = service.parameter(FilterStage.BEFORE_QUEUE.value)
         if service.program == "smtpd" and text:
             if endpoint := proxy_filter(text, queue):
+                endpoint = _resolved(configuration, endpoint)
                 yield Route(FilterStage.BEFORE_QUEUE, service, endpoint)
         elif service.program in ENTRANCES:
             for hop in filter(None, service.tokens(FilterStage.AFTER_QUEUE.value)):
                 name, _, where = hop.partition(":")
-                if endpoint := next_hop(where, queue):
+                endpoint = next_hop(where, queue)
+                if endpoint and _is_hop(configuration, hop):
+                    endpoint = _resolved(configuration, endpoint)
                     transport = configuration.transport(name)
                     yield Route(FilterStage.AFTER_QUEUE, service, endpoint, transport, name)
+
+
+def _has_hop(configuration: Configuration, hops: Sequence[str]) -> bool:
+    return any(_is_hop(configuration, hop) for hop in hops)
+
+
+def _is_hop(configuration: Configuration, hop: str) -> bool:
+    """Return whether a value has the form TRANSPORT:NEXTHOP."""
+    name, _, where = hop.partition(":")
+    if configuration.transport(name):
+        return bool(where) and where.count("[") == where.count("]")
+    # Without a transport, as in 127.0.0.1:10025, or without the colon, as in scan[127.0.0.1]:10025.
+    return bool(where) and not re.search(r"[][/]|^[0-9.]*$", name) and not where.isdigit()
+
+
+def _resolved(configuration: Configuration, endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint with the address of its name, if the file of host names has only one."""
+    addresses = configuration.hosts.get(endpoint.host.lower(), ())
+    unused = {"ipv4": ":", "ipv6": "."}.get(configuration.parameter("inet_protocols"))
+    used = {address for address in addresses if not unused or unused not in address}
+    return endpoint._replace(host=used.pop()) if len(used) == 1 else endpoint
 
 
 def malformed_routes(
@@ -310,11 +335,11 @@ def malformed_routes(
     for service in configuration.services:
         before = service.parameter(FilterStage.BEFORE_QUEUE.value)
         after = service.parameter(FilterStage.AFTER_QUEUE.value)
-        hops = [hop.partition(":")[2] for hop in service.tokens("content_filter")]
+        hops = service.tokens("content_filter")
         if service.program == "smtpd" and before:
             if proxy_filter(before, queue) is None:
                 yield service, FilterStage.BEFORE_QUEUE, before
-        elif service.program in ENTRANCES and after and not any(hops):
+        elif service.program in ENTRANCES and after and not _has_hop(configuration, hops):
             yield service, FilterStage.AFTER_QUEUE, after
 
 

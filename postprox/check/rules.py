@@ -59,6 +59,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from master_rules.defined_twice(setup)
     yield from master_rules.port_twice(setup)
     yield from master_rules.missing_transport(setup)
+    yield from master_rules.postscreen(setup)
     if setup.running:
         yield from running_rules.postfix_stopped(setup, setup.running)
     yield from postfix_rules.no_proxy(setup)
@@ -162,7 +163,7 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
     yield from postfix_rules.transports_limit(setup, proxy)
     yield from postfix_rules.xforward_unsent(setup, proxy)
     yield from postfix_rules.starttls_before(setup, proxy)
-    yield from postfix_rules.unsigned(setup, proxy)
+    yield from postfix_rules.unsigned(setup, proxy, wanted)
     yield from inherited_rules.at_transport(setup, proxy)
     if behind := setup.reinjection_service(proxy):
         yield from postfix_rules.loop(setup, proxy, behind)
@@ -172,7 +173,7 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
         yield from postfix_rules.mappings(setup, proxy, behind)
         yield from postfix_rules.xforward_refused(setup, proxy, wanted, behind)
         yield from postfix_rules.starttls_behind(setup, proxy, behind)
-        yield from inherited_rules.at_smtpd(proxy, wanted, behind)
+        yield from inherited_rules.at_smtpd(setup, proxy, wanted, behind)
         yield from inherited_rules.limits(setup, proxy, wanted, behind)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from . import xforward
 from .postconf import Configuration
 from .routes import Endpoint
 
@@ -27,6 +28,10 @@ _RESTRICTIONS = tuple(
 _FILES = (
     *("btree", "cdb", "cidr", "dbm", "fail", "hash", "lmdb", "pcre", "regexp", "sdbm", "texthash"),
 )
+#: The actions of access(5) that do not refuse or change mail.
+_HARMLESS = re.compile(r"(OK|DUNNO|[0-9]+$|permit\w*|INFO|WARN)\b", re.IGNORECASE)
+#: The keys with which smtpd(8) looks up this machine in an indexed table.
+_OWN_KEYS = ("127", "127.0", "127.0.0", "127.0.0.1", "localhost", "localhost.localdomain")
 _TABLE = re.compile(r"(?:proxy:)?\b(?P<type>[a-z][a-z0-9]*):(?P<path>/[^\s,{}]+)")
 
 
@@ -50,6 +55,34 @@ def possible_routes(
             if any(text is None or _names(text, endpoint) for text in _texts(value, texts))
         )
     )
+
+
+def can_refuse(texts: Mapping[str, str], restriction: str, table: str) -> bool:
+    """Return whether a table can refuse mail that comes from this machine.
+
+    A table whose text is unknown counts as one that can.
+    """
+    found = _TABLE.search(table)
+    text = texts.get(found["path"]) if found and found["type"] in _FILES else None
+    if found is None or text is None:
+        return bool(table) and not table.startswith(("static:OK", "static:DUNNO"))
+    is_client = restriction in ("check_client_access", "check_reverse_client_hostname_access")
+    for line in text.split("\n"):
+        key, *actions = line.partition("#")[0].split(maxsplit=1) or [""]
+        if not actions or _HARMLESS.match(actions[0]):
+            continue
+        if not is_client or _matches_own(found["type"], key):
+            return True
+    return False
+
+
+def _matches_own(kind: str, key: str) -> bool:
+    """Return whether the key of a table can match this machine."""
+    if kind in ("pcre", "regexp"):
+        return True
+    if kind != "cidr":
+        return key in _OWN_KEYS
+    return xforward.permits([key], "127.0.0.1") is not False
 
 
 def _values(configuration: Configuration) -> Iterator[tuple[str, str]]:

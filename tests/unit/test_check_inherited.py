@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from postprox.check.findings import Finding
-from tests.unit.checking import FRONT, PROXY, found
+from postprox.check.postconf import parse
+from postprox.check.routes import spawned_proxies
+from postprox.check.rules import judge
+from postprox.check.setup import Setup
+from tests.unit.checking import FRONT, MAIN, PROXY, SEEN, found, names
 
 BEHIND = "127.0.0.1:10026 inet n - n - - smtpd -o x=y\n"
 TRANSPORT = "scan unix - - n - 20 smtp -o x=y\n"
@@ -48,6 +52,36 @@ BEHIND_THE_PROXY = {
     "smtpd_command_filter = pcre:/f": ("inherited-risk", ""),
     "smtpd_discard_ehlo_keyword_address_maps = cidr:/f": ("inherited-risk", ""),
 }
+TABLE = "smtpd_client_restrictions = check_client_access cidr:/t"
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "is_reported"),
+    [
+        (TABLE, None, True),
+        (TABLE, "192.0.2.0/24 OK\n0.0.0.0/0 REJECT use the gateway\n", True),
+        (TABLE, "192.0.2.0/24 REJECT\n127.0.0.0/8 OK\n# 0.0.0.0/0 REJECT\n", False),
+        (TABLE.replace("cidr", "hash"), "127.0.0 554 no\n", True),
+        (TABLE.replace("cidr", "hash"), "a.test REJECT\n", False),
+        (TABLE.replace("cidr", "pcre"), "/^1/ REJECT\n", True),
+        (TABLE.replace("cidr:", "mysql:"), "", True),
+        (TABLE.replace("= ", "= permit_mynetworks, "), None, False),
+        (TABLE.replace("client", "sender"), "own.test REJECT\n", True),
+        (TABLE.replace("client", "sender"), "own.test OK\n", False),
+        (f"smtpd_restriction_classes = c\nc = {TABLE[28:]}\n{TABLE[:28]} c", None, True),
+    ],
+)
+def test_table_that_can_refuse_filtered_mail_is_reported(
+    line: str, text: str | None, is_reported: bool
+) -> None:
+    own = "127.0.0.1:10026/inet/mynetworks = 127.0.0.0/8\n"
+    configuration = parse(f"{MAIN}{SPEED}{line}\n", BEFORE, OWN + XFORWARD + own)
+    proxies = list(spawned_proxies(configuration))
+    tables = {} if text is None else {"/t": text}
+    setup = Setup(configuration, proxies, dict.fromkeys(proxies, SEEN), tables=tables)
+    assert names(judge(setup)) == ({"inherited-risk"} if is_reported else set())
+
+
 AT_THE_TRANSPORT = {
     "smtp_tls_wrappermode = yes": ("inherited", "no"),
     "smtp_enforce_tls = yes": ("inherited", "no"),

@@ -1,0 +1,173 @@
+"""postprox-check: names and addresses on the way through the filter, and their corrections."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from postprox.check.findings import Finding
+from postprox.check.postconf import host_names, parse
+from postprox.check.routes import spawned_proxies
+from postprox.check.rules import judge
+from postprox.check.setup import Setup
+from tests.unit.checking import FRONT, PROXY, SEEN
+
+BEHIND = "127.0.0.1:10026 inet n - n - - smtpd -o x=y\n"
+HOSTS = "127.0.0.0/8"
+OWN = "smtpd_proxy_filter =\n", "content_filter =\n", f"smtpd_authorized_xforward_hosts = {HOSTS}\n"
+BASE = f"compatibility_level = 3.6\nsmtpd_proxy_options = speed_adjust\nmynetworks = {HOSTS}\n"
+BEFORE = f"{BASE}smtpd_proxy_filter = 127.0.0.1:10025\n"
+AFTER = f"{BASE}content_filter = scan:[127.0.0.1]:10025\nsmtp_send_xforward_command = yes\n"
+SCAN = "scan unix - - n - 20 smtp\n"
+SCAN_OWN = "scan/unix/smtp_send_xforward_command = yes\n"
+UP = PROXY.replace(" up", " 127.0.0.1:10026")
+BARE = "receive_override_options=no_address_mappings"
+UNMAPPED = "receive_override_options = no_address_mappings\n"
+
+
+def own(name: str = "127.0.0.1:10026", *more: str) -> str:
+    return "".join(f"{name}/inet/{line}" for line in (*OWN, *more))
+
+
+def judged(
+    main: str,
+    master: str = FRONT + UP + BEHIND,
+    overrides: str = "",
+    hosts: str = "",
+    is_upstream_missing: bool = False,
+) -> list[Finding]:
+    configuration = replace(parse(main, master, overrides or own()), hosts=host_names(hosts))
+    proxies = list(spawned_proxies(configuration))
+    seen = replace(SEEN, upstream_missing=is_upstream_missing)
+    return judge(Setup(configuration, proxies, dict.fromkeys(proxies, seen)))
+
+
+def test_correct_way_is_not_reported() -> None:
+    assert judged(BEFORE) == []
+    assert judged(AFTER, FRONT + UP + BEHIND + SCAN, own("127.0.0.1:10026", UNMAPPED)) == []
+
+
+@pytest.mark.parametrize(
+    ("filter_name", "hosts", "protocols", "is_reported"),
+    [
+        ("localhost", "::1 localhost ip6-localhost\n127.0.1.1 vm\n", "all", True),
+        ("localhost", "127.0.0.1 localhost\n::1 localhost\n", "all", False),
+        ("localhost", "127.0.0.1 localhost\n::1 localhost\n", "ipv4", False),
+        ("localhost", "#127.0.0.1 localhost\n", "all", False),
+        ("VM", "127.0.1.1 vm.test vm # 127.0.0.1\n", "all", True),
+        ("vm", "127.0.0.1 localhost vm\n", "all", False),
+    ],
+)
+def test_address_of_name_is_read_from_hosts(
+    filter_name: str, hosts: str, protocols: str, is_reported: bool
+) -> None:
+    main = f"{BEFORE}inet_protocols = {protocols}\n".replace("127.0.0.1:", f"{filter_name}:")
+    remedies = [each.remedy for each in judged(main, hosts=hosts) if each.name == "wrong-port"]
+    assert remedies == ["postconf -e smtpd_proxy_filter=127.0.0.1:10025"] * is_reported
+
+
+def test_service_for_filtered_mail_without_address_gets_one() -> None:
+    main = f"{BEFORE}inet_interfaces = 192.0.2.5\n"
+    master = FRONT + UP + BEHIND.replace("127.0.0.1:", "")
+    (finding,) = judged(main, master, own("10026"), is_upstream_missing=True)
+    assert finding.name == "no-upstream"
+    assert "postconf -M '127.0.0.1:10026/inet=127.0.0.1:10026 inet n " in finding.remedy
+    assert "postprox" not in finding.remedy
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("scan[127.0.0.1]:10025", "scan:", "scan", "127.0.0.1:10025", "[127.0.0.1]:10025"),
+        *("scna:[127.0.0.1]:10025", "scan:[127.0.0.1:10025", "host:10025"),
+    ],
+)
+def test_malformed_content_filter_is_corrected(value: str) -> None:
+    main = AFTER.replace("scan:[127.0.0.1]:10025", value)
+    master = FRONT + UP + BEHIND + SCAN
+    findings = judged(main, master, own("127.0.0.1:10026", UNMAPPED) + SCAN_OWN)
+    assert {each.remedy for each in findings} == {
+        "postconf -e 'content_filter=scan:[127.0.0.1]:10025'"
+    }
+
+
+PICKUP = "pickup unix n - n 60 1 pickup\n"
+
+
+@pytest.mark.parametrize(
+    ("master", "overrides", "name", "remedy"),
+    [
+        (
+            FRONT + PICKUP,
+            own("127.0.0.1:10026", UNMAPPED) + f"smtp/inet/{UNMAPPED}",
+            "mapped-never",
+            "postconf -P smtp/inet/receive_override_options=",
+        ),
+        (
+            FRONT,
+            own("127.0.0.1:10026", UNMAPPED) + f"smtp/inet/{UNMAPPED}",
+            "mapped-never",
+            "postconf -P 127.0.0.1:10026/inet/receive_override_options=",
+        ),
+        (
+            FRONT + PICKUP,
+            own() + f"smtp/inet/{UNMAPPED}",
+            "mapped-twice",
+            f"postconf -P 127.0.0.1:10026/inet/{BARE}; postconf -P smtp/inet/{BARE[:25]}",
+        ),
+    ],
+)
+def test_addresses_are_mapped_once_after_the_commands(
+    master: str, overrides: str, name: str, remedy: str
+) -> None:
+    (finding,) = judged(AFTER, master + UP + BEHIND + SCAN, overrides)
+    assert (finding.name, finding.remedy) == (name, remedy)
+
+
+SCREEN = "smtp inet n - y - 1 postscreen -o smtpd_proxy_filter=127.0.0.1:10025 -o postscreen_a=b\n"
+
+
+def test_postscreen_without_smtpd_is_reported() -> None:
+    (finding,) = judged(BEFORE, SCREEN + UP + BEHIND)
+    assert (finding.name, finding.level) == ("postscreen", 2)
+    line = "smtpd pass - - y - - smtpd -o smtpd_proxy_filter=127.0.0.1:10025"
+    assert finding.remedy == f"postconf -M 'smtpd/pass={line}'"
+    assert judged(BEFORE, f"{SCREEN}{line}\n" + UP + BEHIND) == []
+    (finding,) = judged(BEFORE, f"{SCREEN.replace(' 1 ', ' - ')}{line}\n" + UP + BEHIND)
+    assert finding.remedy == "postconf -F smtp/inet/process_limit=1"
+
+
+USERS = (
+    "submission inet n - n - 20 smtpd -o x=y\n"
+    + UP.replace("10025 inet", "10027 inet").replace("10026", "10028")
+    + BEHIND.replace("10026", "10028")
+)
+USERS_OWN = (
+    "submission/inet/smtpd_relay_restrictions = permit_sasl_authenticated, reject\n"
+    "submission/inet/smtpd_proxy_filter = 127.0.0.1:10027\n"
+    + own("127.0.0.1:10028", "smtpd_milters = inet:127.0.0.1:8891\n")
+    + own()
+)
+
+
+def test_exchanged_services_for_filtered_mail_are_reported() -> None:
+    master = FRONT + UP + BEHIND + USERS
+    assert judged(BEFORE, master, USERS_OWN) == []
+    (finding,) = judged(
+        BEFORE, master.replace("/f 127.0.0.1:10028", "/f 127.0.0.1:10026"), USERS_OWN
+    )
+    assert finding.name == "unsigned"
+    assert "-c /f 127.0.0.1:10028" in finding.remedy
+    (finding,) = judged(
+        BEFORE, master.replace("/f 127.0.0.1:10026", "/f 127.0.0.1:10028"), USERS_OWN
+    )
+    assert finding.name == "milters"
+    assert "-c /f 127.0.0.1:10026" in finding.remedy
+
+
+def test_proxy_that_sends_to_itself_has_one_finding() -> None:
+    master = FRONT + UP.replace("10026", "10025") + BEHIND
+    (finding,) = judged(BEFORE, master, is_upstream_missing=True)
+    assert finding.name == "loop"
+    assert "-c /f 127.0.0.1:10026" in finding.remedy
