@@ -24,6 +24,7 @@ from .routes import (
     routes,
     target_endpoint,
     upstream,
+    upstream_endpoint,
 )
 from .setup import Setup, distinct
 from .values import TRANSPORT_LIMIT, number
@@ -451,11 +452,15 @@ def sent_to(setup: Setup, proxy: Proxy, service: Service) -> tuple[Edit, ...]:
     if endpoint is None:
         return (fixes.send_to(proxy, service.name),)
     own = nearest(endpoint)
+    old = upstream_endpoint(setup.configuration, proxy.options) if proxy.options else own
     edits = []
-    if not own.is_here():
-        own = own._replace(host="127.0.0.1")
+    networks = service.tokens("mynetworks")
+    is_refused = not own.path and networks and xforward.permits(networks, own.host) is False
+    if not own.is_here() or is_refused:
+        is_better = old.is_here() and xforward.permits(networks, old.host)
+        own = own._replace(host=old.host if is_better else "127.0.0.1")
         edits.append(fixes.set_field(service, "service", str(own)))
-    if not proxy.options or target_endpoint(proxy.options.target) != own:
+    if old != own:
         edits.append(fixes.send_to(proxy, str(own)))
     return tuple(edits)
 

@@ -28,7 +28,7 @@ from typing import BinaryIO
 from . import access, machine, sandbox, shell_command, source_text, tables
 from .facts import UNLIMITED, ProgramFacts, ProxyFacts, SpoolFacts
 from .postconf import Configuration, UnreadableError, host_names, parse
-from .routes import Proxy, target_endpoint, upstream
+from .routes import Proxy, upstream, upstream_endpoint
 from .shell_command import Target
 from .unit import (
     Ignored,
@@ -729,7 +729,7 @@ def _upstream_missing(configuration: Configuration, proxy: Proxy) -> bool:
     """
     if proxy.options is None or upstream(configuration, proxy) is not None:
         return False
-    place = target_endpoint(proxy.options.target)
+    place = upstream_endpoint(configuration, proxy.options)
     if not place.is_here():
         return False
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET

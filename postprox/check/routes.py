@@ -323,8 +323,12 @@ def _resolved(configuration: Configuration, endpoint: Endpoint) -> Endpoint:
     """Return the endpoint with the address of its name, if the file of host names has only one."""
     addresses = configuration.hosts.get(endpoint.host.lower(), ())
     unused = {"ipv4": ":", "ipv6": "."}.get(configuration.parameter("inet_protocols"))
-    used = {address for address in addresses if not unused or unused not in address}
-    return endpoint._replace(host=used.pop()) if len(used) == 1 else endpoint
+    used = [address for address in addresses if not unused or unused not in address]
+    return endpoint._replace(host=_only_address(used) or endpoint.host)
+
+
+def _only_address(addresses: Sequence[str]) -> str:
+    return addresses[0] if len(set(addresses)) == 1 else ""
 
 
 def malformed_routes(
@@ -343,14 +347,28 @@ def malformed_routes(
             yield service, FilterStage.AFTER_QUEUE, after
 
 
+def upstream_endpoint(configuration: Configuration, wanted: options.Options) -> Endpoint:
+    """Return the address to which a proxy with these options sends mail."""
+    endpoint = target_endpoint(wanted.target)
+    return endpoint._replace(
+        host=_only_address(configuration.hosts.get(endpoint.host.lower(), ())) or endpoint.host
+    )
+
+
+def endpoint_of(configuration: Configuration, service: Service) -> Endpoint | None:
+    """Return the address of a service in master.cf, or None if unknown."""
+    endpoint = listening_endpoint(service, configuration.parameter("queue_directory"))
+    has_host = service.type == "inet" and ":" in service.name
+    return _resolved(configuration, endpoint) if endpoint and has_host else endpoint
+
+
 def upstream(configuration: Configuration, proxy: Proxy) -> Service | None:
     """Return the proxy's upstream server if it is a service in this Postfix configuration."""
     if proxy.options is None:
         return None
-    endpoint = target_endpoint(proxy.options.target)
-    queue = configuration.parameter("queue_directory")
+    endpoint = upstream_endpoint(configuration, proxy.options)
     for service in configuration.services:
-        listener = listening_endpoint(service, queue)
+        listener = endpoint_of(configuration, service)
         if listener is not None and endpoint.is_at(listener):
             return service
     return None

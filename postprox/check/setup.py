@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from . import tables
 from .facts import Listener, ProxyFacts, RunningFacts
 from .postconf import Configuration, Service
-from .routes import Endpoint, Proxy, Route, listening_endpoint, routes, upstream
+from .routes import Endpoint, Proxy, Route, endpoint_of, routes, upstream
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,8 @@ class Setup:
 
     def service_at(self, endpoint: Endpoint) -> Service | None:
         """Return the Postfix service that accepts connections to the endpoint."""
-        queue = self.configuration.parameter("queue_directory")
         for service in self.configuration.services:
-            listener = listening_endpoint(service, queue)
+            listener = self.endpoint_of(service)
             if listener is not None and endpoint.is_at(listener):
                 return service
         return None
@@ -90,7 +89,7 @@ class Setup:
 
     def endpoint_of(self, service: Service) -> Endpoint | None:
         """Return the address of a service."""
-        return listening_endpoint(service, self.configuration.parameter("queue_directory"))
+        return endpoint_of(self.configuration, service)
 
     def is_public(self, service: Service) -> bool:
         """Return whether the service runs smtpd(8) and receives mail from other machines."""

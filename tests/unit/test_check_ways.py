@@ -8,7 +8,7 @@ import pytest
 
 from postprox.check.findings import Finding
 from postprox.check.postconf import host_names, parse
-from postprox.check.routes import spawned_proxies
+from postprox.check.routes import spawned_proxies, upstream
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
 from tests.unit.checking import FRONT, PROXY, SEEN
@@ -74,6 +74,34 @@ def test_service_for_filtered_mail_without_address_gets_one() -> None:
     assert finding.name == "no-upstream"
     assert "postconf -M '127.0.0.1:10026/inet=127.0.0.1:10026 inet n " in finding.remedy
     assert "postprox" not in finding.remedy
+
+
+def test_service_for_filtered_mail_keeps_permitted_address() -> None:
+    master = FRONT + UP + BEHIND.replace("127.0.0.1", "[::1]")
+    (finding,) = judged(BEFORE, master, own("[::1]:10026"), is_upstream_missing=True)
+    assert "postconf -M '127.0.0.1:10026/inet=127.0.0.1:10026 inet n " in finding.remedy
+    assert "postprox" not in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("target", "listener", "hosts", "is_found"),
+    [
+        ("localhost", "127.0.0.1", "127.0.0.1 localhost\n", True),
+        ("localhost", "127.0.0.1", "::1 localhost\n127.0.0.1 localhost\n", True),
+        ("localhost", "127.0.0.1", "::1 localhost\n", False),
+        ("localhost", "[::1]", "127.0.0.1 localhost\n", False),
+        ("127.0.0.1", "localhost", "127.0.0.1 localhost\n", True),
+        ("127.0.0.1", "localhost", "::1 localhost\n", False),
+    ],
+)
+def test_name_of_upstream_server_is_read_from_hosts(
+    target: str, listener: str, hosts: str, is_found: bool
+) -> None:
+    master = UP.replace("127.0.0.1:10026", f"{target}:10026")
+    master += BEHIND.replace("127.0.0.1", listener)
+    configuration = replace(parse(BEFORE, master, ""), hosts=host_names(hosts))
+    (proxy,) = spawned_proxies(configuration)
+    assert (upstream(configuration, proxy) is not None) == is_found
 
 
 @pytest.mark.parametrize(
