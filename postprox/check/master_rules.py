@@ -15,7 +15,16 @@ from . import fixes
 from .findings import Fault
 from .fixes import Edit
 from .postconf import Configuration, Service, join_words
-from .routes import Endpoint, FilterStage, Proxy, Route, listening_endpoint, routes
+from .routes import (
+    Endpoint,
+    FilterStage,
+    Proxy,
+    Route,
+    has_ports,
+    is_port,
+    listening_endpoint,
+    routes,
+)
 from .setup import Setup, distinct
 
 _COLUMNS = re.compile(
@@ -112,6 +121,26 @@ def _unindent(configuration: Configuration, file: str, start: str) -> Edit:
     pattern = re.sub(r"([][.*/+?])", r"\\\1", start).replace(" ", "[ \\t]+")
     path = f'"$({configuration.postconf} -h config_directory)/{file}"'
     return fixes.run(f"sed -E -i 's/^[ \\t]+({pattern}[ \\t=])/\\1/' {path}")
+
+
+def unknown_port(setup: Setup) -> Iterator[Fault]:
+    """Report a service whose port is neither a number nor a known name."""
+    behind = [setup.place_for_filtered(proxy) for proxy in setup.proxies]
+    for service in setup.configuration.services:
+        if service.type != "inet" or setup.endpoint_of(service) is not None or not has_ports():
+            continue
+        host, colon, port = service.name.rpartition(":")
+        edits: tuple[Edit, ...] = ()
+        if service in behind:
+            continue  # reported as no-upstream
+        if is_port(port.lower()):
+            edits = (fixes.set_field(service, "service", f"{host}{colon}{port.lower()}"),)
+        yield Fault(
+            "arguments",
+            f"master.cf, {service.label}",
+            f"the port {port!r} is unknown; master(8) does not run, so no mail is received",
+            edits,
+        )
 
 
 def defined_twice(setup: Setup) -> Iterator[Fault]:

@@ -449,16 +449,18 @@ def sent_to(setup: Setup, proxy: Proxy, service: Service) -> tuple[Edit, ...]:
     listen on one of these, let it.
     """
     endpoint = setup.endpoint_of(service)
+    old = upstream_endpoint(setup.configuration, proxy.options) if proxy.options else None
     if endpoint is None:
+        if old and old.is_here() and not old.path:
+            return (fixes.set_field(service, "service", str(old)),)
         return (fixes.send_to(proxy, service.name),)
     own = nearest(endpoint)
-    old = upstream_endpoint(setup.configuration, proxy.options) if proxy.options else own
     edits = []
     networks = service.tokens("mynetworks")
     is_refused = not own.path and networks and xforward.permits(networks, own.host) is False
     if not own.is_here() or is_refused:
-        is_better = old.is_here() and xforward.permits(networks, old.host)
-        own = own._replace(host=old.host if is_better else "127.0.0.1")
+        is_better = old and old.is_here() and xforward.permits(networks, old.host)
+        own = own._replace(host=old.host if old and is_better else "127.0.0.1")
         edits.append(fixes.set_field(service, "service", str(own)))
     if old != own:
         edits.append(fixes.send_to(proxy, str(own)))

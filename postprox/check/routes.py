@@ -151,6 +151,19 @@ def _endpoint(host: str, port: str) -> Endpoint | None:
     return Endpoint(host, number)
 
 
+def is_port(port: str) -> bool:
+    """Return whether a port is a number or the name of a service."""
+    return _endpoint("", port) is not None
+
+
+def has_ports() -> bool:
+    """Return whether this machine knows the names of services (services(5))."""
+    try:
+        return bool(getservbyname("domain"))
+    except OSError:
+        return False
+
+
 def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
     """Parse smtpd_proxy_filter, or return None if the value cannot be resolved.
 

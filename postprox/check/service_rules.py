@@ -329,8 +329,13 @@ def _sorted_spawn(words: Sequence[str]) -> tuple[list[str], str]:
         word = left.pop(0)
         if word == "-o" and left:
             kept += [word, left.pop(0)]
-        elif word.startswith(("-", "user=")):
+        elif re.fullmatch(r"-.*|user=[^,;:'\"\s]+(:[^,;:'\"\s]*)?", word):
             kept.append(word)
+        elif found := re.fullmatch(
+            r"[Uu][Ss][Ee][Rr][=:;]['\"]?([\w.-]+(:[\w.-]+)?)[,;'\"]*", word
+        ):
+            wrong = wrong or word
+            kept.append(f"user={found[1]}")
         elif word == "user" and len(left) > 1 and left.pop(0) == "=":
             wrong = wrong or "user ="
             kept.append(f"user={left.pop(0)}")
@@ -342,7 +347,7 @@ def _sorted_spawn(words: Sequence[str]) -> tuple[list[str], str]:
 def not_spawned(configuration: Configuration) -> Iterator[Fault]:
     """Report a service that contains the proxy's command line but does not run it."""
     for service in configuration.services:
-        names = [word.removeprefix("argv=") for word in service.words]
+        names = [re.sub(r"^(?i:argv)[=:;,]+", "", word) for word in service.words]
         places = [i for i, name in enumerate(names) if name.rpartition("/")[2] == "postprox"]
         is_spawned = service.program == "spawn" and is_proxy(spawned_command(service.words)[1])
         if not places or is_spawned:

@@ -55,6 +55,9 @@ def test_accepted_word_is_not_reported(line: str) -> None:
         ("20 smtpd", "20 smtpd - o x=y", "- o"),
         ("spawn user=", "spawn flags=Rq user=", "flags=Rq"),
         ("spawn user=nobody", "spawn user = nobody", "user ="),
+        ("spawn user=nobody", "spawn user:nobody", "user:nobody"),
+        ("spawn user=nobody", "spawn user=nobody,", "user=nobody,"),
+        ("argv=", "argv:", "no argv="),
         ("spawn user=", "pipe flags=Rq user=", "no spawn"),
         ("argv=", "", "no argv="),
     ],
@@ -131,6 +134,13 @@ def test_remedy_removes_spaces_around_equals_sign_of_user() -> None:
     (finding,) = (each for each in found(master=master) if each.name == "arguments")
     assert " user=nobody argv=" in finding.remedy.replace("user=postprox", "user=nobody")
     assert "user = " not in finding.remedy
+
+
+@pytest.mark.parametrize("new", ["user:nobody argv=", "user=nobody, argv=", "user=nobody argv:"])
+def test_remedy_keeps_user_and_program(new: str) -> None:
+    master = f"{FRONT}{PROXY}".replace("user=nobody argv=", new)
+    (finding,) = (each for each in found(master=master) if each.name == "arguments")
+    assert " user=nobody argv=/p/postprox --strict " in finding.remedy
 
 
 def test_server_in_master_cf_is_reported() -> None:

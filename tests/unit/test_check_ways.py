@@ -83,6 +83,32 @@ def test_service_for_filtered_mail_keeps_permitted_address() -> None:
     assert "postprox" not in finding.remedy
 
 
+def test_service_with_malformed_address_gets_upstream_address() -> None:
+    master = FRONT + UP + BEHIND.replace("1:10026", "1.10026")
+    findings = judged(BEFORE, master, own("127.0.0.1.10026"), is_upstream_missing=True)
+    (remedy,) = {each.remedy for each in findings}
+    assert "postconf -M '127.0.0.1:10026/inet=127.0.0.1:10026 inet n " in remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("Smtp", "postconf -MX Smtp/inet; postconf -M 'smtp/inet=smtp inet n - n - 20 smtpd'"),
+        (
+            "127.0.0.1:SMTP",
+            "postconf -M '127.0.0.1:smtp/inet=127.0.0.1:smtp inet n - n - 20 smtpd'",
+        ),
+        ("25a", ""),
+    ],
+)
+def test_service_with_unknown_port_is_reported(name: str, remedy: str) -> None:
+    master = FRONT + UP + BEHIND + FRONT.replace("smtp ", f"{name} ", 1)
+    overrides = own() + f"{name}/inet/smtpd_proxy_filter = 127.0.0.1:10025\n"
+    (finding,) = (each for each in judged(BEFORE, master, overrides) if each.name == "arguments")
+    assert finding.remedy.endswith(remedy)
+    assert bool(finding.remedy) == bool(remedy)
+
+
 @pytest.mark.parametrize(
     ("target", "listener", "hosts", "is_found"),
     [
