@@ -143,6 +143,20 @@ def unknown_port(setup: Setup) -> Iterator[Fault]:
         )
 
 
+def private(setup: Setup) -> Iterator[Fault]:
+    """Report an inet service that is private. For spawned proxies, another rule reports it."""
+    for service in setup.configuration.services:
+        is_proxy = any(proxy.service is service for proxy in setup.proxies)
+        if service.type == "inet" and service.private != "n" and not is_proxy:
+            yield Fault(
+                "columns",
+                f"master.cf, {service.label}",
+                "private is not n for an inet service; master(8) does not run, so no mail is "
+                "received",
+                (fixes.set_field(service, "private", "n"),),
+            )
+
+
 def defined_twice(setup: Setup) -> Iterator[Fault]:
     """Report a service that is replaced by a later service with the same name."""
     for earlier in distinct(setup.configuration.ignored):

@@ -96,6 +96,14 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         edits.append(fixes.set_own(behind, name, ""))
     if setup.configuration.parameter(name) != value:
         edits.append(fixes.set_main(name, value))
+    if not any(map(setup.is_public, setup.configuration.services)):
+        yield Fault(
+            "no-way",
+            proxy.where,
+            f"{problem}, because no smtpd(8) service in master.cf receives mail from outside",
+            (fixes.add_entry(setup.configuration, "smtp inet n - n - - smtpd"), *edits),
+        )
+        return
     yield Fault("no-way", proxy.where, f"{problem}; mail passes unfiltered", tuple(edits))
 
 

@@ -57,6 +57,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from service_rules.networks(setup.configuration)
     yield from service_rules.required_restrictions(setup)
     yield from master_rules.unknown_port(setup)
+    yield from master_rules.private(setup)
     yield from master_rules.defined_twice(setup)
     yield from master_rules.port_twice(setup)
     yield from master_rules.missing_transport(setup)

@@ -46,6 +46,7 @@ _SIMILAR = 0.85
 _STRANGERS = 256
 #: Words that were probably meant to be -o, such as a dash of another kind.
 _NOT_OPTION = re.compile(r"-[0O]|[\u2010-\u2015\u2212_]o|--o|o|-")
+_MISSPELT_USER = re.compile(r"(?i:user)[=:;]['\"]?([\w.-]+(:[\w.-]+)?)[,;'\"]*")
 _FILTERS = ("smtpd_proxy_filter", "content_filter")
 _ASSIGNMENT = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+=")
 #: The Postfix programs whose arguments are checked.
@@ -329,13 +330,11 @@ def _sorted_spawn(words: Sequence[str]) -> tuple[list[str], str]:
         word = left.pop(0)
         if word == "-o" and left:
             kept += [word, left.pop(0)]
-        elif re.fullmatch(r"-.*|user=[^,;:'\"\s]+(:[^,;:'\"\s]*)?", word):
-            kept.append(word)
-        elif found := re.fullmatch(
-            r"[Uu][Ss][Ee][Rr][=:;]['\"]?([\w.-]+(:[\w.-]+)?)[,;'\"]*", word
-        ):
+        elif (found := _MISSPELT_USER.fullmatch(word)) and word != f"user={found[1]}":
             wrong = wrong or word
             kept.append(f"user={found[1]}")
+        elif word.startswith(("-", "user=")):
+            kept.append(word)
         elif word == "user" and len(left) > 1 and left.pop(0) == "=":
             wrong = wrong or "user ="
             kept.append(f"user={left.pop(0)}")

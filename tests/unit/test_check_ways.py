@@ -225,3 +225,15 @@ def test_proxy_that_sends_to_itself_has_one_finding() -> None:
     (finding,) = judged(BEFORE, master, is_upstream_missing=True)
     assert finding.name == "loop"
     assert "-c /f 127.0.0.1:10026" in finding.remedy
+
+
+def test_private_inet_service_is_reported() -> None:
+    (finding,) = judged(BEFORE, FRONT + UP + BEHIND.replace("inet n", "inet y"))
+    assert finding.name == "columns"
+    assert finding.remedy == "postconf -F 127.0.0.1:10026/inet/private=n"
+
+
+def test_missing_service_for_mail_from_outside_is_reported() -> None:
+    (finding,) = judged(BEFORE, UP + BEHIND)
+    assert finding.name == "no-way"
+    assert finding.remedy == "postconf -M 'smtp/inet=smtp inet n - n - - smtpd'"
