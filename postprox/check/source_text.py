@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 MAIN, MASTER = "main.cf", "master.cf"
 _TYPES = ("inet", "unix", "fifo", "pass", "unix-dgram")
+_ROW = ("private", "unprivileged", "chroot", "wakeup", "process_limit")
 _PORTS = ("smtp", "smtps", "submission", "submissions", "qmqp", "lmtp")
 #: master(8) accepts -oNAME=VALUE, but postconf(1) splits this word in the wrong places.
 _JOINED = (r"([ \t])-(v*)o([A-Za-z_][A-Za-z0-9_]*=|\{)", r"\1-\2o \3")
@@ -153,10 +154,10 @@ def _columns(line: str) -> Iterator[Correction]:
         if not re.fullmatch(r"[yn-]|[0-9]+\??", field):
             break
         row.append(field)
-    has_command = len(rest) > len(row) + 1
-    if not has_command or len(row) == 5:
+    command = rest[len(row) + 1] if len(rest) > len(row) + 1 else ""
+    # Any other word can be a mistyped column.
+    if len(row) == len(_ROW) or not re.fullmatch(r"[a-z]{3}[a-z-]*", command):
         return
-    command = rest[len(row) + 1]
     starts = _rows(command, kind, {at: [*row[:at], "-", *row[at:]] for at in range(5)})
     if len(starts) == 1:
         at = next(iter(starts))

@@ -80,7 +80,10 @@ def test_mistake_in_master_cf_is_corrected(old: str, new: str) -> None:
     assert found.problem
 
 
-@pytest.mark.parametrize("columns", ["n - 20", "n y 20", "n", "n n n n n n - 20", "x n n - 20"])
+@pytest.mark.parametrize(
+    "columns",
+    ["n - 20", "n y 20", "n", "n n n n n n - 20", "x n n - 20", "n n n - 5x", "n n n - o"],
+)
 def test_uncertain_column_is_not_corrected(columns: str) -> None:
     assert corrections(MAIN, MASTER.replace("n n n - 20", columns)) == []
 
