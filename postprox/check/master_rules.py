@@ -5,10 +5,8 @@ Rule: each check is a pure function.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from . import fixes
@@ -316,12 +314,9 @@ def missing_transport(setup: Setup) -> Iterator[Fault]:
         name = route.transport_name
         if route.stage is FilterStage.AFTER_QUEUE and route.transport is None and name not in seen:
             seen.add(name)
-            similar = _similar_transport(setup, name)
             edit = fixes.add_line(
                 setup.configuration, name, f"- - n - {_size(setup, route)} {fixes.SCAN}"
             )
-            if similar:
-                edit = fixes.redirect(replace(route, transport_name=similar), str(route.endpoint))
             yield Fault(
                 "transport",
                 f"master.cf, {route.source.label}",
@@ -329,17 +324,6 @@ def missing_transport(setup: Setup) -> Iterator[Fault]:
                 "this transport stays in the queue",
                 (edit,),
             )
-
-
-def _similar_transport(setup: Setup, name: str) -> str:
-    """Return the transport to a filter whose name differs from this name by a typing error."""
-    names = [
-        each.name
-        for each in setup.configuration.services
-        if (each.type, each.program) == ("unix", "smtp")
-        and each.parameter("smtp_send_xforward_command") == "yes"
-    ]
-    return next(iter(difflib.get_close_matches(name.lower(), names, 1, 0.7)), "")
 
 
 def postscreen(setup: Setup) -> Iterator[Fault]:

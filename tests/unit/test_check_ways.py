@@ -134,7 +134,7 @@ def test_name_of_upstream_server_is_read_from_hosts(
     "value",
     [
         *("scan[127.0.0.1]:10025", "scan:", "scan", "127.0.0.1:10025", "[127.0.0.1]:10025"),
-        *("scna:[127.0.0.1]:10025", "scan:[127.0.0.1:10025", "host:10025"),
+        *("scan:[127.0.0.1:10025", "host:10025"),
     ],
 )
 def test_malformed_content_filter_is_corrected(value: str) -> None:
