@@ -124,7 +124,8 @@ def correct(configuration: Configuration, correction: Correction) -> Edit:
 
 def _correction(configuration: Configuration, correction: Correction) -> str:
     path = shlex.quote(f"{configuration.corrected}/{correction.file}")
-    return f"sed -E -i {shlex.quote(correction.script)} {path}"
+    locale = "LC_ALL=C " if "\\x" in correction.script else ""
+    return f"{locale}sed -E -i {shlex.quote(correction.script)} {path}"
 
 
 def set_main(name: str, value: str) -> Edit:

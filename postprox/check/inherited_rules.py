@@ -107,6 +107,16 @@ def _restriction(
             return
         if _TABLE.match(word) and tables.can_refuse(setup.tables, word, table):
             refusing = refusing or table
+        is_unauth = stage in ("relay", "recipient") and word.endswith("_unauth_destination")
+        if is_unauth and is_own and _permits_more(setup, proxy, behind, name):
+            yield Fault(
+                "inherited-risk",
+                proxy.where,
+                f"{behind.label} applies {word} ({name}) without a permit for this machine before "
+                "it; mail from your own users to other domains is refused",
+                (fixes.set_own(behind, name, "permit_mynetworks,reject" * (stage == "relay")),),
+            )
+            return
         is_relay_only = stage == "relay" and word.endswith("_unauth_destination")
         if word in _REJECTS or (is_relay_only and is_own is False):
             own = "permit_mynetworks,reject" if stage == "relay" else ""
@@ -130,6 +140,23 @@ def _restriction(
             "mail",
             (fixes.set_own(behind, name, "permit_mynetworks,reject" * (stage == "relay")),),
         )
+
+
+def _permits_more(setup: Setup, proxy: Proxy, behind: Service, name: str) -> bool:
+    """Return whether a service before the filter permits mail that the service after it refuses.
+
+    The service after the filter does not authenticate the sender.
+    """
+    fronts = [route.source for route in setup.routes_to(proxy) if route.source is not behind]
+    return any(
+        front.program != "smtpd"
+        or front.parameter(name) != behind.parameter(name)
+        or (
+            front.parameter("smtpd_sasl_auth_enable") == "yes"
+            and "permit_sasl_authenticated" in front.tokens(name)
+        )
+        for front in fronts
+    )
 
 
 def _expanded(service: Service, name: str) -> list[str]:

@@ -19,6 +19,7 @@ from .routes import (
     Proxy,
     Route,
     has_ports,
+    is_host,
     is_port,
     listening_endpoint,
     routes,
@@ -28,6 +29,9 @@ from .setup import Setup, distinct
 _COLUMNS = re.compile(
     r"(?P<name>\S+) (?P<type>inet|unix|fifo|pass|unix-dgram)( [yn-]){3} [0-9?-]+ [0-9-]+ [a-z]\S*"
 )
+_LARGEST_PORT = 65535
+#: The names of the ports on which Postfix receives mail (services(5)).
+_PUBLIC_PORTS = ("smtp", "smtps", "submission", "submissions")
 _NO_BREAK = "\u00a0"
 #: The names of parameters in which a no-break space has an effect. It has no effect in a parameter
 #: that contains text, such as smtpd_banner.
@@ -47,6 +51,45 @@ def mistyped(configuration: Configuration) -> Iterator[Fault]:
     for each in configuration.corrections:
         if each.problem:
             yield Fault("arguments", each.file, each.problem, (fixes.correct(configuration, each),))
+
+
+def names(configuration: Configuration) -> Iterator[Fault]:
+    """Report an inet service whose name is not a valid address. master(8) then terminates."""
+    queue = configuration.parameter("queue_directory")
+    for service in configuration.services:
+        if service.type != "inet":
+            continue
+        host = service.name.rpartition(":")[0].removeprefix("[").removesuffix("]")
+        new = _corrected_name(service.name)
+        is_misread = bool(new) and not re.fullmatch("[0-9.]+", host)  # such as 127.0.0.l
+        if listening_endpoint(service, queue) and is_host(host) and not is_misread:
+            continue
+        labels = [each.label for each in configuration.services]
+        similar = difflib.get_close_matches(service.name.lower(), _PUBLIC_PORTS, 1, 0.7)
+        if not new and similar and f"{similar[0]}/inet" not in labels:
+            new = similar[0]
+        edit = fixes.set_field(service, "service", new) if new else None
+        if edit is None and ":" not in service.name and service.program in ("smtp", "lmtp"):
+            edit = fixes.set_field(service, "type", "unix")
+        if edit is None and is_host(host):
+            continue  # unknown_port reports it
+        hint = "" if edit else "; the name must be HOST:PORT"
+        yield Fault(
+            "arguments",
+            f"master.cf, {service.label}",
+            f"the service's name {service.name!r} is not an address on which Postfix can listen; "
+            f"no mail is received or delivered{hint}",
+            (edit,) if edit else (),
+        )
+
+
+def _corrected_name(name: str) -> str:
+    """Return the address that was probably intended, or ""."""
+    digits = name.translate(str.maketrans("OolI", "0011"))
+    found = re.fullmatch(r"\[?([0-9]+(?:\.[0-9]+){3})\]?[:;.,]+([0-9]{1,5})", digits)
+    if found and is_host(found[1]) and 0 < int(found[2]) <= _LARGEST_PORT:
+        return f"{found[1]}:{found[2]}"
+    return ""
 
 
 def indented(configuration: Configuration) -> Iterator[Fault]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import ip_address
 from pathlib import PurePosixPath
 from socket import getservbyname
 from typing import NamedTuple
@@ -173,9 +174,19 @@ def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
     if kind == "unix:":
         return _socket(rest, queue_directory)
     host, _, port = (rest if kind == "inet:" else text).rpartition(":")
-    if "[" in host.lstrip("["):
+    if "[" in host.lstrip("[") or not is_host(_bare(host)):
         return None
     return _endpoint(_bare(host) or "localhost", port)
+
+
+def is_host(text: str) -> bool:
+    """Return whether a text can be an IP address, a host name, or "" for the default host."""
+    if ":" in text or re.fullmatch("[0-9.]+", text):
+        try:
+            ip_address(text.partition("%")[0])
+        except ValueError:
+            return False
+    return not re.search(r"[\s;,=#\"'/]", text)
 
 
 def next_hop(text: str, queue_directory: str) -> Endpoint | None:
@@ -310,7 +321,8 @@ def routes(configuration: Configuration) -> Iterator[Route]:
                 endpoint = _resolved(configuration, endpoint)
                 yield Route(FilterStage.BEFORE_QUEUE, service, endpoint)
         elif service.program in ENTRANCES:
-            for hop in filter(None, service.tokens(FilterStage.AFTER_QUEUE.value)):
+            hops = service.tokens(FilterStage.AFTER_QUEUE.value)
+            for hop in hops if len(hops) == 1 else ():  # several words are not a next hop
                 name, _, where = hop.partition(":")
                 endpoint = next_hop(where, queue)
                 if endpoint and _is_hop(configuration, hop):
@@ -320,7 +332,7 @@ def routes(configuration: Configuration) -> Iterator[Route]:
 
 
 def _has_hop(configuration: Configuration, hops: Sequence[str]) -> bool:
-    return any(_is_hop(configuration, hop) for hop in hops)
+    return len(hops) == 1 and _is_hop(configuration, hops[0])
 
 
 def _is_hop(configuration: Configuration, hop: str) -> bool:

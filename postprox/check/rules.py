@@ -32,6 +32,7 @@ _FIRST = (
     (master_rules.indented, "the lines that begin with whitespace"),
     (master_rules.no_break_spaces, "the no-break spaces"),
     (service_rules.misread, "the arguments in master.cf"),
+    (master_rules.names, "the names of services in master.cf"),
 )
 
 
@@ -57,9 +58,9 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from service_rules.networks(setup.configuration)
     yield from service_rules.required_restrictions(setup)
     yield from master_rules.unknown_port(setup)
-    yield from master_rules.private(setup)
     yield from master_rules.defined_twice(setup)
     yield from master_rules.port_twice(setup)
+    yield from master_rules.private(setup)
     yield from master_rules.missing_transport(setup)
     yield from master_rules.postscreen(setup)
     if setup.running:

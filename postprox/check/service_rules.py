@@ -386,6 +386,14 @@ def wrong_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
                 f"{transport.label} uses {transport.program}(8) instead of smtp(8); mail {effect}",
                 (fixes.set_program(transport, "smtp"),),
             )
+        if transport.private == "n":
+            yield Fault(
+                "transport",
+                proxy.where,
+                f"{transport.label} is not private in master.cf, and the queue manager looks for "
+                "it among the private services; mail for this transport stays in the queue",
+                (fixes.set_field(transport, "private", "-"),),
+            )
 
 
 def deferred(setup: Setup, proxy: Proxy) -> Iterator[Fault]:

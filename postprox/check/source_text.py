@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 MAIN, MASTER = "main.cf", "master.cf"
+_MARK = "\ufeff"
 _TYPES = ("inet", "unix", "fifo", "pass", "unix-dgram")
 _ROW = ("private", "unprivileged", "chroot", "wakeup", "process_limit")
 _PORTS = ("smtp", "smtps", "submission", "submissions", "qmqp", "lmtp")
@@ -50,13 +51,25 @@ class Correction:
     @property
     def script(self) -> str:
         """Return the script for `sed -E` that makes the correction."""
+        if _MARK in self.pattern:
+            return r"1s/^\xef\xbb\xbf//"  # the locale must be C
         mark = next(each for each in "~,!@;%" if each not in self.pattern + self.replacement)
         return f"/{self.excluded}/! s{mark}{self.pattern}{mark}{self.replacement}{mark}g"
 
 
 def corrections(main: str, master: str) -> list[Correction]:
     """Return the corrections that the text of main.cf and of master.cf need."""
-    found = [*_in_main(main), *_in_master(master)]
+    marks = [
+        Correction(
+            file,
+            f"^{_MARK}",
+            "",
+            f"{file} begins with a byte order mark (U+FEFF); no Postfix program can read it",
+        )
+        for file, text in ((MAIN, main), (MASTER, master))
+        if text.startswith(_MARK)
+    ]
+    found = [*marks, *_in_main(main.removeprefix(_MARK)), *_in_master(master.removeprefix(_MARK))]
     return list(dict.fromkeys(found))
 
 
@@ -136,6 +149,8 @@ def _columns(line: str) -> Iterator[Correction]:
     """Correct an entry that has a wrong type, or a column too few or too many."""
     fields = line.split()
     name, rest = fields[0], fields[1:]
+    if not rest:
+        return  # postconf(1) reports this line
     effect = "; no mail is received or delivered"
     if rest[0] not in _TYPES and _is_row(rest[:5], "unix"):
         is_inet = ":" in name or name.isdigit() or name in _PORTS

@@ -158,3 +158,27 @@ def test_lower_limit_behind_filter_is_reported(name: str) -> None:
         f"postconf -P 127.0.0.1:10026/inet/{name}=5000",
     )
     assert before(f"{name} = 5000") == []
+
+
+SASL = "smtpd_sasl_auth_enable = yes\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("relay_restrictions = permit_sasl_authenticated, reject_unauth_destination", "relay"),
+        ("relay_restrictions = permit_sasl_authenticated, defer_unauth_destination", "relay"),
+        (
+            "recipient_restrictions = permit_sasl_authenticated, reject_unauth_destination",
+            "recipient",
+        ),
+        ("relay_restrictions = permit_mynetworks, reject_unauth_destination", ""),
+        ("relay_restrictions = reject_unauth_destination", ""),
+    ],
+)
+def test_refused_mail_of_users_to_other_domains_is_reported(line: str, name: str) -> None:
+    findings = before(f"{SASL}smtpd_{line}", "127.0.0.1:10026/inet/smtpd_sasl_auth_enable = no\n")
+    own = "permit_mynetworks,reject" if name == "relay" else ""
+    commands = [each.remedy for each in findings if each.name == "inherited-risk"]
+    expected = f"postconf -P 127.0.0.1:10026/inet/smtpd_{name}_restrictions={own}"
+    assert commands == ([expected] if name else [])

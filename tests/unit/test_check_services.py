@@ -181,3 +181,68 @@ def test_remedy_keeps_proxy_with_unresolvable_host_name(host: str) -> None:
     users = "submission inet n - n - - smtpd -o smtpd_proxy_filter=127.0.0.1:10035\n"
     overrides = "submission/inet/smtpd_proxy_filter = 127.0.0.1:10035\n"
     assert "unused" not in names(found(main, f"{FRONT}{PROXY}{other}{users}", overrides))
+
+
+# Names, columns and addresses
+
+
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [
+        ("127.0.0.1.10026", "127.0.0.1:10026"),
+        ("127.0.0.1;10026", "127.0.0.1:10026"),
+        ("127.0.0.1:10O26", "127.0.0.1:10026"),
+        ("127.0.0.l:10026", "127.0.0.1:10026"),
+        ("127.0.0.999:10026", ""),
+    ],
+)
+def test_invalid_name_of_service_is_reported(name: str, new: str) -> None:
+    (finding,) = found(master=f"{FRONT}{PROXY}{name} inet n - n - - smtpd\n")
+    assert (finding.name, finding.level) == ("arguments", 2)
+    assert (f"postconf -M '{new}/inet={new} inet " in finding.remedy) == bool(new)
+    assert bool(finding.remedy) == bool(new)
+
+
+def test_misspelt_port_name_is_corrected() -> None:
+    (finding,) = found(master=FRONT.replace("smtp ", "smpt ") + PROXY)
+    assert "postconf -M 'smtp/inet=smtp inet " in finding.remedy
+    findings = found(master=FRONT + FRONT.replace("smtp ", "smpt ") + PROXY)
+    assert [each.remedy for each in findings if each.name == "arguments"] == [""]
+
+
+@pytest.mark.parametrize("name", ["[127.0.0.1]:10036", "[::1]:10036", "mail.test:10036", "10036"])
+def test_valid_name_of_service_is_not_reported(name: str) -> None:
+    assert "arguments" not in names(found(master=f"{FRONT}{PROXY}{name} inet n - n - - smtpd\n"))
+
+
+def test_transport_of_type_inet_is_reported() -> None:
+    (finding,) = found(AFTER, FRONT_AFTER.replace("scan unix", "scan inet"))
+    assert finding.remedy == "postconf -F scan/inet/type=unix"
+
+
+@pytest.mark.parametrize("column", ["y", "-"])
+def test_private_inet_service_is_reported(column: str) -> None:
+    master = f"{FRONT}{PROXY}127.0.0.1:10036 inet {column} - n - - smtpd\n"
+    (finding,) = (each for each in found(master=master) if each.name == "columns")
+    assert finding.remedy == "postconf -F 127.0.0.1:10036/inet/private=n"
+
+
+def test_transport_that_is_not_private_is_reported() -> None:
+    master = FRONT_AFTER.replace("scan unix -", "scan unix n")
+    (finding,) = (each for each in found(AFTER, master) if each.name == "transport")
+    assert finding.remedy == "postconf -F scan/unix/private=-"
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("smtpd_proxy_filter = scan:127.0.0.1:10025", "smtpd_proxy_filter=127.0.0.1:10025"),
+        ("smtpd_proxy_filter = = 127.0.0.1:10025", "smtpd_proxy_filter=127.0.0.1:10025"),
+        (f"{AFTER[:-1]} # the proxy", "content_filter=scan:[127.0.0.1]:10025"),
+        (f"{AFTER[:-1]}, scan:[127.0.0.1]:10025", "content_filter=scan:[127.0.0.1]:10025"),
+    ],
+)
+def test_address_with_more_words_is_reported(line: str, remedy: str) -> None:
+    findings = [each for each in found(f"{line}\n", FRONT_AFTER) if each.name == "wrong-port"]
+    assert findings
+    assert {each.remedy.replace("'", "") for each in findings} == {f"postconf -e {remedy}"}

@@ -26,7 +26,7 @@ def corrected(found: list[Correction], file: str, text: str) -> str:
     for each in found:
         if each.file == file:
             text = each.applied(text)
-            command = ["sed", "-E", each.script]
+            command = ["env", "LC_ALL=C", "sed", "-E", each.script]
             done = subprocess.run(command, input=by_sed, capture_output=True, text=True, check=True)
             by_sed = done.stdout
     assert text == by_sed
@@ -108,3 +108,15 @@ def test_postconf_reads_corrected_copy(tmp_path: Path, monkeypatch: pytest.Monke
     first, second = plan(read, [fault])[0].commands
     assert first == f"sed -E -i {shlex.quote(read.corrections[0].script)} {tmp_path}/master.cf"
     assert second.endswith(" -P smtp/inet/a=c")
+
+
+def test_byte_order_mark_is_removed() -> None:
+    found = corrections(f"\ufeff{MAIN}", f"\ufeff{MASTER}")
+    assert [each.file for each in found] == ["main.cf", "master.cf"]
+    assert corrected(found, "main.cf", f"\ufeff{MAIN}") == MAIN
+    assert corrected(found, "master.cf", f"\ufeff{MASTER}") == MASTER
+
+
+@pytest.mark.parametrize("line", ["smtp", "\u2013", "smtp inet", "x unix n"])
+def test_incomplete_line_is_not_corrected(line: str) -> None:
+    assert corrections(MAIN, f"{line}\n{MASTER}") == []
