@@ -195,6 +195,16 @@ def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iter
             "from one client; most of this mail is refused",
             (fixes.set_own(behind, name, _OWN_HOSTS),),
         )
+    count_name = "smtpd_client_connection_count_limit"
+    count = values.whole(behind.parameter(count_name) or "50")
+    if is_limited and not used and count and proxy.capacity > count:
+        yield Fault(
+            "inherited-risk",
+            proxy.where,
+            f"{behind.label} accepts only {count} connections per client ({count_name}), and up to "
+            f"{proxy.capacity} proxies are one client; under load, mail is deferred (451)",
+            (fixes.set_own(behind, name, _OWN_HOSTS),),
+        )
     timeout = values.seconds(behind.parameter("smtpd_timeout") or "300s")
     if timeout is not None and timeout <= min(_KEEPALIVE, wanted.timeout):
         yield Fault(

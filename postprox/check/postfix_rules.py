@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..core.options import Options
 from . import fixes, master_rules, xforward
@@ -380,12 +381,23 @@ def lmtp(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a transport that uses lmtp(8). The proxy does not support clients that send LHLO."""
     for transport in setup.transports_to(proxy):
         if transport.program == "lmtp":
+            other = _recipe_transport(setup)
+            edits: tuple[Edit, ...] = (
+                fixes.set_program(transport, "smtp"),
+                fixes.set_own(transport, "smtp_send_xforward_command", "yes"),
+            )
+            if other:  # mailboxes may use the transport for LMTP
+                edits = tuple(
+                    fixes.redirect(replace(route, transport_name=other.name), str(route.endpoint))
+                    for route in setup.routes_to(proxy)
+                    if route.transport is transport
+                )
             yield Fault(
                 "lmtp",
                 proxy.where,
                 f"{transport.label} uses lmtp(8), which the proxy does not support; "
                 "no mail is delivered",
-                (fixes.set_program(transport, "smtp"),),
+                edits,
             )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import PurePosixPath
@@ -186,6 +187,8 @@ def is_host(text: str) -> bool:
             ip_address(text.partition("%")[0])
         except ValueError:
             return False
+    if not text.startswith("localhost") and get_close_matches(text, _LOCALHOST[2:], 1, 0.85):
+        return False  # such as loclahost
     return not re.search(r"[\s;,=#\"'/]", text)
 
 

@@ -182,3 +182,17 @@ def test_refused_mail_of_users_to_other_domains_is_reported(line: str, name: str
     commands = [each.remedy for each in findings if each.name == "inherited-risk"]
     expected = f"postconf -P 127.0.0.1:10026/inet/smtpd_{name}_restrictions={own}"
     assert commands == ([expected] if name else [])
+
+
+@pytest.mark.parametrize(
+    ("limit", "exceptions", "is_reported"),
+    [("10", "192.0.2.1", True), ("50", "", False), ("0", "", False), ("10", "127.0.0.1", False)],
+)
+def test_limit_of_connections_per_client_is_reported(
+    limit: str, exceptions: str, *, is_reported: bool
+) -> None:
+    findings = before(
+        f"smtpd_client_connection_count_limit = {limit}\n"
+        f"smtpd_client_event_limit_exceptions = {exceptions}"
+    )
+    assert ["inherited-risk"] * is_reported == [each.name for each in findings]

@@ -237,6 +237,7 @@ def test_transport_that_is_not_private_is_reported() -> None:
     ("line", "remedy"),
     [
         ("smtpd_proxy_filter = scan:127.0.0.1:10025", "smtpd_proxy_filter=127.0.0.1:10025"),
+        ("smtpd_proxy_filter = loclahost:10025", "smtpd_proxy_filter=127.0.0.1:10025"),
         ("smtpd_proxy_filter = = 127.0.0.1:10025", "smtpd_proxy_filter=127.0.0.1:10025"),
         (f"{AFTER[:-1]} # the proxy", "content_filter=scan:[127.0.0.1]:10025"),
         (f"{AFTER[:-1]}, scan:[127.0.0.1]:10025", "content_filter=scan:[127.0.0.1]:10025"),
@@ -246,3 +247,14 @@ def test_address_with_more_words_is_reported(line: str, remedy: str) -> None:
     findings = [each for each in found(f"{line}\n", FRONT_AFTER) if each.name == "wrong-port"]
     assert findings
     assert {each.remedy.replace("'", "") for each in findings} == {f"postconf -e {remedy}"}
+
+
+def test_site_keeps_its_lmtp_transport_if_the_recipe_has_one() -> None:
+    lmtp = f"{AFTER}".replace("scan:", "lmtp:")
+    master = f"{FRONT}{PROXY}lmtp unix - - n - 20 lmtp\n"
+    (finding,) = (each for each in found(lmtp, master) if each.name == "lmtp")
+    own = "smtp -o smtp_send_xforward_command=yes"
+    assert finding.remedy == f"postconf -F 'lmtp/unix/command={own}'"
+    scan = "scan/unix/smtp_send_xforward_command = yes\n"
+    (finding,) = (each for each in found(lmtp, master + SCAN, scan) if each.name == "lmtp")
+    assert finding.remedy == "postconf -e 'content_filter=scan:[127.0.0.1]:10025'"
