@@ -5,6 +5,7 @@ Rule: each check is a pure function.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
