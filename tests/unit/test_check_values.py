@@ -149,7 +149,8 @@ LMTP = "scan unix - - n - 20 lmtp -o lmtp_generic_maps=\n"
 def test_lmtp_transport_is_reported() -> None:
     (finding,) = (each for each in found(SCAN, LMTP + FRONT + PROXY) if each.name == "lmtp")
     assert (finding.level, finding.where) == (2, "master.cf, 127.0.0.1:10025/inet")
-    assert finding.remedy == "postconf -F 'scan/unix/command=smtp -o lmtp_generic_maps='"
+    command = "smtp -o lmtp_generic_maps= -o smtp_send_xforward_command=yes"
+    assert finding.remedy == f"postconf -F 'scan/unix/command={command}'"
 
 
 def test_lmtp_transport_is_checked_only_against_lmtp_parameters() -> None:
