@@ -1,4 +1,4 @@
-"""Corrects the command line of a proxy that rejects it, without losing an option.
+"""Corrects a command line that the proxy rejects, without dropping an option.
 
 Rule: the functions depend only on the words. Each step corrects the word that the parser's error
 names. If the intended word is unknown, the command line remains uncorrected.
@@ -15,9 +15,9 @@ from ..core.address import UpstreamAddress
 from ..core.options import TABLE, Options, UsageError, parse
 from .shell_command import TYPOGRAPHIC, without_lost_reply, without_lost_status
 
-#: The maximum number of errors in one command line that are corrected.
+#: The maximum number of errors that are corrected in one command line.
 _MOST_ERRORS = 8
-#: The similarity of two option names, of which one is probably a typing error for the other.
+#: The minimum similarity of a word to an option name for which it is probably a typing error.
 _SIMILAR = 0.8
 #: The options that print information and exit are never a correction.
 _NAMES = [name for _, name, _, _, _, scope, _ in TABLE if scope != "information"]
@@ -145,7 +145,7 @@ def nearest_option(text: str) -> str:
 
 
 def _with_target(words: list[str], target: str) -> list[str]:
-    """Add HOST:PORT. If an option has taken it as its value, give the option a value of its own."""
+    """Add HOST:PORT. If -c took it as its value, add a filter. If -d took it, remove -d."""
     for index in reversed(range(1, len(words))):
         option, word = words[index - 1 : index + 1]
         if _ADDRESS.fullmatch(word) and option in ("-c", "--command"):
@@ -164,7 +164,7 @@ def _positions(words: Sequence[str]) -> list[int]:
         if word == "--":
             return [*found, *range(index + 1, len(words))]
         if word.startswith("-") and word != "-":
-            index += _wants_value(word)
+            index += _takes_value(word)
         else:
             found.append(index)
         index += 1
@@ -184,14 +184,14 @@ def _groups(words: Sequence[str]) -> list[list[str]]:
     for index, word in enumerate(words):
         if index in targets:
             continue
-        if groups and len(groups[-1]) == 1 and _wants_value(groups[-1][0]):
+        if groups and len(groups[-1]) == 1 and _takes_value(groups[-1][0]):
             groups[-1].append(word)
         else:
             groups.append([word])
     return groups
 
 
-def _wants_value(word: str) -> bool:
+def _takes_value(word: str) -> bool:
     """Return whether the next word is the value of this option."""
     if word.startswith("--"):
         names = [name for name in _NAMES if name.startswith(word[2:])]
@@ -222,7 +222,7 @@ def _with_one_target(words: list[str], target: str) -> list[str] | None:
 
 
 def _with_one_word(words: list[str], places: Sequence[int]) -> Iterator[list[str]]:
-    """Yield the words with one argument joined to its option or to its number."""
+    """Yield the words with one argument joined to the dashes, option or number before it."""
     for index in places:
         word, before = words[index], words[index - 1] if index else ""
         after_command = index > 1 and words[index - 2] in ("-c", "--command")
@@ -277,7 +277,7 @@ def address(text: str) -> str:
 
 
 def _with_number(words: list[str], option: str, wrong: str) -> list[str] | None:
-    """Replace a number that has a unit, such as 60s."""
+    """Correct a number, such as one with a unit (60s)."""
     is_time = option in ("-t", "--timeout")
     found = _DURATION.fullmatch(wrong)
     if _ADDRESS.fullmatch(wrong) or wrong in _spellings():
@@ -307,8 +307,8 @@ def _inserted(words: list[str], before: str, new: str) -> list[str] | None:
 def without_named_word(words: Sequence[str], error: str) -> Iterator[list[str]]:
     """Yield the arguments without the word that the error names, and without its value.
 
-    No result loses the filter or `--strict`. If an unknown option is removed, it may have been
-    meant to refuse mail, so `--strict` is added unless `-r` is given.
+    Each result keeps the filter and `--strict`. An unknown option may have been meant to refuse
+    mail. If it is removed, `--strict` is added unless `-r` is given.
     """
     for index, word in enumerate(words):
         name = word.partition("=")[0]
@@ -322,7 +322,7 @@ def without_named_word(words: Sequence[str], error: str) -> Iterator[list[str]]:
 
 
 def _is_complete(words: Sequence[str], found: Options) -> bool:
-    """Return whether the filter and the options for its failure remain."""
+    """Return whether the arguments keep the filter, `--strict` and `-r`."""
     has_command = any(re.match("-c|--co", word) for word in words)
     has_strict = any(re.match("--s", word) for word in words)
     has_reject = has_strict or any(re.match("-[rv]*r|--r", word) for word in words)

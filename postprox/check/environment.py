@@ -18,7 +18,7 @@ PACKAGED = {
     OPTIONS: "-v --strict -t 60 -c /usr/local/bin/mail-filter",
 }
 
-#: The similarity of two variable names, of which one is probably a typing error for the other.
+#: The minimum similarity of a name to a variable name for which it is probably a typing error.
 _SIMILAR = 0.75
 _COMMAND = re.compile(r"(^|\s)(-\w*c\b|--command\b)")
 _BLANKS = " \t\r"
@@ -87,7 +87,7 @@ def _assign(found: Assignments, text: str, position: int) -> int:
 
 
 def misnamed(found: Assignments, used: str) -> tuple[str, str]:
-    """Return a variable that probably has the wrong name, and its right name, or ("", "").
+    """Return a variable whose name is probably wrong, and the correct name, or ("", "").
 
     `used` is the command line with the variables that the unit uses.
     """

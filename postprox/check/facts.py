@@ -20,7 +20,7 @@ class ProgramFacts:
 
     path: str
     exists: bool
-    #: The path without symbolic links, or "" if it has none.
+    #: The path with symbolic links resolved, or "" if it contains none.
     real: str = ""
     #: True if the path itself is a symbolic link.
     is_link: bool = False
@@ -56,21 +56,21 @@ class ProgramFacts:
     #: line before it.
     lost_status: str = ""
     lost_status_line: int = 0
-    #: A line of a shell script that prints the reply to standard output, and the numbers of these
-    #: lines.
+    #: The first line of a shell script that prints a reply to standard output, and the numbers of
+    #: all such lines.
     reply_line: str = ""
     reply_lines: tuple[int, ...] = ()
     #: The first line, if it begins with #!.
     first_line: str = ""
-    #: An installed interpreter in place of a missing or wrong one, or "".
+    #: An installed interpreter that can replace a missing or wrong one, or "".
     replacement: str = ""
-    #: The part of a script for sh(1) that only bash has, or "".
+    #: The first construct in a script for sh(1) that requires bash, or "".
     bash_feature: str = ""
     #: The language in which a script for sh(1) is probably written, or "".
     language: str = ""
-    #: The directories that the script writes to but the user cannot, and all directories that it
-    #: writes to.
+    #: The directories in `targets` that the user cannot write to.
     closed_targets: tuple[str, ...] = ()
+    #: The directories that the script writes to.
     targets: tuple[str, ...] = ()
     #: A filter's name without a directory, if the name is not in PATH, and that PATH.
     sought_name: str = ""

@@ -35,7 +35,7 @@ def no_filter(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             added = correction.missing_options(words, proxy.words[1:])
             if "-c" in added or "--command" in added:
                 missing = [*added, *(word for word in strict if word not in added)]
-                reason = f" ({OPTIONS} is set more than once, and only the last line counts)"
+                reason = f" ({OPTIONS} is set more than once, and only the last line has an effect)"
         yield Fault(
             "no-filter",
             proxy.where,
@@ -298,8 +298,8 @@ def _marked(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
         yield Fault(
             "interpreter",
             proxy.where,
-            f"the filter {seen.path} is run by sh(1), which does not support "
-            f"{seen.bash_feature!r} as bash does; {effect}",
+            f"the filter {seen.path} requires bash ({seen.bash_feature!r}), but sh(1) runs it; "
+            f"{effect}",
             (_new_first_line(seen, _with_arguments(seen)),),
         )
     elif seen.joined_arguments:
@@ -356,7 +356,7 @@ def _is_fatal(seen: ProgramFacts) -> bool:
 
 
 def _with_arguments(seen: ProgramFacts) -> str:
-    """Return the first line with another interpreter and the same arguments."""
+    """Return the first line with the replacement interpreter and the same arguments."""
     rest = seen.first_line.removeprefix("#!").strip().partition(" ")
     name = seen.replacement
     arguments = rest[2].strip()

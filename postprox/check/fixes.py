@@ -410,7 +410,7 @@ class Plan:
             command for edit in fault.edits for command in self._commands(edit.place)
         )
         if any(re.match(rf"{re.escape(self._postconf)} -[FPM]", each) for each in commands):
-            # postconf(1) writes an entry as it has read it. Let it read the entry correctly.
+            # postconf(1) writes back the whole entry, so first correct the text that it misreads.
             first = [_correction(self._configuration, each) for each in self._unseparated()]
             commands = dict.fromkeys([*first, *commands])
         files = [self._options_file(edit.place) for edit in fault.edits]

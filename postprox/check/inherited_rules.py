@@ -112,8 +112,8 @@ def _restriction(
             yield Fault(
                 "inherited-risk",
                 proxy.where,
-                f"{behind.label} applies {word} ({name}) without a permit for this machine before "
-                "it; mail from your own users to other domains is refused",
+                f"{behind.label} applies {word} ({name}) without first permitting this machine; "
+                "mail from your own users to other domains is refused",
                 (fixes.set_own(behind, name, "permit_mynetworks,reject" * (stage == "relay")),),
             )
             return
@@ -160,7 +160,7 @@ def _permits_more(setup: Setup, proxy: Proxy, behind: Service, name: str) -> boo
 
 
 def _expanded(service: Service, name: str) -> list[str]:
-    """Return the restrictions of a list, with those of restriction classes."""
+    """Return the restrictions in a list, with restriction classes expanded."""
     classes = service.tokens("smtpd_restriction_classes")
     found: list[str] = []
     for word in service.tokens(name):
@@ -201,8 +201,8 @@ def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iter
         yield Fault(
             "inherited-risk",
             proxy.where,
-            f"{behind.label} accepts only {count} connections per client ({count_name}), and up to "
-            f"{proxy.capacity} proxies are one client; under load, mail is deferred (451)",
+            f"{behind.label} accepts only {count} connections per client ({count_name}), but the "
+            f"proxy opens up to {proxy.capacity} as one client; under load, mail is deferred (451)",
             (fixes.set_own(behind, name, _OWN_HOSTS),),
         )
     timeout = values.seconds(behind.parameter("smtpd_timeout") or "300s")

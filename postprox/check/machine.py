@@ -187,7 +187,7 @@ def lost_status(interpreter: str, script: bytes) -> tuple[str, int]:
 
 
 def reply_to_output(interpreter: str, script: str) -> tuple[str, tuple[int, ...]]:
-    """Return a line of a shell script that prints the reply to standard output."""
+    """Return the first line that prints a reply to standard output, and all such line numbers."""
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return "", ()
     return shell_command.reply_to_output(script)

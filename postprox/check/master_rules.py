@@ -193,7 +193,7 @@ def private(setup: Setup) -> Iterator[Fault]:
             yield Fault(
                 "columns",
                 f"master.cf, {service.label}",
-                "private is not n for an inet service; master(8) does not run, so no mail is "
+                "private must be n for an inet service; master(8) does not run, so no mail is "
                 "received",
                 (fixes.set_field(service, "private", "n"),),
             )
@@ -383,8 +383,8 @@ def postscreen(setup: Setup) -> Iterator[Fault]:
             yield Fault(
                 "postscreen",
                 f"master.cf, {service.label}",
-                f"postscreen(8) passes mail to {name}/pass, which is not in master.cf; all mail "
-                "from outside is refused (421)",
+                f"postscreen(8) passes connections to {name}/pass, which is not in master.cf; all "
+                "mail from outside is refused (421)",
                 (fixes.add_entry(configuration, line),),
             )
         if service.limit() != 1:
@@ -397,7 +397,7 @@ def postscreen(setup: Setup) -> Iterator[Fault]:
 
 
 def _own_pairs(service: Service) -> Iterator[tuple[str, str]]:
-    """Return the `-o` parameters of a postscreen(8) service that are meant for smtpd(8)."""
+    """Yield the `-o` parameters of a postscreen(8) service that are meant for smtpd(8)."""
     for option, word in pairwise(service.words):
         if option == "-o" and not word.startswith("postscreen_"):
             yield option, word

@@ -117,9 +117,9 @@ class Configuration:
     directory: str = ""
     #: The services that Postfix ignores because a later service has the same name.
     ignored: tuple[Service, ...] = ()
-    #: The corrections to the files' text with which postconf(1) has read them.
+    #: The corrections in the copies of the files that postconf(1) has read.
     corrections: tuple[Correction, ...] = ()
-    #: The directory of the files to which the corrections apply.
+    #: The directory of the original files, to which the corrections apply.
     corrected: str = ""
     #: The addresses of each host name in /etc/hosts.
     hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -185,9 +185,9 @@ def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
 
 
 def _origin(route: Route) -> str:
-    """Return the origin of an address that the parameter does not contain."""
+    """Return the origin of the route's address if it is not in the parameter, or ""."""
     value = route.source.parameter(route.stage.value)
-    return "" if route.endpoint.host in value else f", which is that of {value} in /etc/hosts"
+    return "" if route.endpoint.host in value else f", which /etc/hosts gives for {value}"
 
 
 def bypass(setup: Setup, route: Route) -> Iterator[Fault]:
@@ -386,7 +386,7 @@ def lmtp(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
                 fixes.set_program(transport, "smtp"),
                 fixes.set_own(transport, "smtp_send_xforward_command", "yes"),
             )
-            if other:  # mailboxes may use the transport for LMTP
+            if other:  # the transport may also deliver to mailboxes
                 edits = tuple(
                     fixes.redirect(replace(route, transport_name=other.name), str(route.endpoint))
                     for route in setup.routes_to(proxy)
@@ -463,10 +463,10 @@ def own_loop(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def sent_to(setup: Setup, proxy: Proxy, service: Service) -> tuple[Edit, ...]:
-    """Send filtered mail to a service for filtered mail.
+    """Return the edits that send filtered mail to a service for filtered mail.
 
-    Such a service accepts mail only from this machine's own addresses. If the service does not
-    listen on one of these, let it.
+    Such a service accepts mail only from this machine. If the proxy cannot reach it from a
+    permitted address, the edits also change the address on which it listens.
     """
     endpoint = setup.endpoint_of(service)
     old = upstream_endpoint(setup.configuration, proxy.options) if proxy.options else None
@@ -571,7 +571,7 @@ def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     milter_list = behind.parameter("smtpd_milters")
     outside = [route.source for route in setup.routes_to(proxy) if not is_for_users(route.source)]
     if has_milters(behind) and outside:
-        # If the service was meant for the mail of users, another service is left for other mail.
+        # The proxy may use the service for users' mail instead of the one for mail from outside.
         other = setup.place_for_filtered(proxy)
         is_other = other and other is not behind and not has_milters(other)
         edits: tuple[Edit, ...] = (fixes.add_item(behind, _OVERRIDES, "no_milters"),)
@@ -703,8 +703,8 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
             (fixes.add_item(behind, _OVERRIDES, _NO_MAPPINGS), *_mapped_edits(unmapped)),
         )
     elif unmapped and not is_mapped_behind:
-        # If the service after the filter mapped addresses, those of the others would be mapped
-        # twice.
+        # If the service after the filter mapped addresses, mail that is mapped before the filter
+        # would be mapped twice.
         edits = [fixes.remove_item(behind, _OVERRIDES, _NO_MAPPINGS)]
         yield Fault(
             "mapped-never",
@@ -721,7 +721,7 @@ def _is_mapped_before(route: Route) -> bool:
 
 
 def _mapped_edits(unmapped: Sequence[Route]) -> list[Edit]:
-    """Map addresses in services that send mail from the queue to a filter."""
+    """Return the edits that enable address mapping in services with an after-queue filter."""
     return [
         fixes.remove_item(each.source, _OVERRIDES, _NO_MAPPINGS)
         for each in unmapped

@@ -79,7 +79,7 @@ def read_configuration(directory: str) -> Configuration:
     if not corrections:
         main, master, overrides = _outputs(directory)
         return replace(parse(main, master, overrides, directory), hosts=_hosts())
-    # postconf(1) cannot read these files, or misreads them. Let it read corrected copies.
+    # postconf(1) cannot read these files, or misreads them, so it gets corrected copies.
     with tempfile.TemporaryDirectory() as copy:
         for name, text in texts.items():
             new = text
@@ -105,7 +105,7 @@ def _default_directory() -> str:
     """Return Postfix's default directory, or "" if it is unknown."""
     if own := os.environ.get("MAIL_CONFIG"):
         return own
-    # In an empty directory, postconf(1) does not fail because of a mistake in master.cf.
+    # postconf(1) would fail on a mistake in master.cf, so it gets an empty directory.
     with tempfile.TemporaryDirectory() as empty:
         try:
             return _postconf(empty, "-dh", "config_directory").strip()
@@ -114,7 +114,7 @@ def _default_directory() -> str:
 
 
 def _source_texts(directory: str) -> dict[str, str]:
-    """Return the text of main.cf and of master.cf, or {} if postconf(1) must report the error."""
+    """Return the text of main.cf and of master.cf, or {} if they cannot be read."""
     try:
         names = (source_text.MAIN, source_text.MASTER)
         return {name: _source_text(Path(directory, name)) for name in names} if directory else {}
@@ -301,7 +301,7 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
     return unit
 
 
-#: The directories of units that generators make, such as those of SysV scripts.
+#: The directories of generated units (systemd.generator(7)), such as those for SysV scripts.
 GENERATED_DIRECTORIES = tuple(
     f"/run/systemd/{name}" for name in ("generator", "generator.early", "generator.late")
 )
@@ -318,7 +318,7 @@ def _missing_units(files: Sequence[Path], places: Sequence[str]) -> Iterator[Mis
     """Yield the services that the unit requires, but that do not exist or are masked."""
     places = [*places, *GENERATED_DIRECTORIES]
     if not any(Path(place, "sysinit.target").exists() for place in places):
-        return  # systemd's own units are elsewhere, and so are perhaps others
+        return  # systemd's own units are in another directory, so others may be, too
     for file in files:
         for name in required_units(_text(file)):
             template = re.sub("@[^.]*", "@", name)
@@ -438,7 +438,7 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
 
 
 def _links(proxy: Proxy, seen: ProgramFacts | None) -> dict[str, str]:
-    """Return the real paths of the unit's and the proxy's paths that contain a symbolic link."""
+    """Map each path of the unit and the proxy that contains a symbolic link to its real path."""
     unit = proxy.unit or Unit("")
     paths = [*sandbox.paths_of(unit), *proxy.words[:1], "/bin/sh", "/usr/bin/sh"]
     paths += [seen.path, seen.interpreter] if seen else []
@@ -659,7 +659,7 @@ def _replacement(interpreter: str, language: str, search: str) -> str:
     """Return the installed interpreter for a script whose #! line is missing or wrong, or ""."""
     name = language or Path(interpreter.partition(" ")[0] or "bash").name
     if Path(interpreter).parent.parent.joinpath("pyvenv.cfg").exists():
-        return ""  # the modules of the virtual environment are missing elsewhere
+        return ""  # another interpreter lacks the modules of the virtual environment
     names = [name, *(["python3"] if re.fullmatch(r"python[0-9.]*", name) else [])]
     names = ["bash"] if name in ("sh", "dash") else names
     names += difflib.get_close_matches(name, ("sh", "bash", "python3", "perl", "ruby"), 1, 0.75)
@@ -681,13 +681,13 @@ def _targets(script: str, interpreter: str) -> tuple[str, ...]:
 
 
 def _real(path: str) -> str:
-    """Return the path without symbolic links, or "" if it has none."""
+    """Return the path with symbolic links resolved, or "" if it contains none."""
     real = os.path.realpath(path)
     return "" if real == path.rstrip("/") else real
 
 
 def _closed(path: str, user: str) -> str:
-    """Return the first parent directory of a path, or of its real path, closed to the user."""
+    """Return the first parent directory of a path or its target that the user cannot search."""
 
     def may_search(directory: str) -> bool | None:
         return _may(user, os.X_OK, directory)

@@ -251,7 +251,7 @@ def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:
 
 
 def _named(seen: ProgramFacts) -> str:
-    """Return the path, and the file to which it leads."""
+    """Return the path, and its target if it contains a symbolic link."""
     is_below_closed = f"{seen.path}/".startswith(f"{seen.closed_directory.rstrip('/')}/")
     if not seen.real or (seen.closed_directory and is_below_closed):
         return seen.path
@@ -292,7 +292,7 @@ def no_strict(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a missing upstream server."""
     endpoint = target_endpoint(wanted.target)
-    is_proxy = any(each.is_at(endpoint) for each in setup.proxies)  # systemd may be stopped
+    is_proxy = any(each.is_at(endpoint) for each in setup.proxies)  # it may not be running
     if facts.upstream_missing and not is_proxy:
         target = wanted.target.text
         other = setup.place_for_filtered(proxy)
@@ -411,7 +411,7 @@ def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def _in_runtime_directory(proxy: Proxy, option: str, path: str, setting: str) -> Fault:
-    """Return the problem of a file in /run itself, or in a directory that the unit hides."""
+    """Report a status file in /run itself, or in a directory that the unit hides."""
     unit = proxy.unit or Unit("")
     name = unit.paths("RuntimeDirectory")[0].replace("%N", unit.name.removesuffix(".service"))
     new = f"/run/{name}/{path.rpartition('/')[2]}"
@@ -491,7 +491,7 @@ def _boot_edit(proxy: Proxy, wanted: Options, age: str) -> Edit:
 
 
 def _at_boot(proxy: Proxy, wanted: Options) -> tuple[Edit, ...]:
-    """Return the edit that creates a missing directory below /run again at each boot."""
+    """Return the edit that recreates a message directory below /run at each boot."""
     is_below_run = sandbox.is_below(wanted.directory, ("/run", "/var/run", "/dev/shm"))  # noqa: S108
     return (_boot_edit(proxy, wanted, "-"),) if is_below_run and proxy.user else ()
 

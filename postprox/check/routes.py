@@ -154,12 +154,12 @@ def _endpoint(host: str, port: str) -> Endpoint | None:
 
 
 def is_port(port: str) -> bool:
-    """Return whether a port is a number or the name of a service."""
+    """Return whether a port is a number or a known service name."""
     return _endpoint("", port) is not None
 
 
 def has_ports() -> bool:
-    """Return whether this machine knows the names of services (services(5))."""
+    """Return whether this machine can resolve service names (services(5))."""
     try:
         return bool(getservbyname("domain"))
     except OSError:
@@ -343,12 +343,12 @@ def _is_hop(configuration: Configuration, hop: str) -> bool:
     name, _, where = hop.partition(":")
     if configuration.transport(name):
         return bool(where) and where.count("[") == where.count("]")
-    # Without a transport, as in 127.0.0.1:10025, or without the colon, as in scan[127.0.0.1]:10025.
+    # The transport is missing in 127.0.0.1:10025, and the colon in scan[127.0.0.1]:10025.
     return bool(where) and not re.search(r"[][/]|^[0-9.]*$", name) and not where.isdigit()
 
 
 def _resolved(configuration: Configuration, endpoint: Endpoint) -> Endpoint:
-    """Return the endpoint with the address of its name, if the file of host names has only one."""
+    """Replace the endpoint's host name with its address if /etc/hosts has only one."""
     addresses = configuration.hosts.get(endpoint.host.lower(), ())
     unused = {"ipv4": ":", "ipv6": "."}.get(configuration.parameter("inet_protocols"))
     used = [address for address in addresses if not unused or unused not in address]

@@ -59,7 +59,7 @@ def paths_of(unit: Unit) -> list[str]:
 
 
 def _real(unit: Unit, path: str) -> str:
-    """Return a path without symbolic links. systemd follows the links in its settings."""
+    """Resolve the symbolic links in a path. systemd also resolves those in its settings."""
     return unit.links.get(path, path)
 
 

@@ -44,7 +44,7 @@ _LIST_NAMES = re.compile(r"_restrictions$|_override_options$|_milters$|^mynetwor
 _SIMILAR = 0.85
 #: The maximum size, in addresses, of a public network that a remedy may contain.
 _STRANGERS = 256
-#: Words that were probably meant to be -o, such as a dash of another kind.
+#: Words that were probably meant to be -o, for example with another kind of dash.
 _NOT_OPTION = re.compile(r"-[0O]|[\u2010-\u2015\u2212_]o|--o|o|-")
 _MISSPELT_USER = re.compile(r"(?i:user)[=:;]['\"]?([\w.-]+(:[\w.-]+)?)[,;'\"]*")
 _FILTERS = ("smtpd_proxy_filter", "content_filter")
@@ -215,13 +215,13 @@ def arguments(configuration: Configuration) -> Iterator[Fault]:
 
 
 def _empty_filters(service: Service) -> list[str]:
-    """Return the filter parameters to which `-o` gives no value and no equals sign."""
+    """Return the filter parameters that follow `-o` without an equals sign and a value."""
     pairs = itertools.pairwise(service.words)
     return [word for option, word in pairs if option == "-o" and word in _FILTERS]
 
 
 def _lost_filter(service: Service) -> str:
-    """Return the filter parameter whose value is unknown, if mail could pass unfiltered, or ""."""
+    """Return a filter parameter that lacks its value, if mail could then pass unfiltered."""
     if "smtpd_authorized_xforward_hosts" in service.own:
         return ""
     kept = _sorted(service.words)[0]
@@ -233,7 +233,7 @@ def _lost_filter(service: Service) -> str:
 
 
 def _with_filter(service: Service, kept: Sequence[str]) -> list[str]:
-    """Turn off the filter in the service for filtered mail, as the entry intends."""
+    """In a service for filtered mail, turn off the filters that `-o` names without a value."""
     if "smtpd_authorized_xforward_hosts" not in service.own:
         return list(kept)
     off = [n for n in _empty_filters(service) if not any(w.startswith(f"{n}=") for w in kept)]
@@ -390,8 +390,8 @@ def wrong_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             yield Fault(
                 "transport",
                 proxy.where,
-                f"{transport.label} is not private in master.cf, and the queue manager looks for "
-                "it among the private services; mail for this transport stays in the queue",
+                f"{transport.label} is not private in master.cf, but the queue manager uses only "
+                "private transports; mail for this transport stays in the queue",
                 (fixes.set_field(transport, "private", "-"),),
             )
 

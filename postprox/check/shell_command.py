@@ -111,7 +111,7 @@ def lost_status(script: str) -> tuple[str, int]:
 
 #: Redirections of standard error that lose the filter's reply.
 _LOST_ERROR = re.compile(r"\s*(?<![0-9])(2>&-|(&>>?|>&|2>>?)\s*/[^\s;&|<>()]*)")
-#: Standard error is sent to standard output, which is not the reply.
+#: Redirections of standard error to standard output, from which the proxy reads no reply.
 _TO_OUTPUT = re.compile(r"\s*(?<![0-9])2>&1|\|&(?!&)")
 #: A redirection of standard output to standard error.
 _TO_ERROR = re.compile(r"(?<![0-9&])1?>&2|/dev/(stderr|fd/2)")
@@ -126,8 +126,8 @@ _REPLY = re.compile(
 def without_lost_reply(command: str) -> str:
     """Remove the redirection at the end of a command that loses the filter's reply.
 
-    Otherwise, return the command unchanged. With `2>&1 1>&2` and other pairs, the command is
-    unchanged, because standard error may still receive the reply.
+    Otherwise, return the command unchanged. A command that also redirects output to standard
+    error, such as one with `2>&1 1>&2`, is unchanged, because the reply may still arrive there.
     """
     if len(targets(command)) != 1 or _TO_ERROR.search(command):
         return command
@@ -140,10 +140,9 @@ def without_lost_reply(command: str) -> str:
 
 
 def reply_to_output(script: str) -> tuple[str, tuple[int, ...]]:
-    """Return a line of a shell script that prints a reply to standard output.
+    """Return the first line that prints a reply to standard output, and all such line numbers.
 
-    The numbers are those of all such lines. The result is ("", ()) if anything in
-    the script redirects output to standard error.
+    The result is ("", ()) if any part of the script may redirect output to standard error.
     """
     lines = [(n, line) for n, line in enumerate(script.split("\n"), 1)]
     code = [(n, line) for n, line in lines if not line.lstrip().startswith("#")]
@@ -154,7 +153,7 @@ def reply_to_output(script: str) -> tuple[str, tuple[int, ...]]:
     return (found[0][1].strip(), tuple(n for n, _ in found)) if found else ("", ())
 
 
-#: The words of other languages at the beginning of a line, for each interpreter.
+#: For each interpreter, statements of its language that begin a line.
 _WORDS = {
     "python3": re.compile(r"^(import [\w., ]+$|from [\w.]+ import |def \w+\(.*\):|print\()", re.M),
     "perl": re.compile(r"^(use (strict|warnings|[A-Z]\w*)\b.*;|my [$@%]\w+|sub \w+ *\{)", re.M),
@@ -162,7 +161,7 @@ _WORDS = {
     "php": re.compile(r"^<\?php", re.M),
     "node": re.compile(r"^(const|let|var) \w+ *= *require\(", re.M),
 }
-#: The parts of a script that bash has, but sh(1) may not have.
+#: The constructs that bash supports, but sh(1) may not.
 _BASH = re.compile(
     r"^\s*set\s+(-\w+\s+)*-\w*o\s+pipefail|(^|[;&|]|\b(if|while|elif|until|!))\s*\[\[\s|<<<"
     r"|\$\{\w+(\^\^?|,,?|//?)|(^|;)\s*(declare|mapfile|readarray|shopt|source)\s|\w+\+?=\("
@@ -177,7 +176,7 @@ def language(script: str) -> str:
 
 
 def bash_feature(script: str) -> str:
-    """Return the first part of a script that requires bash, or ""."""
+    """Return the first construct in a script that requires bash, or ""."""
     code = "\n".join(re.sub(r"(^|\s)#.*", "", line) for line in script.split("\n"))
     code = re.sub(r"'[^']*'", "''", code)
     found = _BASH.search(code)

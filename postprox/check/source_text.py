@@ -1,7 +1,7 @@
 """Mistakes in the text of main.cf and master.cf that postconf(1) refuses or hides.
 
 Rule: the functions depend only on the text. Each correction applies to single lines, and its
-pattern means the same to Python and to `sed -E`.
+pattern has the same meaning in Python and in `sed -E`.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _without_equals(line: str) -> Iterator[Correction]:
             MAIN,
             rf"^({_RESTRICTION}[a-z_]*([ \t,][^=]*)?)$",
             r"    \1",
-            f"a line of a list of restrictions does not begin with a blank or tab{effect}",
+            f"a continuation line of a restriction list does not begin with a blank or tab{effect}",
         )
     elif found := re.match(rf"({_NAME})[ \t]+[^= \t]", line):
         yield Correction(
@@ -137,8 +137,8 @@ def _in_master(text: str) -> Iterator[Correction]:
                 yield Correction(
                     MASTER,
                     *_UNINDENTED,
-                    "a line of an entry after the first line does not begin with a blank or tab; "
-                    "no mail is received or delivered",
+                    "a continuation line of an entry does not begin with a blank or tab; no mail "
+                    "is received or delivered",
                 )
             else:
                 yield from _columns(line)
@@ -146,7 +146,7 @@ def _in_master(text: str) -> Iterator[Correction]:
 
 
 def _columns(line: str) -> Iterator[Correction]:
-    """Correct an entry that has a wrong type, or a column too few or too many."""
+    """Correct an entry with a wrong type, or with one column too few or too many."""
     fields = line.split()
     name, rest = fields[0], fields[1:]
     if not rest:
@@ -170,19 +170,19 @@ def _columns(line: str) -> Iterator[Correction]:
             break
         row.append(field)
     command = rest[len(row) + 1] if len(rest) > len(row) + 1 else ""
-    # Any other word can be a mistyped column.
+    # Any other word could be a mistyped column.
     if len(row) == len(_ROW) or not re.fullmatch(r"[a-z]{3}[a-z-]*", command):
         return
     starts = _rows(command, kind, {at: [*row[:at], "-", *row[at:]] for at in range(5)})
     if len(starts) == 1:
         at = next(iter(starts))
-        problem = f"the entry {name} has a column too few{effect}"
+        problem = f"the entry {name} has one column too few{effect}"
         yield _inserted([name, kind, *row[:at]], "-", problem)
     removed = _rows(command, kind, {at: [*row[:at], *row[at + 1 :]] for at in range(len(row))})
     if len(removed) == 1:
         at = next(iter(removed))
         start = r"[ \t]+".join(map(_escaped, [name, kind, *row[:at]]))
-        problem = f"the entry {name} has a column too many; the service does not run"
+        problem = f"the entry {name} has one column too many; the service does not run"
         yield Correction(MASTER, rf"^({start})[ \t]+{_escaped(row[at])}([ \t])", r"\1\2", problem)
 
 
@@ -200,7 +200,7 @@ def _is_usual(row: Sequence[str], command: str) -> bool:
 
 
 def _is_row(row: Sequence[str], kind: str) -> bool:
-    """Return whether five columns have valid values that the recipe or Postfix's file could use."""
+    """Return whether the five columns have values that occur in the recipe or a default file."""
     if len(row) != 5 or (kind == "inet" and (row[0] != "n" or row[3] != "-")):
         return False
     flags, wakeup, limit = row[:3], row[3], row[4]

@@ -60,7 +60,7 @@ def possible_routes(
 def can_refuse(texts: Mapping[str, str], restriction: str, table: str) -> bool:
     """Return whether a table can refuse mail that comes from this machine.
 
-    A table whose text is unknown counts as one that can.
+    If the text of the table is unknown, the result is true.
     """
     found = _TABLE.search(table)
     text = texts.get(found["path"]) if found and found["type"] in _FILES else None

@@ -23,9 +23,9 @@ class Ignored:
     #: The line, or "" for the whole file.
     line: str
     reason: str
-    #: The line that was probably intended, or "".
+    #: The setting, or the section in brackets, that was probably intended, or "".
     right: str = ""
-    #: The section of the line.
+    #: The section that contains the line, if the setting belongs to another section.
     section: str = ""
 
 
@@ -103,7 +103,7 @@ class Unit:
     ignored: tuple[Ignored, ...] = ()
     socket: SocketUnit | None = None
     missing_units: tuple[MissingUnit, ...] = ()
-    #: The real paths of the unit's and the proxy's paths that contain a symbolic link.
+    #: The real path of each path of the unit and the proxy that contains a symbolic link.
     links: dict[str, str] = field(default_factory=dict)
 
     def setting(self, name: str, default: str = "") -> str:
@@ -211,8 +211,8 @@ def required_units(text: str) -> list[str]:
     return [word for word in words if re.fullmatch(r"[\w@:.\\-]+\.(service|socket)", word)]
 
 
+_FOREIGN = "is not a section of a {} unit; move it to a drop-in of the {} unit"
 #: Settings by section. A setting in another section, or with a similar name, has no effect.
-_FOREIGN = "is not a section of a {} unit; write it in a drop-in of the {} unit"
 _KNOWN = {
     "Unit": (
         *("Requires", "BindsTo", "Requisite", "Wants", "After", "Before", "PartOf", "Conflicts"),
@@ -237,7 +237,7 @@ def _misplaced(path: str, section: str, line: str) -> Iterator[Ignored]:
     if "=" not in line or section not in ("Unit", "Service", "Socket"):
         return
     if section == "Socket" and (name in _KNOWN["Service"] or "Exec" in name):
-        return  # most settings of a service are also known here
+        return  # most of these settings are also valid here
     right = next((other for other, names in _KNOWN.items() if name in names), section)
     if right != section and name not in _KNOWN[section]:
         yield Ignored(

@@ -186,11 +186,11 @@ def ignored(proxy: Proxy) -> Iterator[Fault]:
             proxy.where,
             f"systemd ignores part of the configuration: {each.line or 'the file'} in "
             f"{each.path} {each.reason}",
-            tuple(fixes.run(command) for command in [_heeded(each)] if command),
+            tuple(fixes.run(command) for command in [_correcting_command(each)] if command),
         )
 
 
-def _heeded(each: Ignored) -> str:
+def _correcting_command(each: Ignored) -> str:
     """Return the command that corrects an ignored line or file, or "" if none is safe."""
     path = shlex.quote(each.path)
     name = re.sub(r"[^A-Za-z]", "", each.line).capitalize()
@@ -254,8 +254,8 @@ def socket_settings(proxy: Proxy) -> Iterator[Fault]:
         yield Fault(
             "unit-setting",
             socket.name,
-            f"ListenStream={' '.join(socket.listen)}: systemd cannot open the same port twice, so "
-            "the socket fails; all mail is deferred (451)",
+            f"ListenStream={' '.join(socket.listen)}: systemd cannot listen on the same port "
+            "twice, so the socket unit fails; all mail is deferred (451)",
             (fixes.set_setting(socket, "ListenStream", kept[0]),) if len(kept) == 1 else (),
         )
     denied, allowed = (
@@ -418,7 +418,7 @@ def missing_units(proxy: Proxy) -> Iterator[Fault]:
     unit = proxy.unit
     for each in unit.missing_units if unit else ():
         reason = "is masked" if each.is_masked else "does not exist"
-        hint = f"; {each.near} exists" if each.near else ""
+        hint = f" ({each.near} exists)" if each.near else ""
         pattern = re.escape(each.name).replace("/", r"\/")
         names = "(Requires|BindsTo|Requisite|After|Wants)"
         script = rf"/^[ \t]*{names}[ \t]*=/s/([= \t]){pattern}([ \t]|$)/\1{each.near}\2/g"
