@@ -69,7 +69,7 @@ def test_typing_error_is_corrected(given: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "given", ["-c /f --fast up", "-c /f fast up", "--fast up", "--strict=no up"]
 )
-def test_unknown_intention_is_not_corrected(given: str) -> None:
+def test_unclear_command_line_is_not_corrected(given: str) -> None:
     assert correction.corrected(given.split(), TARGET) == []
 
 
@@ -81,7 +81,9 @@ def test_unknown_intention_is_not_corrected(given: str) -> None:
         ("-c /f --foreground up", "--foreground requires --listen", ["-c", "/f", "up"]),
     ],
 )
-def test_unknown_word_is_removed_without_loss(given: str, error: str, expected: list[str]) -> None:
+def test_removing_rejected_word_keeps_other_options(
+    given: str, error: str, expected: list[str]
+) -> None:
     assert next(correction.without_named_word(given.split(), error)) == expected
 
 
@@ -103,7 +105,7 @@ def test_filter_and_strict_are_never_removed(given: str) -> None:
         ("mx_1.example.org:25", ""),
     ],
 )
-def test_host_that_cannot_exist_is_corrected(
+def test_invalid_host_is_corrected(
     site: Site, capsys: pytest.CaptureFixture[str], wrong: str, right: str
 ) -> None:
     site.write(site.arguments.replace(TARGET, shlex.quote(wrong)))

@@ -176,7 +176,7 @@ SASL = "smtpd_sasl_auth_enable = yes\n"
         ("relay_restrictions = reject_unauth_destination", ""),
     ],
 )
-def test_refused_mail_of_users_to_other_domains_is_reported(line: str, name: str) -> None:
+def test_refusal_of_outgoing_mail_of_users_is_reported(line: str, name: str) -> None:
     findings = before(f"{SASL}smtpd_{line}", "127.0.0.1:10026/inet/smtpd_sasl_auth_enable = no\n")
     own = "permit_mynetworks,reject" if name == "relay" else ""
     commands = [each.remedy for each in findings if each.name == "inherited-risk"]

@@ -45,7 +45,7 @@ def test_link_into_hidden_directory_is_hidden(
         ({}, "/var/run/postprox", True),
     ],
 )
-def test_link_leads_to_protected_or_writable_directory(
+def test_protection_of_link_is_that_of_its_target(
     links: dict[str, str], path: str, protected: bool
 ) -> None:
     settings = {"ReadWritePaths": "/var/spool/p", "RuntimeDirectory": "postprox"}
@@ -53,7 +53,7 @@ def test_link_leads_to_protected_or_writable_directory(
     assert bool(sandbox.protecting_setting(found, path)) == protected
 
 
-def test_executable_path_of_link_is_that_of_its_target() -> None:
+def test_exec_paths_apply_to_target_of_link() -> None:
     found = unit({"/usr/local/bin/f": "/opt/f"}, NoExecPaths="/opt")
     assert sandbox.forbidding_setting(found, "/usr/local/bin/f") == "NoExecPaths"
     found = unit({"/bin/sh": "/usr/bin/dash"}, NoExecPaths="/", ExecPaths="/usr/bin")
@@ -149,7 +149,7 @@ def test_ignored_line_is_corrected(
 
 
 @pytest.mark.parametrize("more", ["127.0.0.1:10025", "10025"])
-def test_port_that_socket_opens_twice_is_reported(
+def test_port_listed_twice_in_socket_unit_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], more: str
 ) -> None:
     site.drop_in("postprox.socket", "Socket", f"ListenStream={more}")

@@ -1,4 +1,4 @@
-"""postprox-check: the filter's interpreter, its reply, the paths that it writes to, and units."""
+"""postprox-check: the filter's interpreter, reply and written paths, and missing units."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REPLY = "#!/bin/sh\ngrep -q EICAR \"$EMAIL\" || exit 0\necho '550 5.7.1 a virus'
         ("logger x 2>/dev/null; /f", "logger x 2>/dev/null; /f"),
     ],
 )
-def test_lost_reply_in_command(command: str, kept: str) -> None:
+def test_redirection_that_loses_reply_is_removed(command: str, kept: str) -> None:
     assert shell_command.without_lost_reply(command) == kept
 
 
@@ -53,7 +53,7 @@ def test_redirected_reply_is_corrected(site: Site, capsys: pytest.CaptureFixture
         ("echo", "x=$(date)\necho", False),
     ],
 )
-def test_reply_to_standard_output(
+def test_reply_on_standard_output_is_corrected(
     site: Site, capsys: pytest.CaptureFixture[str], old: str, new: str, is_lost: bool
 ) -> None:
     site.filter.write_text(REPLY.replace(old, new, 1) if old else REPLY)
@@ -124,7 +124,7 @@ def test_interpreter_in_virtual_environment_is_not_replaced(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "text", ["#!/bin/sh\n# import [[ x ]]\nexit 1\n", "#!/bin/sh\ngrep '[[:alpha:]]' x\nexit 1\n"]
 )
-def test_script_for_sh_is_not_reported(
+def test_correct_sh_script_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     site.filter.write_text(text)

@@ -243,13 +243,13 @@ def test_transport_that_is_not_private_is_reported() -> None:
         (f"{AFTER[:-1]}, scan:[127.0.0.1]:10025", "content_filter=scan:[127.0.0.1]:10025"),
     ],
 )
-def test_address_with_more_words_is_reported(line: str, remedy: str) -> None:
+def test_filter_address_with_extra_words_is_reported(line: str, remedy: str) -> None:
     findings = [each for each in found(f"{line}\n", FRONT_AFTER) if each.name == "wrong-port"]
     assert findings
     assert {each.remedy.replace("'", "") for each in findings} == {f"postconf -e {remedy}"}
 
 
-def test_site_keeps_its_lmtp_transport_if_the_recipe_has_one() -> None:
+def test_lmtp_transport_is_kept_if_recipe_transport_exists() -> None:
     lmtp = f"{AFTER}".replace("scan:", "lmtp:")
     master = f"{FRONT}{PROXY}lmtp unix - - n - 20 lmtp\n"
     (finding,) = (each for each in found(lmtp, master) if each.name == "lmtp")

@@ -21,7 +21,7 @@ LIST = "smtpd_client_restrictions =\n  permit_mynetworks,\n  reject\n"
 
 
 def corrected(found: list[Correction], file: str, text: str) -> str:
-    """Return the corrected text. It must be the same with sed(1) as with Python."""
+    """Return the corrected text, which must be the same from sed(1) and from Python."""
     by_sed = text
     for each in found:
         if each.file == file:
@@ -84,7 +84,7 @@ def test_mistake_in_master_cf_is_corrected(old: str, new: str) -> None:
     "columns",
     ["n - 20", "n y 20", "n", "n n n n n n - 20", "x n n - 20", "n n n - 5x", "n n n - o"],
 )
-def test_uncertain_column_is_not_corrected(columns: str) -> None:
+def test_ambiguous_column_is_not_corrected(columns: str) -> None:
     assert corrections(MAIN, MASTER.replace("n n n - 20", columns)) == []
 
 
@@ -103,7 +103,7 @@ def test_postconf_reads_corrected_copy(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "master.cf").write_text("smtp inet n - y - - smtpd -oa=b\n")
     read = probe.read_configuration(str(tmp_path))
     assert read.services[0].words == ("smtpd", "-o", "a=b")
-    # postconf(1) would write the entry as it has misread it, unless the file is corrected first.
+    # postconf(1) would write back the entry that it misread, so the file is corrected first.
     fault = Fault("value", "", "", (set_own(read.services[0], "a", "c"),))
     first, second = plan(read, [fault])[0].commands
     assert first == f"sed -E -i {shlex.quote(read.corrections[0].script)} {tmp_path}/master.cf"

@@ -1,4 +1,4 @@
-"""postprox-check: names and addresses on the way through the filter, and their corrections."""
+"""postprox-check: names and addresses on the route through the filter, and their corrections."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def own(name: str = "127.0.0.1:10026", *more: str) -> str:
     return "".join(f"{name}/inet/{line}" for line in (*OWN, *more))
 
 
-def judged(
+def findings_in(
     main: str,
     master: str = FRONT + UP + BEHIND,
     overrides: str = "",
@@ -43,9 +43,9 @@ def judged(
     return judge(Setup(configuration, proxies, dict.fromkeys(proxies, seen)))
 
 
-def test_correct_way_is_not_reported() -> None:
-    assert judged(BEFORE) == []
-    assert judged(AFTER, FRONT + UP + BEHIND + SCAN, own("127.0.0.1:10026", UNMAPPED)) == []
+def test_correct_route_is_not_reported() -> None:
+    assert findings_in(BEFORE) == []
+    assert findings_in(AFTER, FRONT + UP + BEHIND + SCAN, own("127.0.0.1:10026", UNMAPPED)) == []
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_correct_way_is_not_reported() -> None:
         ("vm", "127.0.0.1 localhost vm\n", "all", False),
     ],
 )
-def test_address_of_name_is_read_from_hosts(
+def test_host_name_of_filter_is_resolved_with_etc_hosts(
     filter_name: str, hosts: str, protocols: str, is_reported: bool
 ) -> None:
     main = f"{BEFORE}inet_protocols = {protocols}\n".replace("127.0.0.1:", f"{filter_name}:")
-    remedies = [each.remedy for each in judged(main, hosts=hosts) if each.name == "wrong-port"]
+    remedies = [each.remedy for each in findings_in(main, hosts=hosts) if each.name == "wrong-port"]
     assert remedies == ["postconf -e smtpd_proxy_filter=127.0.0.1:10025"] * is_reported
 
 
 def test_service_for_filtered_mail_without_address_gets_one() -> None:
     main = f"{BEFORE}inet_interfaces = 192.0.2.5\n"
     master = FRONT + UP + BEHIND.replace("127.0.0.1:", "")
-    (finding,) = judged(main, master, own("10026"), is_upstream_missing=True)
+    (finding,) = findings_in(main, master, own("10026"), is_upstream_missing=True)
     assert finding.name == "no-upstream"
     assert "postconf -M '127.0.0.1:10026/inet=127.0.0.1:10026 inet n " in finding.remedy
     assert "postprox" not in finding.remedy
@@ -78,14 +78,14 @@ def test_service_for_filtered_mail_without_address_gets_one() -> None:
 
 def test_service_for_filtered_mail_keeps_permitted_address() -> None:
     master = FRONT + UP + BEHIND.replace("127.0.0.1", "[::1]")
-    (finding,) = judged(BEFORE, master, own("[::1]:10026"), is_upstream_missing=True)
+    (finding,) = findings_in(BEFORE, master, own("[::1]:10026"), is_upstream_missing=True)
     assert "postconf -M '127.0.0.1:10026/inet=127.0.0.1:10026 inet n " in finding.remedy
     assert "postprox" not in finding.remedy
 
 
 def test_service_with_malformed_address_gets_upstream_address() -> None:
     master = FRONT + UP + BEHIND.replace("1:10026", "1.10026")
-    findings = judged(BEFORE, master, own("127.0.0.1.10026"), is_upstream_missing=True)
+    findings = findings_in(BEFORE, master, own("127.0.0.1.10026"), is_upstream_missing=True)
     (remedy,) = {each.remedy for each in findings}
     assert "postconf -M '127.0.0.1:10026/inet=127.0.0.1:10026 inet n " in remedy
 
@@ -104,7 +104,9 @@ def test_service_with_malformed_address_gets_upstream_address() -> None:
 def test_service_with_unknown_port_is_reported(name: str, remedy: str) -> None:
     master = FRONT + UP + BEHIND + FRONT.replace("smtp ", f"{name} ", 1)
     overrides = own() + f"{name}/inet/smtpd_proxy_filter = 127.0.0.1:10025\n"
-    (finding,) = (each for each in judged(BEFORE, master, overrides) if each.name == "arguments")
+    (finding,) = (
+        each for each in findings_in(BEFORE, master, overrides) if each.name == "arguments"
+    )
     assert finding.remedy.endswith(remedy)
     assert bool(finding.remedy) == bool(remedy)
 
@@ -120,7 +122,7 @@ def test_service_with_unknown_port_is_reported(name: str, remedy: str) -> None:
         ("127.0.0.1", "localhost", "::1 localhost\n", False),
     ],
 )
-def test_name_of_upstream_server_is_read_from_hosts(
+def test_upstream_host_name_is_resolved_with_etc_hosts(
     target: str, listener: str, hosts: str, is_found: bool
 ) -> None:
     master = UP.replace("127.0.0.1:10026", f"{target}:10026")
@@ -140,7 +142,7 @@ def test_name_of_upstream_server_is_read_from_hosts(
 def test_malformed_content_filter_is_corrected(value: str) -> None:
     main = AFTER.replace("scan:[127.0.0.1]:10025", value)
     master = FRONT + UP + BEHIND + SCAN
-    findings = judged(main, master, own("127.0.0.1:10026", UNMAPPED) + SCAN_OWN)
+    findings = findings_in(main, master, own("127.0.0.1:10026", UNMAPPED) + SCAN_OWN)
     assert {each.remedy for each in findings} == {
         "postconf -e 'content_filter=scan:[127.0.0.1]:10025'"
     }
@@ -172,10 +174,10 @@ PICKUP = "pickup unix n - n 60 1 pickup\n"
         ),
     ],
 )
-def test_addresses_are_mapped_once_after_the_commands(
+def test_remedy_leaves_one_address_mapping(
     master: str, overrides: str, name: str, remedy: str
 ) -> None:
-    (finding,) = judged(AFTER, master + UP + BEHIND + SCAN, overrides)
+    (finding,) = findings_in(AFTER, master + UP + BEHIND + SCAN, overrides)
     assert (finding.name, finding.remedy) == (name, remedy)
 
 
@@ -183,12 +185,12 @@ SCREEN = "smtp inet n - y - 1 postscreen -o smtpd_proxy_filter=127.0.0.1:10025 -
 
 
 def test_postscreen_without_smtpd_is_reported() -> None:
-    (finding,) = judged(BEFORE, SCREEN + UP + BEHIND)
+    (finding,) = findings_in(BEFORE, SCREEN + UP + BEHIND)
     assert (finding.name, finding.level) == ("postscreen", 2)
     line = "smtpd pass - - y - - smtpd -o smtpd_proxy_filter=127.0.0.1:10025"
     assert finding.remedy == f"postconf -M 'smtpd/pass={line}'"
-    assert judged(BEFORE, f"{SCREEN}{line}\n" + UP + BEHIND) == []
-    (finding,) = judged(BEFORE, f"{SCREEN.replace(' 1 ', ' - ')}{line}\n" + UP + BEHIND)
+    assert findings_in(BEFORE, f"{SCREEN}{line}\n" + UP + BEHIND) == []
+    (finding,) = findings_in(BEFORE, f"{SCREEN.replace(' 1 ', ' - ')}{line}\n" + UP + BEHIND)
     assert finding.remedy == "postconf -F smtp/inet/process_limit=1"
 
 
@@ -205,15 +207,15 @@ USERS_OWN = (
 )
 
 
-def test_exchanged_services_for_filtered_mail_are_reported() -> None:
+def test_swapped_services_for_filtered_mail_are_reported() -> None:
     master = FRONT + UP + BEHIND + USERS
-    assert judged(BEFORE, master, USERS_OWN) == []
-    (finding,) = judged(
+    assert findings_in(BEFORE, master, USERS_OWN) == []
+    (finding,) = findings_in(
         BEFORE, master.replace("/f 127.0.0.1:10028", "/f 127.0.0.1:10026"), USERS_OWN
     )
     assert finding.name == "unsigned"
     assert "-c /f 127.0.0.1:10028" in finding.remedy
-    (finding,) = judged(
+    (finding,) = findings_in(
         BEFORE, master.replace("/f 127.0.0.1:10026", "/f 127.0.0.1:10028"), USERS_OWN
     )
     assert finding.name == "milters"
@@ -222,18 +224,18 @@ def test_exchanged_services_for_filtered_mail_are_reported() -> None:
 
 def test_proxy_that_sends_to_itself_has_one_finding() -> None:
     master = FRONT + UP.replace("10026", "10025") + BEHIND
-    (finding,) = judged(BEFORE, master, is_upstream_missing=True)
+    (finding,) = findings_in(BEFORE, master, is_upstream_missing=True)
     assert finding.name == "loop"
     assert "-c /f 127.0.0.1:10026" in finding.remedy
 
 
 def test_private_inet_service_is_reported() -> None:
-    (finding,) = judged(BEFORE, FRONT + UP + BEHIND.replace("inet n", "inet y"))
+    (finding,) = findings_in(BEFORE, FRONT + UP + BEHIND.replace("inet n", "inet y"))
     assert finding.name == "columns"
     assert finding.remedy == "postconf -F 127.0.0.1:10026/inet/private=n"
 
 
 def test_missing_service_for_mail_from_outside_is_reported() -> None:
-    (finding,) = judged(BEFORE, UP + BEHIND)
+    (finding,) = findings_in(BEFORE, UP + BEHIND)
     assert finding.name == "no-way"
     assert finding.remedy == "postconf -M 'smtp/inet=smtp inet n - n - - smtpd'"
