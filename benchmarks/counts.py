@@ -3,7 +3,7 @@
 Rule: counts do not depend on the machine's load. The count for a message is the difference between
 a server's run with many messages and its run with few, divided by the number of additional
 messages, so that the start and the end of the process are not included. Each message has a session
-of its own, as from Postfix. The filter's own work is not included.
+of its own, as with Postfix. The filter's own work is not included.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def counted(tool: Tool, python: str, use: Callable[[list[str]], object]) -> list
 
 
 def served(command: list[str], messages: int) -> None:
-    """Send messages to a server."""
+    """Start a server and send messages to it."""
     with peers.listening(command) as proxy:
         for _ in range(messages):
             client = peers.connected(proxy.address)

@@ -133,7 +133,7 @@ class Site:
 
     def send(self, way: str, load: Load) -> tuple[Spent, list[float]]:
         """Return the time for each message on this way in seconds, and all latencies."""
-        # A way that was excluded may still deliver messages, so each message has its own number.
+        # A way that was excluded may still deliver messages, so no number is used twice.
         numbers = range(self._next, self._next + load.messages)
         self._next = numbers.stop
         roots = [self._master, *self._scanner, *self._servers(way)]
