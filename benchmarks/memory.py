@@ -33,5 +33,5 @@ def measure(bench: Bench) -> Iterator[Figure]:
         idle, busy = peak(command), peak(command, Message(bench.part(SIZE)))
         label = bench.named("peak memory with a message of 1 GB and `-c true`", subject)
         yield Figure([busy], label=label, unit="MB", at_most=bench.bar(subject, 12))
-        label = bench.named("the same / a session without a message", subject)
+        label = bench.named("peak memory with this message / without a message", subject)
         yield Figure([busy / idle], label=label)

@@ -42,7 +42,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
             at_most=bench.bar(subject, 1.2),
         )
         busy = Figure(
-            label=bench.named("4 KB session with `-c true` / the same", subject),
+            label=bench.named("4 KB session with `-c true` / `python3 -I -S -c pass`", subject),
             at_most=bench.bar(subject, 1.45),
         )
         for turn in bench.turns(20):

@@ -66,7 +66,7 @@ class ProgramFacts:
     replacement: str = ""
     #: The first construct in a script for sh(1) that requires bash, or "".
     bash_feature: str = ""
-    #: The language in which a script for sh(1) is probably written, or "".
+    #: The probable language of a script that sh(1) runs, or "" if it seems to be a shell script.
     language: str = ""
     #: The directories in `targets` that the user cannot write to.
     closed_targets: tuple[str, ...] = ()

@@ -485,7 +485,8 @@ def spool_boot(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
 def _boot_edit(proxy: Proxy, wanted: Options, age: str) -> Edit:
     """Return a command that lets systemd-tmpfiles(8) create the message directory at each boot."""
     line = f"d {wanted.directory} 0700 {proxy.user} {proxy.group or proxy.user} {age}"
-    # Of the lines for one path, systemd-tmpfiles(8) uses the one in the first file by name.
+    # If several lines name the same path, systemd-tmpfiles(8) uses the one from the file whose
+    # name sorts first.
     file = shlex.quote(f"/etc/tmpfiles.d/00{wanted.directory.rstrip('/').replace('/', '-')}.conf")
     return fixes.run(f"mkdir -p /etc/tmpfiles.d; echo {shlex.quote(line)} > {file}")
 

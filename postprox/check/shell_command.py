@@ -72,7 +72,7 @@ def does_nothing(command: str) -> bool:
 
 
 def without_lost_status(command: str) -> str:
-    """Remove the end of a command if this end hides the filter's exit status.
+    """Remove the end of a command if it hides the filter's exit status.
 
     Otherwise, return the command unchanged.
     """

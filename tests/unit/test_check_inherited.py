@@ -188,7 +188,7 @@ def test_refusal_of_outgoing_mail_of_users_is_reported(line: str, name: str) -> 
     ("limit", "exceptions", "is_reported"),
     [("10", "192.0.2.1", True), ("50", "", False), ("0", "", False), ("10", "127.0.0.1", False)],
 )
-def test_limit_of_connections_per_client_is_reported(
+def test_per_client_connection_limit_is_reported(
     limit: str, exceptions: str, *, is_reported: bool
 ) -> None:
     findings = before(

@@ -71,8 +71,12 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("--shard", metavar="I/N", help="run only part I of N of the selected transcripts")
     add("--source", metavar="WORD",
         help=f"test only the requirements from one source: {', '.join(SOURCES)}")  # fmt: skip
-    add("--profile", metavar="NAME", help="test only the requirements of a profile, which is one "
-        f"or more of the classes {', '.join(BINDS)}, separated by commas")  # fmt: skip
+    add(
+        "--profile",
+        metavar="NAME",
+        help="test only the requirements of the given profile: one or more of "
+        f"{', '.join(BINDS)}, separated by commas",
+    )
     add("--strict", action="store_true", help="let SHOULD requirements also affect the exit status")
     add(
         "--level",

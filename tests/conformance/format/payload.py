@@ -195,7 +195,9 @@ class _Reader:
                 f"\\{{{word}: write a repetition as \\{{N*text}} and a variable as \\{{name}}"
             )
         if int(word) > _MAXIMUM_REPEAT:
-            raise PayloadError(f"\\{{{word}*...}}: at most {_MAXIMUM_REPEAT} times")
+            raise PayloadError(
+                f"\\{{{word}*...}}: the number of repetitions must not exceed {_MAXIMUM_REPEAT}"
+            )
         return Repeat(int(word), self.parts(inside=True))
 
 

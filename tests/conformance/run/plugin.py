@@ -85,7 +85,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--profile",
         metavar="NAME",
-        help="test only the requirements of a profile, which is one or more of the classes "
+        help="test only the requirements of the given profile: one or more of "
         f"{', '.join(BINDS)}, separated by commas",
     )
     group.addoption("--name", metavar="NAME", help="the implementation's name in the report")
