@@ -517,6 +517,29 @@ def test_unexpected_connection_fails_transcript(runner: Runner) -> None:
     assert done.status == 1
 
 
+#: A session that waits longer than @quiet, sends RSET upstream, and requires a reply to it.
+LATE_RSET = """\
+import socket, sys, time
+upstream = socket.create_connection(("127.0.0.1", int(sys.argv[-1].rpartition(":")[2])))
+upstream.recv(99)
+time.sleep(0.5)
+upstream.sendall(b"RSET\\r\\n")
+print("550 no" if upstream.recv(99).startswith(b"250") else "451 no", end="\\r\\n", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_command_after_quiet_is_still_answered(runner: Runner) -> None:
+    program = runner.described("").with_name("late.py")
+    program.write_text(LATE_RSET)
+    steps = "U> 220 a\n@include include/filter-refused.smtp-part\nC< 550 no\n"
+    done = runner.run(
+        *(runner.transcript(steps), "--modes", "stdio", "--time-scale", "0.2"),
+        *("--implementation", runner.bent(f'exec {sys.executable} {program} "$@"')),
+    )
+    assert done.outcomes == ["passed"], done.text
+
+
 def test_background_server_is_found_and_stopped(runner: Runner) -> None:
     bent = runner.bent(f"exec {REFERENCE}", capabilities=[*ESMTP, "listen"])
     done = runner.run(in_corpus(SESSION), "--modes", "listen", "--implementation", bent)

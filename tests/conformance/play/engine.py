@@ -6,6 +6,9 @@ only for @wait and @quiet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
 from ..format.nodes import Either, Group, Include, Node, Step, grouped, walk
 from ..format.payload import Payload
 from .connections import Connection, Fragment
@@ -42,6 +45,15 @@ def play(harness: Harness) -> list[Observed]:
             raise HarnessError(f"the watchdog killed the run after {timeout:g} s")
 
 
+@dataclass(frozen=True)
+class LateAnswer:
+    """A command that can arrive after @quiet was selected, and the replies to it."""
+
+    command: Step
+    look: Observer
+    answers: tuple[Group, ...]
+
+
 class Engine:
     """The state of a running transcript."""
 
@@ -53,6 +65,7 @@ class Engine:
         self._invariants = InvariantChecker(harness, self._observers, self._steps)
         self._last_write: Connection | None = None
         self._last_was_fragment = False
+        self._late: list[LateAnswer] = []
 
     # --- start and end ----------------------------------------------------------------
 
@@ -110,6 +123,8 @@ class Engine:
 
     def _play(self, group: Group) -> None:
         step = group[0]
+        if not step.observes:
+            self._late = []
         if step.observes:
             self._last_write = None
             self._await(step, self._observers.look(group))
@@ -124,9 +139,11 @@ class Engine:
         extra = self._observers.quiet_time(step)
         pause = _LOOK_AGAIN if step.verb in _LOOKED_AT_AGAIN else extra or 1.0
         verdict = WAIT
+        self._keep_late_without((step,))
 
         def decided() -> bool:
             nonlocal verdict
+            self._answer_late()
             verdict = look()
             return verdict.state is not State.WAIT
 
@@ -144,12 +161,14 @@ class Engine:
             if branch and isinstance(branch[0], tuple)
         ]
         verdicts: list[Verdict] = []
+        firsts = [branch[0][0] for branch in branches if branch and isinstance(branch[0], tuple)]
+        self._keep_late_without(firsts)
 
         def decided() -> bool:
+            self._answer_late()
             verdicts[:] = _until_yes(looks)
             return verdicts[-1].state is State.YES or all(v.state is State.NO for v in verdicts)
 
-        firsts = [branch[0][0] for branch in branches if branch and isinstance(branch[0], tuple)]
         extra = max(map(self._observers.quiet_time, firsts))
         in_time = self._harness.wait_until(decided, extra, _LOOK_AGAIN)
         if in_time and verdicts[-1].state is State.YES:
@@ -167,12 +186,36 @@ class Engine:
     def _go_on_with(self, either: Either, number: int) -> None:
         """Execute the rest of branch *number*, whose first step was observed."""
         branches = [list(grouped(branch)) for branch in either.branches]
-        groups = [branch for branch in branches if branch][number][1:]
+        branches = [branch for branch in branches if branch]
+        chosen, *groups = branches.pop(number)
+        if isinstance(chosen, tuple) and chosen[0].verb == "@quiet":
+            self._late = [
+                LateAnswer(step, self._observers.look((step, *more)), answers)
+                for (step, *more), answers in _answered_commands(branches)
+                if step.actor == chosen[0].actor
+            ]
         for node in groups:
             if isinstance(node, tuple):
                 self._play(node)
             else:
                 self.run((node,))
+
+    def _keep_late_without(self, steps: Iterable[Step]) -> None:
+        """Stop answering late commands on the connections that *steps* observe."""
+        observed = {step.actor for step in steps}
+        self._late = [one for one in self._late if one.command.actor not in observed]
+
+    def _answer_late(self) -> None:
+        """Answer a command of an alternative that lost to @quiet before the command arrived.
+
+        The program waits for the reply, and the script waits for the program.
+        """
+        for one in self._late:
+            if one.look().state is State.YES:
+                self._late = []
+                for group in one.answers:
+                    self._connection(group[0]).send(self._observers.octets(group))
+                return
 
     # --- actions (>)
     # --------------------------------------------------------------------------------
@@ -237,6 +280,18 @@ class Engine:
                 lambda: self._observers.with_process(lambda: self._observers.accept(step.actor)),
             )
         return harness.upstreams[step.actor]
+
+
+def _answered_commands(
+    branches: Iterable[Sequence[Group | Node]],
+) -> Iterator[tuple[Group, tuple[Group, ...]]]:
+    """Return the alternatives that consist only of an upstream command and its replies."""
+    for first, *rest in branches:
+        answers = tuple(one for one in rest if isinstance(one, tuple))
+        is_command = isinstance(first, tuple) and first[0].kind == "U" and not first[0].verb
+        is_answered = all(not one[0].observes and not one[0].verb for one in answers)
+        if isinstance(first, tuple) and is_command and is_answered and len(answers) == len(rest):
+            yield first, answers
 
 
 def _until_yes(looks: list[Observer]) -> list[Verdict]:
