@@ -6,7 +6,8 @@ docs/implementations/NAME.json. The page is then generated from all files in tha
 ``tests/suite/test_docs.py`` checks that it is current.
 
 Rule: a failure counts against a program only if its description lists the failure with a reason,
-and if the dialogue shows the violation. All other failures are listed separately.
+and if the dialogue shows the violation. All other failures are listed separately, and the verdict
+on the page does not include them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,9 @@ def condensed(run: Run, described: Implementation) -> dict[str, Any]:
                 not_shown.append(_name(result))
     known = specification().requirements
     subjects = {cited for one in tested for cited in one.requirements[:1] if known[cited].harm}
+    left_out = {*not_shown, *unexplained}
     verdict = run.verdict
+    counting = replace(run, results=tuple(one for one in run.results if _name(one) not in left_out))
     return {
         "name": run.name,
         "version": run.version,
@@ -75,7 +79,8 @@ def condensed(run: Run, described: Implementation) -> dict[str, Any]:
         "suite": run.suite_version,
         "transcripts": run.transcripts,
         "profile": run.profile,
-        "verdict": verdict.sentence,
+        "verdict": counting.verdict.sentence,
+        "verdict with all failures": verdict.sentence,
         "control": run.control and f"{run.control} {run.control_summary.sentence}",
         "adapter": sorted(_name(one) for one in run.control_summary.failed),
         "not tested": _not_tested(verdict),
@@ -226,6 +231,8 @@ def _facts(one: Kept, stem: str, described: Implementation) -> Iterator[str]:
     yield f"Description: [{stem}.toml]({folder}/{stem}.toml)"
     yield f"Profile: {one['profile']}, bare LF: {described.bare_lf or 'not declared'}"
     yield f"Verdict: {one['verdict']}"
+    if one["verdict with all failures"] != one["verdict"]:
+        yield f"With the failures that do not count: {one['verdict with all failures']}"
     yield f"Suite: version {one['suite']}, {one['transcripts']} transcripts, {one['date']}"
     if described.adapter:
         name = described.adapter.name

@@ -139,6 +139,8 @@ def test_page_counts_only_explained_failures() -> None:
     listed = (Divergence("data/a.smtp", None, "bug", "It replies 250."),)
     kept = implementations.condensed(run, Implementation("x", (), divergences=listed))
     assert kept["unexplained"] == ["data/b [listen]"]
+    assert kept["verdict"].startswith("not conformant: 1 of 1 failed at level MUST")
+    assert kept["verdict with all failures"].startswith("not conformant: 2 of 2 failed")
     assert kept["broken"]["data.upstream-lost-1"] == {
         "failures": 1,
         "example": "data/a [listen]",
