@@ -18,6 +18,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ _END = "<!-- end -->\n"
 
 #: Expectations after the last step. They show little about a transcript's requirement.
 _AFTERWARDS = ("expected nothing more", "expected the session to end", "expected no further")
+
+#: A line of octets that the program sends upstream, and a command in one that does no harm.
+_UPSTREAM = re.compile(r"U\d*< ")
+_PLAIN = re.compile(r"--|(QUIT|RSET|NOOP|DATA)(\\r\\n|$)", re.IGNORECASE)
+#: A relayed command that the proxy must refuse, and the requirements that this violates, whatever
+#: the program sends upstream afterwards.
+_REFUSED = re.compile(
+    r"U\d*< ( |\\t)*(STARTTLS|BDAT|BURL|XCLIENT|XEXCH50)( |\\[rt]|$)", re.IGNORECASE
+)
+_RECOGNISED = tuple(f"relay.refused-{number}" for number in range(1, 8))
 
 Kept = Mapping[str, Any]
 
@@ -95,6 +106,8 @@ def violated(result: Result) -> str:
     """Return the requirement that a failed *result* shows to be violated, or ""."""
     requirement = specification().requirements[result.requirement or result.requirements[0]]
     expected, _, got = _observation(result).partition("; got ")
+    if requirement.id in _RECOGNISED and _relays_refused_command(result):
+        return requirement.id
     if result.is_transcript and expected.startswith(_AFTERWARDS):
         return requirement.id if is_prohibition(requirement) and _sent_upstream(result) else ""
     if is_silence(got) or got.startswith("connection refused"):
@@ -107,11 +120,14 @@ def violated(result: Result) -> str:
 
 
 def _sent_upstream(result: Result) -> bool:
-    """Whether the last octets are the program's, go upstream, and are not a plain command."""
-    lines = _dialogue(result)
-    direction, _, octets = lines[-1].partition(" ") if lines else ("", "", "")
-    is_plain = re.match(r"--|(QUIT|RSET|NOOP|DATA)(\\r|$)", octets, re.IGNORECASE)
-    return bool(re.fullmatch(r"U\d*<", direction)) and not is_plain
+    """Whether the program's last octets go upstream, and are not only plain commands."""
+    lines = takewhile(_UPSTREAM.match, reversed(_dialogue(result)))
+    return not all(_PLAIN.match(_UPSTREAM.sub("", line)) for line in lines)
+
+
+def _relays_refused_command(result: Result) -> bool:
+    """Whether the program relays a command that it must refuse."""
+    return any(_REFUSED.match(line) for line in _dialogue(result))
 
 
 def _failed_step(result: Result) -> str:

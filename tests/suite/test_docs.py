@@ -114,6 +114,24 @@ def test_failure_counts_if_dialogue_shows_violation(
     assert bool(implementations.violated(result)) is is_shown
 
 
+@pytest.mark.parametrize(
+    ("requirement", "dialogue", "is_shown"),
+    [
+        ("relay.refused-6", ("C> RSET", "U< bdat 6 last\\r\\n", "U< RSET\\r\\n"), True),
+        ("relay.refused-2", ("U<  BDAT 6\\r\\n", "U> 250 ok\\r\\n", "C< 250 ok\\r\\n"), True),
+        ("relay.refused-2", ("U< BDATA 6\\r\\n", "U> 250 ok\\r\\n", "C< 250 ok\\r\\n"), False),
+        ("relay.line-ends-4", ("C> NOOP\\r\\n", "U< DATA\\r", "U< NOOP\\r\\n"), True),
+        ("relay.line-ends-4", ("C> NOOP\\r\\n", "U< DATA\\r\\n", "U< NOOP\\r\\n"), False),
+        ("relay.line-ends-4", ("U< DATA\\r", "C> NOOP\\r\\n", "U< NOOP\\r\\n"), False),
+    ],
+)
+def test_violation_before_last_line_of_dialogue_counts(
+    requirement: str, dialogue: tuple[str, ...], is_shown: bool
+) -> None:
+    result = failure(requirement, "C? 2xx", "nothing", *dialogue)
+    assert bool(implementations.violated(result)) is is_shown
+
+
 def test_page_counts_only_explained_failures() -> None:
     run = Run(
         **dict.fromkeys(("source", "control", "suite_version", "by_source", "environment"), ""),
