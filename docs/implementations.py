@@ -29,7 +29,7 @@ from tests.conformance.play.failure import can_violate, is_prohibition, is_silen
 from tests.conformance.play.implementation import Implementation, read_implementation
 from tests.conformance.report.results import Run, read_run
 from tests.conformance.run.results import Result
-from tests.conformance.run.verdict import STALE, Verdict
+from tests.conformance.run.verdict import STALE, Unjudged, Verdict
 
 PAGE = Path(__file__).resolve().parent / "implementations.md"
 KEPT = PAGE.with_suffix("")
@@ -48,6 +48,9 @@ _REFUSED = re.compile(
     r"U\d*< ( |\\t)*(STARTTLS|BDAT|BURL|XCLIENT|XEXCH50)( |\\[rt]|$)", re.IGNORECASE
 )
 _RECOGNISED = tuple(f"relay.refused-{number}" for number in range(1, 8))
+
+#: The observation if the program ended before the client could connect. Nothing was tested.
+_NOT_STARTED = "expected a connection to"
 
 Kept = Mapping[str, Any]
 
@@ -69,18 +72,22 @@ def condensed(run: Run, described: Implementation) -> dict[str, Any]:
     broken: dict[str, list[Result]] = defaultdict(list)
     unexplained: list[str] = []
     not_shown: list[str] = []
+    not_started: list[Result] = []
     for result in tested:
         if result.outcome not in ("passed", STALE):
             divergence = described.divergence(result.transcript, result.mode)
-            if divergence is None or divergence.kind not in _KINDS:
+            if divergence is not None and _observation(result).startswith(_NOT_STARTED):
+                not_started.append(result)
+            elif divergence is None or divergence.kind not in _KINDS:
                 unexplained.append(_name(result))
             elif requirement := divergence.requirement or violated(result):
                 broken[requirement].append(result)
             else:
                 not_shown.append(_name(result))
+    tested = [one for one in tested if one not in not_started]
     known = specification().requirements
     subjects = {cited for one in tested for cited in one.requirements[:1] if known[cited].harm}
-    left_out = {*not_shown, *unexplained}
+    left_out = {*not_shown, *unexplained, *map(_name, not_started)}
     verdict = run.verdict
     counting = replace(run, results=tuple(one for one in run.results if _name(one) not in left_out))
     return {
@@ -94,7 +101,7 @@ def condensed(run: Run, described: Implementation) -> dict[str, Any]:
         "verdict with all failures": verdict.sentence,
         "control": run.control and f"{run.control} {run.control_summary.sentence}",
         "adapter": sorted(_name(one) for one in run.control_summary.failed),
-        "not tested": _not_tested(verdict),
+        "not tested": [*_not_tested(verdict), *_not_started(not_started, described)],
         "tested": sorted(subjects | broken.keys()),
         "broken": {one: _evidence(broken[one], described) for one in sorted(broken)},
         "not shown": sorted(not_shown),
@@ -189,6 +196,18 @@ def _cut(text: str, width: int = _WIDTH) -> str:
 def _not_tested(verdict: Verdict) -> list[str]:
     selected = [f"only a selection was run: {verdict.selection}"] if verdict.selection else []
     return [*selected, *map(str, verdict.unjudged)]
+
+
+def _not_started(results: list[Result], described: Implementation) -> list[str]:
+    """Return the reasons why the program did not start, each with its results."""
+    reasons: dict[str, list[Result]] = defaultdict(list)
+    for one in results:
+        if divergence := described.divergence(one.transcript, one.mode):
+            reasons[divergence.reason].append(one)
+    return [
+        str(Unjudged(reason, len(those), sum(one.level == "must" for one in those)))
+        for reason, those in reasons.items()
+    ]
 
 
 def keep(run: Run) -> None:

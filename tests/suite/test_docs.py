@@ -132,8 +132,8 @@ def test_violation_before_last_line_of_dialogue_counts(
     assert bool(implementations.violated(result)) is is_shown
 
 
-def test_page_counts_only_explained_failures() -> None:
-    run = Run(
+def a_run(*results: Result) -> Run:
+    return Run(
         **dict.fromkeys(("source", "control", "suite_version", "by_source", "environment"), ""),
         name="x",
         version="1",
@@ -144,15 +144,32 @@ def test_page_counts_only_explained_failures() -> None:
         modes=("listen",),
         profile="relay",
         specification_version="",
-        results=tuple(
+        results=results,
+        exit_status=1,
+        gaps=(),
+    )
+
+
+def test_program_that_does_not_start_is_not_tested() -> None:
+    result = failure("data.spool-error-3", "U> 220 a", "connection refused; the process exited")
+    text = result.text.replace("expected x", "expected a connection to 127.0.0.1:25")
+    listed = (Divergence("data/a.smtp", None, "unclear", "It requires its directory."),)
+    described = Implementation("x", (), divergences=listed)
+    kept = implementations.condensed(a_run(replace(result, text=text)), described)
+    assert kept["unexplained"] == []
+    assert kept["tested"] == []
+    assert kept["not tested"][-1] == "1 result, 1 of them at level MUST: It requires its directory."
+
+
+def test_page_counts_only_explained_failures() -> None:
+    run = a_run(
+        *(
             replace(
                 failure("data.upstream-lost-1", "C< @no-2yz", "250 OK", "C< 250 OK"),
                 transcript=f"data/{name}.smtp",
             )
             for name in "ab"
-        ),
-        exit_status=1,
-        gaps=(),
+        )
     )
     listed = (Divergence("data/a.smtp", None, "bug", "It replies 250."),)
     kept = implementations.condensed(run, Implementation("x", (), divergences=listed))
