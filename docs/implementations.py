@@ -52,6 +52,9 @@ _RECOGNISED = tuple(f"relay.refused-{number}" for number in range(1, 8))
 #: The observation if the program ended before the client could connect. Nothing was tested.
 _NOT_STARTED = "expected a connection to"
 
+#: Programs that relay octets without reading the content. Their mail has no filter.
+_READS_NO_CONTENT = ("haproxy",)
+
 Kept = Mapping[str, Any]
 
 _KINDS = {"bug": "", "wontfix": " (by design)"}
@@ -73,6 +76,8 @@ def condensed(run: Run, described: Implementation) -> dict[str, Any]:
     unexplained: list[str] = []
     not_shown: list[str] = []
     not_started: list[Result] = []
+    unfiltered: list[str] = []
+    inapplicable = _inapplicable(described)
     for result in tested:
         if result.outcome not in ("passed", STALE):
             divergence = described.divergence(result.transcript, result.mode)
@@ -80,14 +85,16 @@ def condensed(run: Run, described: Implementation) -> dict[str, Any]:
                 not_started.append(result)
             elif divergence is None or divergence.kind not in _KINDS:
                 unexplained.append(_name(result))
-            elif requirement := divergence.requirement or violated(result):
+            elif (requirement := divergence.requirement or violated(result)) in inapplicable:
+                unfiltered.append(_name(result))
+            elif requirement:
                 broken[requirement].append(result)
             else:
                 not_shown.append(_name(result))
     tested = [one for one in tested if one not in not_started]
     known = specification().requirements
     subjects = {cited for one in tested for cited in one.requirements[:1] if known[cited].harm}
-    left_out = {*not_shown, *unexplained, *map(_name, not_started)}
+    left_out = {*not_shown, *unexplained, *unfiltered, *map(_name, not_started)}
     verdict = run.verdict
     counting = replace(run, results=tuple(one for one in run.results if _name(one) not in left_out))
     return {
@@ -102,11 +109,19 @@ def condensed(run: Run, described: Implementation) -> dict[str, Any]:
         "control": run.control and f"{run.control} {run.control_summary.sentence}",
         "adapter": sorted(_name(one) for one in run.control_summary.failed),
         "not tested": [*_not_tested(verdict), *_not_started(not_started, described)],
-        "tested": sorted(subjects | broken.keys()),
+        "tested": sorted((subjects | broken.keys()) - inapplicable),
         "broken": {one: _evidence(broken[one], described) for one in sorted(broken)},
+        "without filter": sorted(unfiltered),
         "not shown": sorted(not_shown),
         "unexplained": sorted(unexplained),
     }
+
+
+def _inapplicable(described: Implementation) -> set[str]:
+    """Return the requirements that the program cannot violate, because it does not read mail."""
+    if described.name not in _READS_NO_CONTENT:
+        return set()
+    return set(_of_harm(specification().requirements, "unfiltered"))
 
 
 def violated(result: Result) -> str:
@@ -280,6 +295,7 @@ def _facts(one: Kept, stem: str, described: Implementation) -> Iterator[str]:
         reasons = "".join(f"\n    - {reason}" for reason in one["not tested"])
         yield f"Not tested:{reasons}"
     notes = {
+        "without filter": "the program does not read content, so it has no filter to evade",
         "not shown": "the dialogue does not show the violation",
         "unexplained": "their reason is not confirmed",
     }

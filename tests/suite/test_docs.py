@@ -161,6 +161,16 @@ def test_program_that_does_not_start_is_not_tested() -> None:
     assert kept["not tested"][-1] == "1 result, 1 of them at level MUST: It requires its directory."
 
 
+@pytest.mark.parametrize(("name", "counts"), [("haproxy", False), ("x", True)])
+def test_program_without_filter_is_not_tested_for_harm_unfiltered(name: str, counts: bool) -> None:
+    result = failure("relay.refused-2", "C? 50x", "nothing", "U< BDAT 6\\r\\n")
+    listed = (Divergence("data/a.smtp", None, "wontfix", "It relays octets."),)
+    kept = implementations.condensed(a_run(result), Implementation(name, (), divergences=listed))
+    assert list(kept["broken"]) == ["relay.refused-2"] * counts
+    assert kept["tested"] == ["relay.refused-2"] * counts
+    assert kept["without filter"] == ["data/a [listen]"] * (not counts)
+
+
 def test_page_counts_only_explained_failures() -> None:
     run = a_run(
         *(
