@@ -523,15 +523,21 @@ import socket, sys, time
 upstream = socket.create_connection(("127.0.0.1", int(sys.argv[-1].rpartition(":")[2])))
 upstream.recv(99)
 time.sleep(0.5)
+if {replies_first}:
+    print("550 no", end="\\r\\n", flush=True)
+    time.sleep(0.2)
 upstream.sendall(b"RSET\\r\\n")
-print("550 no" if upstream.recv(99).startswith(b"250") else "451 no", end="\\r\\n", flush=True)
+upstream.recv(99)
+if not {replies_first}:
+    print("550 no", end="\\r\\n", flush=True)
 sys.stdin.read()
 """
 
 
-def test_command_after_quiet_is_still_answered(runner: Runner) -> None:
+@pytest.mark.parametrize("replies_first", [False, True])
+def test_command_after_quiet_is_still_answered(runner: Runner, replies_first: bool) -> None:
     program = runner.described("").with_name("late.py")
-    program.write_text(LATE_RSET)
+    program.write_text(LATE_RSET.format(replies_first=replies_first))
     steps = "U> 220 a\n@include include/filter-refused.smtp-part\nC< 550 no\n"
     done = runner.run(
         *(runner.transcript(steps), "--modes", "stdio", "--time-scale", "0.2"),

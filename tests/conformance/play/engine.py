@@ -100,7 +100,7 @@ class Engine:
 
     def finish(self) -> list[Observed]:
         """End the session and check the rules that apply to every transcript."""
-        self._invariants.end()
+        self._invariants.end(self._answer_late)
         self._invariants.judge_end()
         for step, look in self._observers.lasting:
             self._await(step, look)

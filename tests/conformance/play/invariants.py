@@ -110,13 +110,13 @@ class InvariantChecker:
         known = (rule.name, self._harness.mode) in self._harness.settings.broken
         return bool(self._cited(rule)) or not known
 
-    def end(self) -> None:
+    def end(self, answer_late: Callable[[], None]) -> None:
         """End the session, and stop the server if there is one."""
-        self._end_sessions()
+        self._end_sessions(answer_late)
         if self._harness.mode == "listen":
             self._end_server()
 
-    def _end_sessions(self) -> None:
+    def _end_sessions(self, answer_late: Callable[[], None]) -> None:
         harness = self._harness
         for connection in [*harness.clients.values(), *self._upstreams()]:
             connection.resume()
@@ -128,6 +128,7 @@ class InvariantChecker:
             raise HarnessError("the transcript never started the process")
 
         def over() -> bool:
+            answer_late()
             for upstream in self._upstreams():
                 _say_goodbye(upstream)
             return (
