@@ -76,6 +76,44 @@ def test_exited_persistent_program_is_restarted(
     assert starts(tmp_path) == 2
 
 
+#: The beginning of a program with a worker that ignores SIGTERM.
+FORKS = """\
+import os, signal, time
+if not os.fork():
+    {leave}
+    os.close(2)  # a pipe that the test reads to its end
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("leave", ["pass", "os.setsid()"])
+def test_finished_suite_leaves_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave: str
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    done = run(write_pooled(tmp_path, FORKS.format(leave=leave)), SESSIONS[0])
+    assert done.result(SESSIONS[0])["outcome"] == "passed"
+    assert not processes_with(str(tmp_path))
+
+
+def test_persistent_program_receives_sigterm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    ended = tmp_path / "ended"
+    notes = f"""\
+import os, signal
+def end(*_):
+    open({str(ended)!r}, "w").close()
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+"""
+    run(write_pooled(tmp_path, notes), SESSIONS[0])
+    assert ended.exists()
+
+
 def test_keeps_running_key_requires_adapter_key(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text('name = "x"\nargv = ["true"]\nkeeps_running = true\n')
     with pytest.raises(ImplementationError, match="'keeps_running' requires 'adapter'"):

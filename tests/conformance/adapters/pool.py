@@ -5,6 +5,9 @@ one worker of the suite, so no two transcripts use a program at the same time.
 
 A program in a pool is started without a filter, with its own directory, and without any
 transcript's options. A program that exits is restarted.
+
+Each program has its own session. The pool adopts the program's orphaned workers, so that it can
+also end workers that have left the program's process group.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import NoReturn
 from .adapter import Adapter, Place
 from .command_line import Address, Options
 from .direct import Wiring
-from .kernel import die_with, own_addresses
+from .kernel import adopt_orphans, children, die_with, own_addresses
 from .loop import Loop
 
 #: The environment variable with the directory of the pools, which the suite sets.
@@ -33,6 +36,10 @@ DIRECTORY = "POSTPROX_ADAPTER_POOL"
 _SLOT = "POSTPROX_ADAPTER_SLOT"
 _LOOK_AGAIN = 0.05
 _BACKLOG = 128
+#: The signals that end the pool. A terminal sends SIGINT and SIGHUP to the suite's process group.
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+#: The time between SIGTERM and SIGKILL, in seconds.
+_GRACE = 3.0
 
 
 @dataclass(frozen=True)
@@ -60,22 +67,60 @@ def serve(adapter: Adapter, file: Path, pool: Pool) -> NoReturn:
     running: dict[int, subprocess.Popen[bytes]] = {}
 
     def stop(*_: object) -> NoReturn:
-        # A program that was just started is killed together with its parent, which is this process.
-        for process in running.values():
-            process.kill()
+        for ending in _ENDING:
+            signal.signal(ending, signal.SIG_IGN)
+        _end_all()
         shutil.rmtree(pool.directory, ignore_errors=True)
         os._exit(0)
 
-    signal.signal(signal.SIGTERM, stop)
+    for ending in _ENDING:
+        signal.signal(ending, stop)
+    adopt_orphans()
     die_with(pool.suite, signal.SIGTERM)
     directory = pool.directory / _kind(adapter)
     directory.mkdir(parents=True)
     slots = pool.slots
     while True:
         for number in range(slots):
-            if number not in running or running[number].poll() is not None:
+            if number in running and not _is_running(running[number].pid):
+                _signal_group(running[number].pid, signal.SIGKILL)
+                running.pop(number).wait()
+            if number not in running:
                 running[number] = _start(adapter, file, directory, number)
+        for pid in set(children()) - {one.pid for one in running.values()}:
+            os.waitpid(pid, os.WNOHANG)  # an adopted worker
         time.sleep(_LOOK_AGAIN)
+
+
+def _end_all() -> None:
+    """End all programs and their workers, first with SIGTERM and then with SIGKILL."""
+    programs = children()
+    for pid in programs:
+        _signal_group(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE
+    while any(map(_is_running, programs)) and time.monotonic() < deadline:
+        time.sleep(_LOOK_AGAIN)
+    # When a process ends, its workers become children of this process.
+    while pids := children():
+        for pid in pids:
+            _signal_group(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether the child *pid* is running. An exited child keeps its process ID."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    """Send a signal to the child *pid* and its process group."""
+    for send in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            send(pid, number)
 
 
 def _kind(adapter: Adapter) -> str:
@@ -97,6 +142,7 @@ def _start(adapter: Adapter, file: Path, directory: Path, number: int) -> subpro
         env={**os.environ, **program.env},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        start_new_session=True,
         # Before execve(2), a new process still has the SIGTERM handler, which would discard the
         # signal.
         preexec_fn=lambda: die_with(this, signal.SIGKILL),  # noqa: PLW1509 - no threads
