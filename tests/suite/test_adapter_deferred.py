@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,10 @@ class Session:
     def refuse(self, reply: bytes) -> None:
         """Send a reply from the upstream server."""
         self._upstream.sendall(reply)
+
+    def leave(self) -> None:
+        """Disconnect as the upstream server."""
+        self._upstream.shutdown(socket.SHUT_RDWR)
 
     def seen(self) -> bytes:
         """Return the next line that the upstream server receives."""
@@ -126,6 +131,36 @@ def test_client_receives_upstream_final_reply_text(talk: Session) -> None:
     talk.message()
     assert [talk.seen() for _ in range(3)][-1] == b".\r\n"
     talk.answer(b"250 2.0.0 queued\r\n")
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Iterator[Session]:
+    """A session through a program that ignores invalid final replies until it loses upstream."""
+    started = "            with smtplib.SMTP(*address(sys.argv[2])) as upstream:\n"
+    assert started in FORWARDER
+    sends = """\
+            upstream = smtplib.SMTP(*address(sys.argv[2]))
+            upstream.ehlo()
+            upstream.mail(sender)
+            upstream.rcpt(recipients[0])
+            upstream.docmd("DATA")
+            upstream.send(text + b".\\r\\n")
+            while line := upstream.file.readline():
+                if line[:3].isdigit():
+                    return "250 forwarded"
+            return "451 upstream lost"
+"""
+    start, end = FORWARDER.index(started), FORWARDER.index("        except smtplib.SMTPResp")
+    yield from session(tmp_path, "sender", FORWARDER[:start] + sends + FORWARDER[end:])
+
+
+def test_program_loses_upstream_after_invalid_final_reply(waiting: Session) -> None:
+    waiting.envelope()
+    waiting.message()
+    assert [waiting.seen() for _ in range(3)][-1] == b".\r\n"
+    waiting.refuse(b"  File one\nError: two\n")
+    waiting.leave()
+    assert waiting.told() == b"451 upstream lost\r\n"
 
 
 def test_refusal_by_program_reaches_client(talk: Session) -> None:

@@ -13,6 +13,7 @@ without the header fields that the program has prepended.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, field
 
@@ -27,6 +28,8 @@ _NOT_FOR_PROGRAM = (*_BYPASSES, b"PIPELINING", b"XFORWARD", b"SIZE", b"SMTPUTF8"
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 _PATH = re.compile(rb"(?:FROM|TO):[ \t]*<?([^> \t\r\n]*)", re.IGNORECASE)
 _END = b"\r\n.\r\n"
+#: A reply line. The first group is its code, and the second group is `-` if more lines follow.
+_REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([- ])[^\r\n]*)?\r\n")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,13 @@ def _path(line: bytes) -> bytes:
 
 def _verb(line: bytes) -> bytes:
     return line.split(None, 1)[0].upper() if line.strip() else b""
+
+
+def _is_final(reply: bytes) -> bool:
+    """Whether *reply* is a valid final reply, whose lines have a single code."""
+    lines = [_REPLY_LINE.fullmatch(one) for one in reply.splitlines(keepends=True)]
+    codes = {one[1] if one else b"" for one in lines}
+    return len(codes) == 1 and codes.pop()[:1] in (b"2", b"4", b"5")
 
 
 def _without(reply: bytes, extensions: tuple[bytes, ...]) -> bytes:
@@ -398,10 +408,12 @@ class _Delivery:
                     return False
                 self._note(session, reply)
                 await self._program.send(reply)
-                if has_ended:
+                if has_ended and _is_final(reply):
                     return True
-                continue  # an early reply
+                continue  # an early or invalid reply, or a part of one
             if self._program.is_ready():
+                if has_ended:  # the program does not wait for a valid reply
+                    return await self._goes_on(session)
                 octets = await self._program.octets()
                 if not octets:
                     session.drop_upstream()
@@ -409,6 +421,16 @@ class _Delivery:
                 end = (end + octets)[-len(_END) :]
                 has_ended = end == _END
                 await upstream.send(head.without_added(octets))
+
+    async def _goes_on(self, session: _Session) -> bool:
+        """Await the program's next command. Return False if the program disconnects."""
+        octets = b""
+        with contextlib.suppress(ResetError):
+            octets = await self._program.octets()
+        self._program.unread(octets)
+        if not octets:
+            session.drop_upstream()
+        return bool(octets)
 
 
 def _names(fields: tuple[str, ...]) -> tuple[bytes, ...]:
