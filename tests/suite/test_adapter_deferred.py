@@ -133,6 +133,14 @@ def test_client_receives_upstream_final_reply_text(talk: Session) -> None:
     talk.answer(b"250 2.0.0 queued\r\n")
 
 
+def test_invalid_final_reply_does_not_replace_program_reply(waiting: Session) -> None:
+    waiting.envelope()
+    waiting.message()
+    assert [waiting.seen() for _ in range(3)][-1] == b".\r\n"
+    waiting.refuse(b"250-2.0.0 fine\r\n550 5.7.1 no\r\n")
+    assert waiting.told() == b"250 forwarded\r\n"
+
+
 @pytest.fixture
 def waiting(tmp_path: Path) -> Iterator[Session]:
     """A session through a program that ignores invalid final replies until it loses upstream."""

@@ -267,7 +267,7 @@ class _Session:
         assert self._program is not None
         assert envelope is not None
         reply = await self._program.reply()
-        if reply and reply[:1] == envelope.final[:1]:
+        if _is_final(envelope.final) and reply[:1] == envelope.final[:1]:
             reply = envelope.final  # the upstream server's reply with its original text
         self.envelope = None
         if reply:
