@@ -171,6 +171,37 @@ def test_program_loses_upstream_after_invalid_final_reply(waiting: Session) -> N
     assert waiting.told() == b"451 upstream lost\r\n"
 
 
+@pytest.fixture
+def leaving(tmp_path: Path) -> Iterator[Session]:
+    """A session through a program that closes the session after its final reply."""
+    reply = "self.reply(self.forward(sender, recipients))\n"
+    assert reply in FORWARDER
+    yield from session(tmp_path, "sender", FORWARDER.replace(reply, f"{reply}{' ' * 16}return\n"))
+
+
+@pytest.mark.parametrize("pipelined", [b"", b"QUIT\r\n"])
+def test_client_is_disconnected_if_program_disconnects(leaving: Session, pipelined: bytes) -> None:
+    leaving.envelope()
+    leaving.message()
+    assert [leaving.seen() for _ in range(3)][-1] == b".\r\n"
+    leaving.send(pipelined)
+    leaving.answer(b"250 2.0.0 queued\r\n")
+    assert leaving.told() == b""
+
+
+def test_quit_after_upstream_loss_does_not_reconnect(waiting: Session) -> None:
+    waiting.envelope()
+    waiting.message()
+    assert [waiting.seen() for _ in range(3)][-1] == b".\r\n"
+    waiting.leave()
+    assert waiting.told() == b"451 upstream lost\r\n"
+    waiting.send(b"QUIT\r\n")
+    waiting.running.upstream.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        waiting.running.accept()
+    assert waiting.told() == b"221 bye\r\n"
+
+
 def test_refusal_by_program_reaches_client(talk: Session) -> None:
     talk.ask(b"MAIL FROM:<a@example>\r\n", b"250 sender\r\n")
     talk.send(b"RCPT TO:<refused@example>\r\n")

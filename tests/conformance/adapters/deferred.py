@@ -28,6 +28,7 @@ _NOT_FOR_PROGRAM = (*_BYPASSES, b"PIPELINING", b"XFORWARD", b"SIZE", b"SMTPUTF8"
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 _PATH = re.compile(rb"(?:FROM|TO):[ \t]*<?([^> \t\r\n]*)", re.IGNORECASE)
 _END = b"\r\n.\r\n"
+_LOST = b"421 4.4.2 upstream connection lost\r\n"
 #: A reply line. The first group is its code, and the second group is `-` if more lines follow.
 _REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([- ])[^\r\n]*)?\r\n")
 
@@ -188,7 +189,6 @@ class _Session:
     async def _command(self) -> bool:
         """Handle one command. Return False at the end of the session."""
         if not await self._next_is_client():
-            await self._client.send(b"421 4.4.2 upstream connection lost\r\n")
             return False
         line = await self._client.line()
         if not line.endswith(b"\n"):
@@ -196,26 +196,41 @@ class _Session:
         verb = _verb(line)
         if verb == b"DATA" and self.envelope is not None and self.envelope.recipients:
             return await self._data(line)
+        if verb == b"QUIT":
+            await self._quit(line)
+            return False
         reply = b"502 5.5.1 not supported\r\n" if verb in _REFUSED else await self.ask(line)
         if reply[:1] == b"2":
             reply = await self._also_to_program(verb, line, reply)
-        if verb == b"QUIT":
-            self.drop_upstream()
-        await self._client.send(reply or b"421 4.4.2 upstream connection lost\r\n")
-        return bool(reply) and verb != b"QUIT"
+        await self._client.send(reply or _LOST)
+        return bool(reply)
+
+    async def _quit(self, line: bytes) -> None:
+        """Relay QUIT. If the upstream server is lost, the client receives the program's reply."""
+        reply = await self._tell(line)
+        if reply and reply[:3] != b"421" and self.upstream is not None:
+            reply = await self.ask(line) or _LOST
+        self.drop_upstream()
+        await self._client.send(reply)
 
     async def _next_is_client(self) -> bool:
-        """Wait for client input. Return False if the upstream server ends the session first."""
+        """Wait for client input. Return False if another peer ends the session first."""
+        assert self._program is not None
         while not self._client.has_buffered:
-            if self.upstream is None:
-                await self._client.ready()
-                return True
-            await self._loop.wait(self._client.readable, self.upstream.readable)
+            others = [self._program.readable]
+            if self.upstream is not None:
+                others.append(self.upstream.readable)
+            await self._loop.wait(self._client.readable, *others)
             if self._client.is_ready():
                 return True
+            if self._program.is_ready():
+                await self._client.send(await self._program.reply())
+                self._client.close()
+                return False
             # One of the program's deliveries may have closed the connection in the meantime.
             if self.upstream is not None and self.upstream.is_ready():
                 self.drop_upstream()
+                await self._client.send(_LOST)
                 return False
         return True
 
