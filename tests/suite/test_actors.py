@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from tests.conformance.format.nodes import Step
+from tests.conformance.format.nodes import ReplyPattern, Step
 from tests.conformance.play.connections import accepted_pair, unread
 from tests.conformance.play.filter_stub import parse_environment
 from tests.conformance.play.matching import State
@@ -216,3 +216,9 @@ def test_listening_socket_becomes_descriptor_3() -> None:
             command.words, stdin=listener.fileno(), capture_output=True, check=True
         )
     assert done.stdout.startswith(b"1\nsocket:")
+
+
+def test_expected_reply_class_of_profile_is_shown() -> None:
+    step = Step("C", "?", "", ReplyPattern(("4xx",)))
+    observers = Observers(cast("Harness", SimpleNamespace()), lambda *_: None)
+    assert observers.expected(step) == "4xx"

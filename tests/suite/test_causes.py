@@ -52,6 +52,11 @@ def test_known_failures_with_same_reason_share_cause() -> None:
     assert cause.others == "and 1 other failure (some violate data.end-2)"
 
 
+def test_known_failures_with_different_reasons_have_different_causes() -> None:
+    known = [miss(text, "lost", "data.end-1", cause="x", reason=text) for text in ("one", "two")]
+    assert [cause.others for cause in causes(known)] == ["", ""]
+
+
 def test_cause_mentions_at_most_five_other_requirements() -> None:
     (cause,) = causes(miss(f"{n}", "lost", f"data.end-{n}", cause="x") for n in range(1, 9))
     assert cause.others == (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..format.nodes import Group, Named, ReplyPattern, Step, TextTest
 from ..format.payload import Payload, visible
+from ..format.writer import write_step
 from .connections import Connection
 from .dialogue import shorten
 from .filter_stub import FilterRun, group_members
@@ -370,7 +371,7 @@ class Observers:
     # --- texts of failures --------------------------------------------------------------------
 
     def expected(self, step: Step) -> str:
-        text = step.source or step.verb
+        text = step.source or write_step(step)  # a profile's step has no source
         if step.verb == "@quiet":
             return f"{step.actor} to stay silent"
         if step.verb in _EXPECTED:

@@ -1,9 +1,10 @@
 """Finds the smallest set of causes that explains all misses in a run.
 
-Rule: pure functions. Two misses have the same cause if they violate the same requirement, if their
-step, expectation and observation are equal, or if the implementation file gives the same reason. A
-cause's example is a miss of the requirement with the largest share of failures, because the same
-mistake can also make transcripts for other requirements fail.
+Rule: pure functions. Two failures have the same cause if they violate the same requirement, or if
+their step, expectation and observation are equal. Two known divergences have the same cause if the
+implementation file gives the same reason. A cause's example is a miss of the requirement with the
+largest share of failures, because the same mistake can also make transcripts for other requirements
+fail.
 """
 
 from __future__ import annotations
@@ -151,8 +152,9 @@ def _broken(result: Result) -> str:
 
 def _marks(result: Result) -> list[tuple[int, str]]:
     """Return values with their types. Results that share a value have the same cause."""
-    reason = result.divergence.reason if result.divergence else ""
-    values = enumerate((_broken(result), result.cause, reason))
+    if result.divergence:
+        return [(2, result.divergence.reason)]
+    values = enumerate((_broken(result), result.cause))
     return [(kind, value) for kind, value in values if value]
 
 
