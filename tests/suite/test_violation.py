@@ -20,6 +20,9 @@ pytestmark = pytest.mark.any_account
         ("data.final-reply-7", "250 ok", False),
         ("data.end-3", "evil", True),  # MUST NOT, without a code
         ("data.end-3", "@eof", False),
+        ("listen.sessions-3", "nothing (waited 10 s)", True),  # SHOULD NOT delay
+        ("listen.sessions-3", "220 up.example for 1", False),
+        ("listen.sessions-6", "nothing (waited 10 s)", False),
         ("relay.bad-reply-1", "not a reply line: 000 ok", True),  # names the valid codes
         ("data.upstream-lost-2", "nothing (waited 10 s)", True),  # SHOULD
     ],

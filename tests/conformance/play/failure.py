@@ -104,6 +104,8 @@ def is_prohibition(requirement: Requirement) -> bool:
     return " NOT " in requirement.sentence
 
 
+#: The beginning of a prohibited delay, after NOT.
+_DELAY = "delay "
 #: A reply code, or the class of one, in a requirement.
 _CODE = re.compile(r"\b([2-5])(\d\d|yz)\b")
 
@@ -112,10 +114,13 @@ def can_violate(requirement: Requirement, got: str) -> bool:
     """Whether *got*, which the client observed, can violate *requirement*.
 
     A prohibition can be violated only by octets, and one that names reply codes only by these.
+    Only silence can violate the prohibition of a delay.
     """
     _, _, prohibited = requirement.sentence.partition(" NOT ")
     if not is_prohibition(requirement):
         return True
+    if prohibited.startswith(_DELAY):
+        return is_silence(got) and got != "@eof"
     if is_silence(got):
         return False
     if requirement.family == "relay.bad-reply":  # its codes are those of valid replies
