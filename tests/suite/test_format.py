@@ -100,7 +100,7 @@ def test_payload_text_is_converted_to_octets(text: str, meant: bytes) -> None:
         ("\\{3*abc\\", "without a closing }"),
         ("\\{x*abc}", r"write a repetition as \\\{N\*text\}"),
         ("\\{tpm}", "did you mean 'tmp'"),
-        ("\\{9999999999*x}", "at most"),
+        ("\\{9999999999*x}", "must not exceed"),
         ("@include a", r"text that begins with @ must be written as \\@"),
     ],
 )
