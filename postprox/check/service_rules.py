@@ -128,13 +128,18 @@ def required_restrictions(setup: Setup) -> Iterator[Fault]:
         if service.program != "smtpd" or not is_relay_set or is_unknown:
             continue
         if not {*given} & {*_REQUIRED}:
-            new = "reject_unauth_destination" if setup.is_public(service) else "reject"
-            own = service if names[0] in service.own else None
+            is_public = setup.is_public(service)
+            new = "reject_unauth_destination" if is_public else "reject"
+            own = service if names[0] in service.own or not is_public else None
+            is_behind = not is_public and _is_behind(setup, service)
 
-            def change(old: str, new: str = new) -> str:
+            def change(old: str, new: str = new, is_behind: bool = is_behind) -> str:
                 kept = [item for item in re.split(r"[,\s]+", old) if item]
+                if is_behind and not {*kept} & {"permit", "permit_mynetworks"}:
+                    kept.append("permit_mynetworks")
                 return ",".join(dict.fromkeys([*kept, new]))
 
+            # A `reject` in main.cf would also refuse all mail from outside.
             edit = (
                 fixes.change_own(own, names[0], change)
                 if own
@@ -142,6 +147,12 @@ def required_restrictions(setup: Setup) -> Iterator[Fault]:
             )
             problem = f"{' and '.join(names)} of {service.label} contain none of the restrictions "
             yield _refused(own, f"{problem}that smtpd(8) requires, such as {new}", edit)
+
+
+def _is_behind(setup: Setup, service: Service) -> bool:
+    """Return whether a service accepts filtered mail."""
+    behind = [setup.reinjection_service(proxy) for proxy in setup.proxies]
+    return service in behind or setup.is_for_filtered(service)
 
 
 def _network_problem(text: str) -> str:

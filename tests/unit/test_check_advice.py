@@ -192,7 +192,7 @@ def test_no_break_space_in_text_is_not_reported() -> None:
     ("own", "remedy"),
     [
         ("permit_mynetworks", "postconf -P 127.0.0.1:10026/inet/{}=permit_mynetworks,reject"),
-        ("", "postconf -P 127.0.0.1:10026/inet/{}=reject"),
+        ("", "postconf -P 127.0.0.1:10026/inet/{}=permit_mynetworks,reject"),
         ("permit_mynetworks, reject", ""),
         ("permit_mynetworks reject_unauth_destination", ""),
         ("DEFER_IF_PERMIT", ""),
@@ -209,6 +209,18 @@ def test_service_without_required_restriction_is_reported(own: str, remedy: str)
     main = "smtpd_restriction_classes = strict\n"
     findings = found(main, FRONT + TO_BEHIND + BEHIND, overrides)
     assert [f.remedy for f in findings if f.name == "value"] == [remedy.format(name)] * bool(remedy)
+
+
+def test_required_reject_is_added_only_to_service_for_filtered_mail() -> None:
+    main = "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = reject_unauth_destination\n"
+    overrides = (
+        "127.0.0.1:10026/inet/smtpd_proxy_filter =\n"
+        "127.0.0.1:10026/inet/smtpd_recipient_restrictions = permit_mynetworks\n"
+    )
+    finding = only(found(main, FRONT + TO_BEHIND + BEHIND, overrides), "value")
+    assert finding.where == "master.cf, 127.0.0.1:10026/inet"
+    own = "127.0.0.1:10026/inet/smtpd_relay_restrictions=permit_mynetworks,reject"
+    assert finding.remedy == f"postconf -P {own}"
 
 
 def test_restriction_for_recipients_replaces_restriction_for_relaying() -> None:
