@@ -37,6 +37,8 @@ SPEED_ADJUST_FACTOR = 5
 #: At these TLS security levels, smtp(8) delivers no mail to a server without STARTTLS.
 _TLS_DEMANDED = ("encrypt", "dane-only", "fingerprint", "verify", "secure")
 
+#: The name of a service that was meant to listen on a TCP port.
+_TCP_NAME = re.compile(r"([0-9.]+|localhost|\[[0-9a-fA-F:]+\]):[0-9]+", re.ASCII)
 _OVERRIDES = "receive_override_options"
 _NO_MAPPINGS = "no_address_mappings"
 _STAGES = ("client", "helo", "sender", "relay", "recipient")
@@ -470,6 +472,11 @@ def sent_to(setup: Setup, proxy: Proxy, service: Service) -> tuple[Edit, ...]:
     """
     endpoint = setup.endpoint_of(service)
     old = upstream_endpoint(setup.configuration, proxy.options) if proxy.options else None
+    if service.type != "inet" and _TCP_NAME.fullmatch(service.name):
+        moved = [] if str(old) == service.name else [fixes.send_to(proxy, service.name)]
+        closed = [] if service.private == "n" else [fixes.set_field(service, "private", "n")]
+        # The edit of the type is the last one because it changes the service's label.
+        return (*moved, *closed, fixes.set_field(service, "type", "inet"))
     if endpoint is None:
         if old and old.is_here() and not old.path:
             return (fixes.set_field(service, "service", str(old)),)

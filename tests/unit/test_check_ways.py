@@ -76,6 +76,17 @@ def test_service_for_filtered_mail_without_address_gets_one() -> None:
     assert "postprox" not in finding.remedy
 
 
+@pytest.mark.parametrize("private", ["n", "-"])
+def test_service_for_filtered_mail_of_wrong_type_is_corrected(private: str) -> None:
+    assert "10026 inet n" in BEHIND
+    master = FRONT + UP + BEHIND.replace("10026 inet n", f"10026 unix {private}")
+    overrides = own().replace("/inet/", "/unix/")
+    (finding,) = findings_in(BEFORE, master, overrides, is_upstream_missing=True)
+    commands = ["postconf -F 127.0.0.1:10026/unix/private=n"] * (private == "-")
+    commands.append("postconf -F 127.0.0.1:10026/unix/type=inet")
+    assert (finding.name, finding.remedy) == ("no-upstream", "; ".join(commands))
+
+
 def test_service_for_filtered_mail_keeps_permitted_address() -> None:
     master = FRONT + UP + BEHIND.replace("127.0.0.1", "[::1]")
     (finding,) = findings_in(BEFORE, master, own("[::1]:10026"), is_upstream_missing=True)
