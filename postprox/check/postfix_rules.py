@@ -701,24 +701,28 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     found = setup.routes_to(proxy)
     mapped = [route for route in found if _is_mapped_before(route)]
     unmapped = [route for route in found if not _is_mapped_before(route)]
+    # Before-queue mail is mapped only after the filter.
+    is_needed = any(route.stage is FilterStage.BEFORE_QUEUE for route in unmapped)
+    unmap = [fixes.add_item(each.source, _OVERRIDES, _NO_MAPPINGS) for each in mapped]
     if mapped and is_mapped_behind:
+        edits = [fixes.add_item(behind, _OVERRIDES, _NO_MAPPINGS), *_mapped_edits(unmapped)]
         yield Fault(
             "mapped-twice",
             proxy.where,
             f"{mapped[0].source.label} and {behind.label} both map addresses; copies such as those "
             "for always_bcc are delivered twice",
-            (fixes.add_item(behind, _OVERRIDES, _NO_MAPPINGS), *_mapped_edits(unmapped)),
+            tuple(unmap if is_needed else edits),
         )
     elif unmapped and not is_mapped_behind:
         # If the service after the filter mapped addresses, mail that is mapped before the filter
         # would be mapped twice.
-        edits = [fixes.remove_item(behind, _OVERRIDES, _NO_MAPPINGS)]
+        edits = [fixes.remove_item(behind, _OVERRIDES, _NO_MAPPINGS), *unmap]
         yield Fault(
             "mapped-never",
             proxy.where,
             f"addresses in mail from {unmapped[0].source.label} are never mapped "
             f"({_NO_MAPPINGS}); mail for virtual aliases is not delivered",
-            tuple(_mapped_edits(unmapped) if mapped else edits),
+            tuple(_mapped_edits(unmapped) if mapped and not is_needed else edits),
         )
 
 

@@ -192,6 +192,27 @@ def test_remedy_leaves_one_address_mapping(
     assert (finding.name, finding.remedy) == (name, remedy)
 
 
+@pytest.mark.parametrize(
+    ("unmapped", "name", "commands"),
+    [
+        ((), "mapped-twice", [f"pickup/unix/{BARE}"]),
+        (
+            (UNMAPPED,),
+            "mapped-never",
+            ["127.0.0.1:10026/inet/receive_override_options=", f"pickup/unix/{BARE}"],
+        ),
+    ],
+)
+def test_before_queue_mail_is_mapped_after_filter(
+    unmapped: tuple[str, ...], name: str, commands: list[str]
+) -> None:
+    main = AFTER + "smtpd_proxy_filter = 127.0.0.1:10025\n"
+    overrides = own("127.0.0.1:10026", *unmapped)
+    (finding,) = findings_in(main, FRONT + PICKUP + UP + BEHIND + SCAN, overrides)
+    assert finding.name == name
+    assert finding.remedy == "; ".join(f"postconf -P {command}" for command in commands)
+
+
 SCREEN = "smtp inet n - y - 1 postscreen -o smtpd_proxy_filter=127.0.0.1:10025 -o postscreen_a=b\n"
 
 
