@@ -322,6 +322,8 @@ def spool(  # noqa: C901
     """Report a message directory that is missing or that the proxy's user cannot write to."""
     seen = facts.spool
     name = f"{wanted.directory}, the directory for messages"
+    if _is_relative(proxy, wanted):
+        name += " (relative to Postfix's queue directory)"
     if proxy.unit and (setting := sandbox.hiding_setting(proxy.unit, wanted.directory)):
         directory = "/tmp" if proxy.unit.private_tmp else _OWN_SPOOL  # noqa: S108
         problem = f"the unit hides {name} ({setting})"
@@ -359,6 +361,11 @@ def spool(  # noqa: C901
     yield Fault("spool", proxy.where, f"{problem}; all mail is deferred (452)", edits)
 
 
+def _is_relative(proxy: Proxy, wanted: Options) -> bool:
+    """Return whether the directory depends on the working directory, which spawn(8) sets."""
+    return proxy.service is not None and not wanted.directory.startswith("/")
+
+
 def _is_shared(wanted: Options, seen: SpoolFacts) -> bool:
     """Return whether other programs would lose access if only the proxy could use the directory."""
     is_used = bool(seen.mode & _STICKY) or seen.has_foreign_files
@@ -368,6 +375,8 @@ def _is_shared(wanted: Options, seen: SpoolFacts) -> bool:
 def _private_spool(proxy: Proxy, wanted: Options, seen: SpoolFacts) -> tuple[Edit, ...]:
     """Return the edits that give the proxy a directory that only its user can access."""
     is_dangling = seen.is_link and not seen.exists
+    if _is_relative(proxy, wanted):
+        return _own_spool(proxy)
     if not _is_shared(wanted, seen) and not is_dangling:
         return (fixes.make_spool(proxy.user, wanted.directory), *_at_boot(proxy, wanted))
     if seen.is_link:

@@ -350,6 +350,17 @@ def test_filter_outside_path_is_replaced_by_absolute_path(
 # The directory for messages
 
 
+@pytest.mark.parametrize("exists", [False, True])
+def test_relative_spool_is_replaced_with_absolute_path(exists: bool) -> None:
+    spool = SpoolFacts(exists=exists, writable=False)
+    master = FRONT + PROXY.replace("-c /f", "-d var/spool/postprox -c /f")
+    finding = only(seen(replace(SEEN, spool=spool), master=master), "spool")
+    assert "(relative to Postfix's queue directory)" in finding.problem
+    create, change = finding.remedy.split("; ")
+    assert create.endswith(" -m 0700 /var/spool/postprox")
+    assert " -d /var/spool/postprox -c /f " in change
+
+
 def test_owner_of_spool_becomes_user_of_spawned_proxy() -> None:
     spool = SpoolFacts(exists=True, writable=False, owner="postprox")
     finding = only(seen(replace(SEEN, spool=spool)), "spool")
