@@ -341,6 +341,8 @@ def _has_hop(configuration: Configuration, hops: Sequence[str]) -> bool:
 def _is_hop(configuration: Configuration, hop: str) -> bool:
     """Return whether a value has the form TRANSPORT:NEXTHOP."""
     name, _, where = hop.partition(":")
+    if re.search(r"\[[^]:]*:[0-9]+\]", where):
+        return False  # smtp(8) does not accept a port within the brackets
     if configuration.transport(name):
         return bool(where) and where.count("[") == where.count("]")
     # The transport is missing in 127.0.0.1:10025, and the colon in scan[127.0.0.1]:10025.

@@ -147,7 +147,7 @@ def test_upstream_host_name_is_resolved_with_etc_hosts(
     "value",
     [
         *("scan[127.0.0.1]:10025", "scan:", "scan", "127.0.0.1:10025", "[127.0.0.1]:10025"),
-        *("scan:[127.0.0.1:10025", "host:10025"),
+        *("scan:[127.0.0.1:10025", "host:10025", "scan:[127.0.0.1:10025]"),
     ],
 )
 def test_malformed_content_filter_is_corrected(value: str) -> None:
@@ -157,6 +157,17 @@ def test_malformed_content_filter_is_corrected(value: str) -> None:
     assert {each.remedy for each in findings} == {
         "postconf -e 'content_filter=scan:[127.0.0.1]:10025'"
     }
+    assert all("stays in the queue" in each.problem for each in findings)
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[ipv6:::1]", "[127.0.0.1]", "127.0.0.1"])
+def test_host_of_content_filter_may_be_in_brackets(host: str) -> None:
+    findings = findings_in(
+        AFTER.replace("[127.0.0.1]", host),
+        FRONT + UP + BEHIND + SCAN,
+        own("127.0.0.1:10026", UNMAPPED) + SCAN_OWN,
+    )
+    assert not any("is not a valid filter address" in each.problem for each in findings)
 
 
 PICKUP = "pickup unix n - n 60 1 pickup\n"
