@@ -50,6 +50,7 @@ LEVELS = {
     "spool-full": DANGER,
     "spool-boot": WARNING,
     "status-file": WARNING,
+    "pid-file": DANGER,
     "no-proxy": DANGER,
     "no-way": DANGER,
     "unused": WARNING,

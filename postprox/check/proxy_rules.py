@@ -23,6 +23,11 @@ from .unit import Unit
 _REFUSED_USERS = ("root", "postfix")
 #: The permission bits for group and others, and the sticky bit of shared directories such as /tmp.
 _OTHERS, _STICKY = 0o077, 0o1000
+#: The finding and the effect if the proxy cannot write the file of an option.
+_STATUS_FILES = {
+    "--metrics": ("status-file", "monitoring cannot read the state of the proxy"),
+    "--pid-file": ("pid-file", "the proxy cannot start, so all mail is deferred (451)"),
+}
 _OWN_SPOOL = "/var/spool/postprox"
 #: The user in the recipe.
 _OWN_USER = "postprox"
@@ -408,10 +413,10 @@ def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
                 yield _in_runtime_directory(proxy, option, path, setting)
                 continue
             yield Fault(
-                "status-file",
+                _STATUS_FILES[option][0],
                 proxy.where,
-                f"the unit cannot write to {path} ({option}, {setting}); monitoring cannot read "
-                "the state of the proxy",
+                f"the unit cannot write to {path} ({option}, {setting}); "
+                f"{_STATUS_FILES[option][1]}",
                 (
                     fixes.run(_make_directory(proxy.user, directory)),
                     fixes.add_path(proxy.unit, "ReadWritePaths", directory),
@@ -425,10 +430,10 @@ def _in_runtime_directory(proxy: Proxy, option: str, path: str, setting: str) ->
     name = unit.paths("RuntimeDirectory")[0].replace("%N", unit.name.removesuffix(".service"))
     new = f"/run/{name}/{path.rpartition('/')[2]}"
     return Fault(
-        "status-file",
+        _STATUS_FILES[option][0],
         proxy.where,
-        f"the unit cannot write to {path} ({option}, {setting}); monitoring cannot read the state "
-        f"of the proxy; the unit's own directory is /run/{name}",
+        f"the unit cannot write to {path} ({option}, {setting}); {_STATUS_FILES[option][1]}; the "
+        f"unit's own directory is /run/{name}",
         (
             fixes.set_arguments(
                 proxy,

@@ -116,7 +116,7 @@ def test_status_file_in_run_moves_to_own_directory_of_unit(
 ) -> None:
     site.write(f"{site.arguments} {option}", "DynamicUser=no")
     checked = check(site, capsys, "--offline")
-    assert checked.names() == ["status-file"]
+    assert checked.names() == ["pid-file" if "pid-file" in option else "status-file"]
     apply(site, checked)
     again = check(site, capsys)
     assert again.names() == []

@@ -559,13 +559,15 @@ def _hidden_spool(unit: Unit, path: str) -> str:
     return _hiding_setting(unit, path) if path == "/tmp/spool" else ""
 
 
-@pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
+@pytest.mark.parametrize(
+    ("option", "status", "name"), [("--metrics", 1, "status-file"), ("--pid-file", 2, "pid-file")]
+)
 def test_unwritable_status_file_is_reported(
-    site: Site, capsys: pytest.CaptureFixture[str], option: str
+    site: Site, capsys: pytest.CaptureFixture[str], option: str, status: int, name: str
 ) -> None:
     site.write(f"{option} {site.directory}/new/state {site.arguments}")
     checked = check(site, capsys)
-    assert (checked.status, checked.names()) == (1, ["status-file"])
+    assert (checked.status, checked.names()) == (status, [name])
     apply(site, checked)
     assert check(site, capsys).names() == []
 
