@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 
 from ..core.options import Options
-from . import correction, fixes, sandbox
+from . import correction, environment, fixes, sandbox
 from .facts import ProgramFacts, ProxyFacts, SpoolFacts
 from .findings import Fault
 from .fixes import Edit
@@ -28,6 +28,8 @@ _STATUS_FILES = {
     "--metrics": ("status-file", "monitoring cannot read the state of the proxy"),
     "--pid-file": ("pid-file", "the proxy cannot start, so all mail is deferred (451)"),
 }
+#: The options of the packaged options file, which end with the filter.
+_OPTIONS = environment.PACKAGED[environment.OPTIONS]
 _OWN_SPOOL = "/var/spool/postprox"
 #: The user in the recipe.
 _OWN_USER = "postprox"
@@ -46,6 +48,19 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             f"user={name} must precede argv=; the proxy cannot start, so all mail is deferred "
             "(451)",
             (fixes.set_user(proxy.service, name),),
+        )
+    elif variables := _variables(proxy):
+        # Another argument may be one of several options, so the command line must not be replaced.
+        is_complete = len(variables) == len(arguments(proxy.words))
+        new = [*_OPTIONS.split()[:-2], "-d", _OWN_SPOOL, *_OPTIONS.split()[-2:]]
+        new.append(_target(setup, proxy))
+        create = fixes.make_spool(proxy.user, _OWN_SPOOL)
+        yield Fault(
+            "command-line",
+            proxy.where,
+            f"spawn(8) does not expand {variables[0]}, so all mail is deferred (451); master.cf "
+            "must contain the options themselves",
+            (create, fixes.set_arguments(proxy, lambda _: new)) if is_complete else (),
         )
     elif kept := _without_shell_syntax(proxy):
         yield Fault(
@@ -79,6 +94,13 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             f"the command line is invalid, so all mail is deferred (451): {proxy.error}",
             _shortened(proxy),
         )
+
+
+def _variables(proxy: Proxy) -> list[str]:
+    """Return the unit's variables among the arguments of a spawned proxy."""
+    pattern = re.compile(rf"\$\{{?({environment.OPTIONS}|{environment.UPSTREAM})\}}?")
+    words = arguments(proxy.words) if proxy.service and is_proxy(proxy.words) else ()
+    return [word for word in words if pattern.fullmatch(word)]
 
 
 def _without_shell_syntax(proxy: Proxy) -> list[str]:

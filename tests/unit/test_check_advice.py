@@ -347,7 +347,18 @@ def test_filter_outside_path_is_replaced_by_absolute_path(
         assert remedy in finding.remedy
 
 
-# The directory for messages
+# Variables and the directory for messages
+
+
+@pytest.mark.parametrize("more", ["", "-v "])
+def test_variables_of_unit_in_master_cf_are_reported(more: str) -> None:
+    start = PROXY.index("--strict")
+    master = f"{FRONT}{PROXY[:start]}{more}$POSTPROX_OPTIONS $POSTPROX_UPSTREAM\n"
+    finding = only(found(master=master), "command-line")
+    assert "spawn(8) does not expand $POSTPROX_OPTIONS" in finding.problem
+    command = "-v --strict -t 60 -d /var/spool/postprox -c /usr/local/bin/mail-filter"
+    assert (f"postprox {command} 127.0.0.1:10026" in finding.remedy) == (not more)
+    assert bool(finding.remedy) == (not more)
 
 
 @pytest.mark.parametrize("exists", [False, True])
