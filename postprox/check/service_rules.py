@@ -391,11 +391,18 @@ def wrong_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     for transport in setup.transports_to(proxy):
         if transport.program not in ("smtp", "lmtp"):
             effect = "is lost" if transport.program == "discard" else "does not reach the filter"
+            edit = fixes.set_program(transport, "smtp")
+            if transport.program == "pipe":  # smtp(8) does not accept the arguments of pipe(8)
+                words = fixes.SCAN.split()
+                own = [f"{name}={value}" for name, value in transport.own.items()]
+                kept = [each for each in own if f"{each.partition('=')[0]}=" not in fixes.SCAN]
+                more = [word for each in kept for word in ("-o", each)]
+                edit = fixes.set_words(transport, [*words, *more])
             yield Fault(
                 "transport",
                 proxy.where,
                 f"{transport.label} uses {transport.program}(8) instead of smtp(8); mail {effect}",
-                (fixes.set_program(transport, "smtp"),),
+                (edit,),
             )
         if transport.private == "n":
             yield Fault(

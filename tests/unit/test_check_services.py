@@ -157,6 +157,17 @@ def test_transport_without_smtp_is_reported(program: str) -> None:
     assert "transport" in names(found(AFTER, master))
 
 
+def test_remedy_does_not_keep_arguments_of_pipe() -> None:
+    pipe = "20 pipe -o x=y flags=Rq user=nobody null_sender= argv=/f -f ${sender}\n"
+    master = FRONT_AFTER.replace("20 smtp\n", pipe)
+    findings = found(AFTER, master, "scan/unix/x = y\n")
+    (finding,) = (each for each in findings if each.name == "transport")
+    assert "command=smtp -o syslog_name=postfix/scan " in finding.remedy
+    assert finding.remedy.endswith(" -o smtp_fallback_relay= -o x=y'")
+    assert "argv=" not in finding.remedy
+    assert "flags=" not in finding.remedy
+
+
 @pytest.mark.parametrize(
     ("line", "name"),
     [
