@@ -15,6 +15,8 @@ from dataclasses import dataclass
 _ALWAYS = ("true", ":", "exit", "exit 0", "/bin/true", "/usr/bin/true")
 #: Programs that exit with status 0 at the end of a pipeline, even if the filter fails.
 _SINKS = ("cat", "head", "logger", "sed", "sort", "systemd-cat", "tail", "tee")
+#: Commands that report or clean up after the filter, and that succeed even if the filter fails.
+_FOLLOWERS = ("date", "echo", "logger", "printf", "rm", "sleep", "touch")
 #: Programs that run another program. Each has the letters of its options that take a value, and
 #: the number of operands before the name of the other program.
 _WRAPPERS = {
@@ -41,6 +43,8 @@ _OTHER_RESULT = re.compile(
     r"|\$\{\w+:?\?|(^|[;&|]\s*)\.\s",
     re.MULTILINE,
 )
+#: A part of a command that can end the command before its last program.
+_EARLY_END = re.compile(r"\bset\s+-|\b(exit|exec|return|trap|kill)\b")
 _ALWAYS_ZERO = r"(true|:|exit\s+0)\s*;?\s*$"
 _OPERATORS = re.compile(r"[;&|()\n]+")
 _WORD = re.compile(r"[\w./+@%:,-]+")
@@ -76,7 +80,11 @@ def without_lost_status(command: str) -> str:
 
     Otherwise, return the command unchanged.
     """
-    sinks = "|".join(_SINKS)
+    sinks, followers = "|".join(_SINKS), "|".join(_FOLLOWERS)
+    found = re.search(rf"\s*[;\n]\s*(/\S*/)?({followers})(\s[^|;&(){{}}\n]*)?;?\s*$", command)
+    is_end = found and not _EARLY_END.search(command)
+    if found and is_end and found.start() and _is_bare(command, found.start()):
+        return command[: found.start()]
     for pattern in (
         r"\s*(?<![&>])&\s*$",
         r"\s*(\|\||;)\s*(true|:|exit\s+0)\s*;?\s*$",

@@ -24,6 +24,8 @@ __all__ = ["site"]
         ("/f ; exit 0", "/f"),
         ("/f --x 'a b'; :", "/f --x 'a b'"),
         ("/a && /b || exit 0;", "/a && /b"),
+        ("/f; logger -t mail-filter done", "/f"),
+        ("echo begin; /f 'a b' ; /bin/rm -f /tmp/x;", "echo begin; /f 'a b'"),
     ],
 )
 def test_lost_exit_status_is_detected(command: str, kept: str) -> None:
@@ -47,6 +49,13 @@ def test_lost_exit_status_is_detected(command: str, kept: str) -> None:
         "/f 'x | tee'",
         "/f 'x; exit 0'",
         "logger < $EMAIL",
+        "logger done; /f",
+        "/f; s=$?; logger done; exit $s",
+        "/f || exit 1; logger done",
+        "set -e; /f; logger done",
+        "if /f; then logger done; fi",
+        "/f || { logger failed; false; }",
+        "/f 'x; logger done'",
         "true",
     ],
 )
@@ -84,7 +93,7 @@ def command_of(site: Site, command: str) -> None:
     site.write(site.arguments.replace(str(site.filter), f"'{command}'"))
 
 
-@pytest.mark.parametrize("end", [" &", " | logger", " || true", "; exit 0"])
+@pytest.mark.parametrize("end", [" &", " | logger", " || true", "; exit 0", "; logger x"])
 def test_remedy_keeps_exit_status_of_filter(
     site: Site, capsys: pytest.CaptureFixture[str], end: str
 ) -> None:
