@@ -343,6 +343,9 @@ def _without_lost_status(seen: ProgramFacts) -> Edit:
     path = shlex.quote(seen.path)
     if not seen.lost_status_line:
         return fixes.run(f"cat -n {path}")
+    if not re.search(r"(true|:|exit\s+0)\s*;?\s*$", seen.lost_status):
+        script = shell_command.without_sink(seen.lost_status_line)
+        return fixes.run(f"sed -E -i {shlex.quote(script)} {path}")
     end = r"(true|:|exit[ \t]+0)[ \t]*;?[ \t]*$"
     script = rf"{seen.lost_status_line}{{/^[ \t]*{end}/d;s/[ \t]*(\|\||;)[ \t]*{end}//}}"
     return fixes.run(f"sed -E -i {shlex.quote(script)} {path}")

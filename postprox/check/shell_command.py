@@ -45,6 +45,7 @@ _OTHER_RESULT = re.compile(
 )
 #: A part of a command that can end the command before its last program.
 _EARLY_END = re.compile(r"\bset\s+-|\b(exit|exec|return|trap|kill)\b")
+_PIPE_TO_SINK = rf"\|&?[ \t]*(/[^ \t|;&]*/)?({'|'.join(_SINKS)})([ \t][^|;&(){{}}]*)?$"
 _ALWAYS_ZERO = r"(true|:|exit\s+0)\s*;?\s*$"
 _OPERATORS = re.compile(r"[;&|()\n]+")
 _WORD = re.compile(r"[\w./+@%:,-]+")
@@ -114,7 +115,16 @@ def lost_status(script: str) -> tuple[str, int]:
         return last, number if _SCANNER.search(before) else 0
     if re.search(rf"(\|\||;)\s*{_ALWAYS_ZERO}", last):
         return last, number if _SCANNER.search(last) else 0
+    piped = re.search(rf"(?<!\|){_PIPE_TO_SINK}", last)
+    is_scanned = piped and _SCANNER.search(last[: piped.start()]) and _is_bare(last, piped.start())
+    if is_scanned and "pipefail" not in text:
+        return last, number
     return "", 0
+
+
+def without_sink(number: int) -> str:
+    """Return a script for `sed -E` that removes the end of a pipeline, such as `| logger`."""
+    return rf"{number}s,[ \t]*(2>&1[ \t]*)?{_PIPE_TO_SINK},,"
 
 
 #: Redirections of standard error that lose the filter's reply.

@@ -277,6 +277,8 @@ def test_unindented_line_of_master_cf_is_explained(
         ('clamdscan - < "$EMAIL"\n\n  true ;\n# end\n', 'clamdscan - < "$EMAIL"\n\n# end\n'),
         ('spamc -c < "$EMAIL" || true\n', 'spamc -c < "$EMAIL"\n'),
         ('spamc -c < "$EMAIL"; exit 0', 'spamc -c < "$EMAIL"'),
+        ('clamdscan "$EMAIL" 2>&1 | logger -t x\n', 'clamdscan "$EMAIL"\n'),
+        ('\n\tspamc -c < "$EMAIL" |/usr/bin/tee /x', '\n\tspamc -c < "$EMAIL"'),
     ],
 )
 def test_filter_that_hides_status_of_scanner_is_mended(
@@ -311,6 +313,11 @@ def test_distant_scanner_with_hidden_status_is_shown() -> None:
         'spamc < "$EMAIL" > "$OUTFILE"\nexit 0\n',
         'cp "$EMAIL" /srv/archive\nexit 0\n',
         "clamdscan - || true\nclamdscan -\n",
+        "set -o pipefail\nclamdscan - | logger\n",
+        "clamdscan - || logger failed\n",
+        "x=$(clamdscan - | tail -n 1)\n",
+        "clamdscan - 'x | logger'\n",
+        "clamdscan - | logger || exit 1\n",
         "# clamdscan\nexit 0\n",
         "",
     ],
