@@ -222,15 +222,17 @@ def malformed(setup: Setup) -> Iterator[Fault]:
         transport = _intended_transport(setup, value) if stage is FilterStage.AFTER_QUEUE else ""
         route = Route(stage, service, address, None, transport)
         edits = [fixes.redirect(route, str(address))]
-        is_after = stage is FilterStage.AFTER_QUEUE
-        effect = "stays in the queue" if is_after else "is deferred (451)"
         if transport and setup.configuration.transport(transport) is None:
             edits.append(fixes.add_line(setup.configuration, transport, f"- - n - 20 {fixes.SCAN}"))
+        is_after = stage is FilterStage.AFTER_QUEUE
+        effect = "stays in the queue" if is_after else "is deferred (451)"
+        effect = f"mail {effect} or is sent elsewhere unfiltered"
+        if is_after and ":inet:" in value:
+            effect = "smtp(8) does not support inet: here, and all mail stays in the queue"
         yield Fault(
             "wrong-port",
             f"master.cf, {service.label}",
-            f"{stage.value} = {value!r} is not a valid filter address; mail {effect} or is sent "
-            "elsewhere unfiltered",
+            f"{stage.value} = {value!r} is not a valid filter address; {effect}",
             tuple(edits),
         )
 

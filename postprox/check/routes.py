@@ -343,8 +343,10 @@ def _is_hop(configuration: Configuration, hop: str) -> bool:
     name, _, where = hop.partition(":")
     if re.search(r"\[[^]:]*:[0-9]+\]", where):
         return False  # smtp(8) does not accept a port within the brackets
-    if configuration.transport(name):
-        return bool(where) and where.count("[") == where.count("]")
+    if transport := configuration.transport(name):
+        # Only lmtp(8) accepts inet: before the host.
+        is_refused = transport.program == "smtp" and where.startswith("inet:")
+        return bool(where) and where.count("[") == where.count("]") and not is_refused
     # The transport is missing in 127.0.0.1:10025, and the colon in scan[127.0.0.1]:10025.
     return bool(where) and not re.search(r"[][/]|^[0-9.]*$", name) and not where.isdigit()
 

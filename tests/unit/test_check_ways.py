@@ -148,6 +148,7 @@ def test_upstream_host_name_is_resolved_with_etc_hosts(
     [
         *("scan[127.0.0.1]:10025", "scan:", "scan", "127.0.0.1:10025", "[127.0.0.1]:10025"),
         *("scan:[127.0.0.1:10025", "host:10025", "scan:[127.0.0.1:10025]"),
+        "scan:inet:[127.0.0.1]:10025",
     ],
 )
 def test_malformed_content_filter_is_corrected(value: str) -> None:
@@ -168,6 +169,16 @@ def test_host_of_content_filter_may_be_in_brackets(host: str) -> None:
         own("127.0.0.1:10026", UNMAPPED) + SCAN_OWN,
     )
     assert not any("is not a valid filter address" in each.problem for each in findings)
+
+
+def test_inet_prefix_is_accepted_for_lmtp_only() -> None:
+    main = AFTER.replace("scan:", "scan:inet:")
+    master, overrides = FRONT + UP + BEHIND, own("127.0.0.1:10026", UNMAPPED) + SCAN_OWN
+    (finding,) = findings_in(main, master + SCAN, overrides)
+    assert (finding.name, finding.level) == ("wrong-port", 2)
+    assert "all mail stays in the queue" in finding.problem
+    findings = findings_in(main, master + SCAN.replace("smtp", "lmtp"), overrides)
+    assert "wrong-port" not in {each.name for each in findings}
 
 
 PICKUP = "pickup unix n - n 60 1 pickup\n"
