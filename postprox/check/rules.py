@@ -55,6 +55,7 @@ def judge(setup: Setup) -> list[Finding]:
 def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from parameters.numbers(setup.configuration)
     yield from service_rules.items(setup.configuration)
+    yield from service_rules.disabled(setup)
     yield from service_rules.networks(setup.configuration)
     yield from service_rules.required_restrictions(setup)
     yield from master_rules.unknown_port(setup)

@@ -11,13 +11,14 @@ import ipaddress
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from . import fixes
 from .findings import Fault
 from .fixes import Edit
 from .postconf import Configuration, Service
-from .routes import Proxy, is_proxy, spawned_command
-from .setup import Setup
+from .routes import Proxy, is_proxy, spawned_command, upstream
+from .setup import Setup, distinct
 
 #: The items that Postfix accepts in list parameters.
 _ITEMS = {
@@ -89,6 +90,39 @@ def _nearest(item: str, known: Sequence[str]) -> str:
     similar += [each for each in known if own.startswith(letters(each))]
     similar += difflib.get_close_matches(item.lower(), known, cutoff=_SIMILAR)
     return similar[0] if similar else ""
+
+
+def disabled(setup: Setup) -> Iterator[Fault]:
+    """Report services on the route through the filter that master_service_disable disables."""
+    name = "master_service_disable"
+    listed = [item for item in re.split(r"[,\s]+", setup.configuration.parameter(name)) if item]
+    routed = [service for each in setup.proxies if (service := upstream(setup.configuration, each))]
+    routed += [each.service for each in setup.proxies if each.service and setup.routes_to(each)]
+    for service in distinct(routed):
+        item = next((each for each in listed if _names_service(each.lstrip("!"), service)), "!")
+        if item.startswith("!"):
+            continue  # the first item that matches decides
+        yield Fault(
+            "no-upstream",
+            "main.cf",
+            f"{name} contains {item}, so Postfix does not listen on {service.label}; all filtered "
+            "mail is deferred",
+            (fixes.change_main(name, partial(_enabled, service=service)),),
+        )
+
+
+def _names_service(item: str, service: Service) -> bool:
+    """Return whether an item of master_service_disable, such as inet or smtp/inet, matches."""
+    names = (service.type, service.label, f"{service.name}.{service.type}")
+    return item.lower() in [each.lower() for each in names]
+
+
+def _enabled(old: str, service: Service) -> str:
+    """Remove the items that disable this service. Exclude it from an item that disables more."""
+    listed = [item for item in re.split(r"[,\s]+", old) if item]
+    kept = [each for each in listed if each == service.type or not _names_service(each, service)]
+    exception = [f"!{service.label}"] if service.type in kept else []
+    return ",".join([*exception, *kept])
 
 
 def networks(configuration: Configuration) -> Iterator[Fault]:

@@ -293,3 +293,28 @@ def test_missing_service_for_mail_from_outside_is_reported() -> None:
     (finding,) = findings_in(BEFORE, UP + BEHIND)
     assert finding.name == "no-way"
     assert finding.remedy == "postconf -M 'smtp/inet=smtp inet n - n - - smtpd'"
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        ("127.0.0.1:10026.inet", "postconf -e master_service_disable="),
+        ("qmqp/inet, 127.0.0.1:10026/inet", "postconf -e master_service_disable=qmqp/inet"),
+        ("127.0.0.1:10025/inet", "postconf -e master_service_disable="),
+        ("!smtp/inet inet", ""),
+        ("!127.0.0.1:10026/inet 127.0.0.1:10026/inet", None),
+        ("smtp/inet", None),
+        ("unix", None),
+    ],
+)
+def test_disabled_service_on_route_is_reported(value: str, remedy: str | None) -> None:
+    findings = findings_in(f"{BEFORE}master_service_disable = {value}\n")
+    if remedy is None:
+        assert findings == []
+        return
+    assert {(each.name, each.level) for each in findings} == {("no-upstream", 2)}
+    exceptions = "!127.0.0.1:10025/inet,!127.0.0.1:10026/inet,!smtp/inet,inet"
+    remedy = remedy or f"postconf -e 'master_service_disable={exceptions}'"
+    assert {each.remedy for each in findings} == {remedy}
+    changed = remedy.partition("master_service_disable=")[2].strip("'")
+    assert findings_in(f"{BEFORE}master_service_disable = {changed}\n") == []
