@@ -56,6 +56,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from parameters.numbers(setup.configuration)
     yield from service_rules.items(setup.configuration)
     yield from service_rules.disabled(setup)
+    yield from service_rules.missing_cleanup(setup)
     yield from service_rules.networks(setup.configuration)
     yield from service_rules.required_restrictions(setup)
     yield from master_rules.unknown_port(setup)

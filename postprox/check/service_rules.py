@@ -17,7 +17,7 @@ from . import fixes
 from .findings import Fault
 from .fixes import Edit
 from .postconf import Configuration, Service
-from .routes import Proxy, is_proxy, spawned_command, upstream
+from .routes import FilterStage, Proxy, Route, is_proxy, spawned_command, upstream
 from .setup import Setup, distinct
 
 #: The items that Postfix accepts in list parameters.
@@ -48,6 +48,8 @@ _STRANGERS = 256
 #: Words that were probably meant to be -o, for example with another kind of dash.
 _NOT_OPTION = re.compile(r"-[0O]|[\u2010-\u2015\u2212_]o|--o|o|-")
 _MISSPELT_USER = re.compile(r"(?i:user)[=:;]['\"]?([\w.-]+(:[\w.-]+)?)[,;'\"]*")
+#: The default of cleanup_service_name.
+_CLEANUP = "cleanup"
 _FILTERS = ("smtpd_proxy_filter", "content_filter")
 _ASSIGNMENT = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+=")
 #: The Postfix programs whose arguments are checked.
@@ -90,6 +92,30 @@ def _nearest(item: str, known: Sequence[str]) -> str:
     similar += [each for each in known if own.startswith(letters(each))]
     similar += difflib.get_close_matches(item.lower(), known, cutoff=_SIMILAR)
     return similar[0] if similar else ""
+
+
+def missing_cleanup(setup: Setup) -> Iterator[Fault]:
+    """Report services that pass mail to a cleanup(8) service that is missing from master.cf."""
+    name = "cleanup_service_name"
+    known = {each.name for each in setup.configuration.services if each.type in ("unix", "fifo")}
+    behind = [service for each in setup.proxies if (service := setup.reinjection_service(each))]
+    for service in distinct([*behind, *(route.source for route in _after_queue(setup))]):
+        value = service.parameter(name)
+        if value and value not in known and _CLEANUP in known:
+            yield Fault(
+                "value",
+                f"master.cf, {service.label}",
+                f"{name} = {value}, but master.cf has no service {value}; all mail that this "
+                "service receives is deferred",
+                (fixes.set_own(service, name, _CLEANUP),),
+            )
+
+
+def _after_queue(setup: Setup) -> Iterator[Route]:
+    for proxy in setup.proxies:
+        for route in setup.routes_to(proxy):
+            if route.stage is FilterStage.AFTER_QUEUE:
+                yield route
 
 
 def disabled(setup: Setup) -> Iterator[Fault]:

@@ -318,3 +318,27 @@ def test_disabled_service_on_route_is_reported(value: str, remedy: str | None) -
     assert {each.remedy for each in findings} == {remedy}
     changed = remedy.partition("master_service_disable=")[2].strip("'")
     assert findings_in(f"{BEFORE}master_service_disable = {changed}\n") == []
+
+
+CLEANUP = "cleanup unix n - y - 0 cleanup\n"
+
+
+def test_missing_cleanup_service_is_reported() -> None:
+    master = FRONT + UP + BEHIND + CLEANUP
+    overrides = own("127.0.0.1:10026", "cleanup_service_name = cleanup-out\n")
+    (finding,) = findings_in(BEFORE, master, overrides)
+    assert (finding.name, finding.level) == ("value", 2)
+    assert finding.remedy == "postconf -P 127.0.0.1:10026/inet/cleanup_service_name=cleanup"
+    assert findings_in(BEFORE, f"{master}{CLEANUP.replace(' ', '-out ', 1)}", overrides) == []
+
+
+def test_missing_cleanup_service_before_queue_is_reported() -> None:
+    main = f"{AFTER}cleanup_service_name = cleanup-in\n"
+    master = FRONT + UP + BEHIND + SCAN + CLEANUP
+    overrides = own("127.0.0.1:10026", UNMAPPED) + SCAN_OWN
+    overrides += "127.0.0.1:10026/inet/cleanup_service_name = cleanup\n"
+    (finding,) = findings_in(main, master, overrides)
+    assert finding.remedy == "postconf -P smtp/inet/cleanup_service_name=cleanup"
+    overrides = own("127.0.0.1:10026", "cleanup_service_name = cleanup\n")
+    main = f"{BEFORE}cleanup_service_name = cleanup-in\n"
+    assert findings_in(main, master, overrides) == []
