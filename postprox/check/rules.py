@@ -93,6 +93,7 @@ def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     yield from unit_rules.ignored(proxy)
     yield from unit_rules.comments(proxy)
     yield from unit_rules.socket_settings(proxy)
+    yield from unit_rules.socket_owner(setup, proxy)
     yield from unit_rules.families(proxy)
     yield from unit_rules.system_calls(proxy)
     yield from unit_rules.missing_units(proxy)

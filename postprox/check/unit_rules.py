@@ -281,6 +281,25 @@ def socket_settings(proxy: Proxy) -> Iterator[Fault]:
             )
 
 
+def socket_owner(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    """Report a Unix socket to which only a user other than Postfix's can connect."""
+    socket = proxy.unit.socket if proxy.unit else None
+    if socket is None or not any(route.endpoint.path for route in setup.routes_to(proxy)):
+        return
+    values = {name: texts[-1] for name, texts in socket.settings.items() if texts}
+    mode = values.get("SocketMode", "")
+    owner = setup.configuration.parameter("mail_owner") or "postfix"
+    is_private = re.fullmatch("[0-7]+", mode) and not int(mode, 8) & 0o022
+    if is_private and values.get("SocketUser", "root") != owner:
+        yield Fault(
+            "unit-setting",
+            socket.name,
+            f"SocketMode={mode} permits only user {values.get('SocketUser') or 'root'} to connect "
+            f"to the proxy, but smtpd(8) runs as {owner}; all mail is deferred (451)",
+            (fixes.set_setting(socket, "SocketUser", owner),),
+        )
+
+
 def groups(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a group that does not exist."""
     for name in facts.missing_groups:

@@ -7,10 +7,13 @@ from dataclasses import replace
 import pytest
 
 from postprox.check.findings import Finding
+from postprox.check.fixes import plan
 from postprox.check.postconf import host_names, parse
-from postprox.check.routes import spawned_proxies, upstream
+from postprox.check.routes import listening_proxy, spawned_proxies, upstream
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
+from postprox.check.unit import SocketUnit, Unit
+from postprox.check.unit_rules import socket_owner
 from tests.unit.checking import FRONT, PROXY, SEEN
 
 BEHIND = "127.0.0.1:10026 inet n - n - - smtpd -o x=y\n"
@@ -342,3 +345,26 @@ def test_missing_cleanup_service_before_queue_is_reported() -> None:
     overrides = own("127.0.0.1:10026", "cleanup_service_name = cleanup\n")
     main = f"{BEFORE}cleanup_service_name = cleanup-in\n"
     assert findings_in(main, master, overrides) == []
+
+
+@pytest.mark.parametrize(
+    ("user", "mode", "is_reported"),
+    [
+        ("root", "0600", True),
+        ("", "0600", True),
+        ("vscan", "0644", True),
+        ("postfix", "0600", False),
+        ("root", "0660", False),
+        ("root", "0666", False),
+        ("root", "", False),
+    ],
+)
+def test_socket_that_smtpd_cannot_open_is_reported(user: str, mode: str, is_reported: bool) -> None:
+    configuration = parse(f"{BASE}smtpd_proxy_filter = unix:private/p.sock\n", FRONT + BEHIND, "")
+    path = "/var/spool/postfix/private/p.sock"
+    settings = {"SocketUser": [user], "SocketMode": [mode]}
+    socket = SocketUnit("p.socket", (path,), settings={k: v for k, v in settings.items() if v[0]})
+    proxy = listening_proxy(Unit("p.service", ("postprox", "-c", "/f", "up"), socket=socket))
+    findings = plan(configuration, list(socket_owner(Setup(configuration, [proxy], {}), proxy)))
+    assert [each.name for each in findings] == ["unit-setting"] * is_reported
+    assert all("'[Socket]' SocketUser=postfix >" in each.remedy for each in findings)
