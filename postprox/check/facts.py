@@ -117,6 +117,8 @@ class ProxyFacts:
 
     user_exists: bool
     program: ProgramFacts
+    #: The directory or file of the installed package that the user cannot read, or "".
+    closed_library: str = ""
     #: The first program of the filter command, or None if unknown.
     filter: ProgramFacts | None = None
     #: The reason why the filter was not checked, or "".

@@ -424,6 +424,7 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
     return ProxyFacts(
         user_exists=not user or is_dynamic or _account(user) is not None,
         program=_program(_found(proxy.words[0] if proxy.words else ""), user, SYSTEMD_PATH),
+        closed_library=_closed_library(_found(proxy.words[0]), user) if proxy.words else "",
         filter=program,
         filter_unchecked=unchecked,
         command_error=command_error,
@@ -461,6 +462,21 @@ _REQUIRED_PATHS = (
 def _found(program: str) -> str:
     """Return the path of a program. Like systemd, search PATH for a name without a slash."""
     return program if "/" in program else shutil.which(program, path=SYSTEMD_PATH) or program
+
+
+def _closed_library(program: str, user: str) -> str:
+    """Return the first part of the installed package that the user cannot read, or "".
+
+    The installed program is a launcher that names the directory of the package.
+    """
+    found = re.search(rb'^library = "(/[^"\n]+)"$', _script(program), re.MULTILINE)
+    if not found:
+        return ""
+    library = Path(os.path.realpath(os.fsdecode(found[1])))
+    source = library / "postprox" / "__init__.py"
+    if closed := _closed(str(source), user):
+        return closed
+    return str(library) if source.exists() and _may(user, os.R_OK, str(source)) is False else ""
 
 
 def _missing_paths(unit: Unit) -> Iterator[str]:

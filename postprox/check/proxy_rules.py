@@ -254,6 +254,15 @@ def program(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
         if other and (not seen.exists or is_home(seen.closed_directory)):
             edit = fixes.set_program_path(proxy, other)  # noqa: PLW2901
         yield Fault("program", proxy.where, f"{problem}; {effect}{hint}", (edit,))
+    if closed := facts.closed_library:
+        # A directory such as /usr/local/lib also contains files of other packages.
+        mode = "-R a+rX" if "/postprox" in closed else "a+x"
+        yield Fault(
+            "program",
+            proxy.where,
+            f"user {proxy.user} cannot read {closed}, which {seen.path} requires; {effect}",
+            (fixes.run(f"chmod {mode} {shlex.quote(closed)}"),) if not is_home(closed) else (),
+        )
 
 
 def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,29 @@ def test_missing_program_is_replaced_by_installed_program() -> None:
     facts = replace(SEEN, program=ProgramFacts("/p/postprox", exists=False))
     assert only(seen(facts), "program").remedy == "ls -l /p/postprox"
     assert "argv=/opt/postprox " in only(seen(facts, "/opt/postprox"), "program").remedy
+
+
+def test_unreadable_package_of_launcher_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = tmp_path / "postprox-versions"
+    source = versions / "1" / "postprox" / "__init__.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("")
+    (tmp_path / "postprox").symlink_to("postprox-versions/1")
+    program = tmp_path / "launcher"
+    program.write_text(f'#!/usr/bin/python3\nlibrary = "{tmp_path}/postprox"\n')
+    refused = ""
+    monkeypatch.setattr(probe, "_may", lambda _, right, path: right != os.X_OK or path != refused)
+    assert probe._closed_library(str(program), "nobody") == ""
+    assert probe._closed_library("/bin/sh", "nobody") == ""
+    refused = str(versions)
+    closed = probe._closed_library(str(program), "nobody")
+    assert closed == str(versions)
+    monkeypatch.setattr(probe, "_may", lambda _, right, path: right != os.R_OK)
+    assert probe._closed_library(str(program), "nobody") == str(versions / "1")
+    finding = only(seen(replace(SEEN, closed_library=closed)), "program")
+    assert finding.remedy == f"chmod -R a+rX {closed}"
 
 
 def test_program_of_unit_is_replaced_by_installed_program(
