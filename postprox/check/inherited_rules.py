@@ -218,8 +218,25 @@ def limits(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> Iter
             ),
         )
     fronts = distinct(route.source for route in setup.routes_to(proxy))
+    yield from _without_utf8(proxy, behind, fronts)
     yield from _smaller(proxy, behind, fronts, "smtpd_recipient_limit", "1000")
     yield from _smaller(proxy, behind, fronts, "message_size_limit", "10240000")
+
+
+def _without_utf8(proxy: Proxy, behind: Service, fronts: Sequence[Service]) -> Iterator[Fault]:
+    """Report a service that does not support SMTPUTF8, if a service before the filter does."""
+    name = "smtputf8_enable"
+    is_old = re.match(r"0*(?![0-9])", behind.parameter("compatibility_level"))
+    default = "no" if is_old else "yes"
+    accepting = [each for each in fronts if (each.parameter(name) or default) == "yes"]
+    if behind.parameter(name) == "no" and accepting:
+        yield Fault(
+            "inherited-risk",
+            proxy.where,
+            f"{behind.label} does not support SMTPUTF8 ({name}), but {accepting[0].label} does; "
+            "mail with UTF-8 addresses is refused",
+            (fixes.set_own(behind, name, "yes"),),
+        )
 
 
 def _smaller(

@@ -196,3 +196,27 @@ def test_per_client_connection_limit_is_reported(
         f"smtpd_client_event_limit_exceptions = {exceptions}"
     )
     assert ["inherited-risk"] * is_reported == [each.name for each in findings]
+
+
+UTF8 = "/inet/smtputf8_enable = no\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "own", "is_reported"),
+    [
+        ("", f"127.0.0.1:10026{UTF8}", True),
+        ("smtputf8_enable = no", "smtp/inet/smtputf8_enable = yes\n", True),
+        ("smtputf8_enable = no", "", False),
+        ("compatibility_level = 0", f"127.0.0.1:10026{UTF8}", False),
+        ("", f"smtp{UTF8}127.0.0.1:10026{UTF8}", False),
+        ("", f"smtp{UTF8}", False),
+    ],
+)
+def test_disabled_smtputf8_after_filter_is_reported(line: str, own: str, is_reported: bool) -> None:
+    for findings in (before(line, own), after(line, own)):
+        relevant = [each for each in findings if "SMTPUTF8" in each.problem]
+        assert [each.name for each in relevant] == ["inherited-risk"] * is_reported
+        assert all(
+            each.remedy == "postconf -P 127.0.0.1:10026/inet/smtputf8_enable=yes"
+            for each in relevant
+        )
