@@ -117,6 +117,16 @@ def _restriction(
                 (fixes.set_own(behind, name, "permit_mynetworks,reject" * (stage == "relay")),),
             )
             return
+        is_local = any(route.source.program == "pickup" for route in setup.routes_to(proxy))
+        if word == "reject_non_fqdn_sender" and is_local:
+            yield Fault(
+                "inherited-risk",
+                proxy.where,
+                f"{behind.label} applies {word} ({name}) also to mail from local programs, whose "
+                "sender may have no full domain name; such mail is returned",
+                (fixes.set_own(behind, name, "permit_mynetworks,reject" * (stage == "relay")),),
+            )
+            return
         is_relay_only = stage == "relay" and word.endswith("_unauth_destination")
         if word in _REJECTS or (is_relay_only and is_own is False):
             own = "permit_mynetworks,reject" if stage == "relay" else ""

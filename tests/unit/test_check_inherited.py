@@ -220,3 +220,20 @@ def test_disabled_smtputf8_after_filter_is_reported(line: str, own: str, is_repo
             each.remedy == "postconf -P 127.0.0.1:10026/inet/smtputf8_enable=yes"
             for each in relevant
         )
+
+
+@pytest.mark.parametrize(
+    ("line", "is_reported"),
+    [
+        ("smtpd_sender_restrictions = reject_non_fqdn_sender", True),
+        ("smtpd_sender_restrictions = permit_mynetworks, reject_non_fqdn_sender", False),
+    ],
+)
+def test_sender_restriction_for_local_mail_is_reported(line: str, is_reported: bool) -> None:
+    pickup = "pickup unix n - n 60 1 pickup\n"
+    own = "127.0.0.1:10026/inet/content_filter =\n" + OWN + XFORWARD + UNMAPPED
+    findings = found(f"{SPEED}{AFTER}{line}\n", BEFORE + TRANSPORT + pickup, own)
+    assert [each.name for each in findings] == ["inherited-risk"] * is_reported
+    remedy = "postconf -P 127.0.0.1:10026/inet/smtpd_sender_restrictions="
+    assert [each.remedy for each in findings] == [remedy] * is_reported
+    assert before(line) == []
