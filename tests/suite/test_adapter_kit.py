@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.adapters import direct
+from tests.conformance.adapters import direct, launch
+from tests.conformance.adapters.adapter import Adapter, Program
 from tests.conformance.adapters.command_line import Address, UsageError, parse
 from tests.conformance.adapters.deferred import _Head
-from tests.conformance.adapters.direct import Early, Wiring
+from tests.conformance.adapters.direct import Direct, Early, Wiring
 from tests.conformance.adapters.loop import CHUNK, Loop, Stream, connect
 from tests.conformance.adapters.names import OwnName
 from tests.conformance.paths import ADAPTER_LAUNCHER
@@ -390,6 +391,35 @@ def test_signal_reaches_detached_program(tmp_path: Path) -> None:
         running.process.terminate()
         assert running.process.wait() == -signal.SIGTERM
         assert wait_for(lambda: not running.processes)
+
+
+def test_signals_are_forwarded_before_clients_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = Program(["true"], detaches=True)
+    adapter = Adapter(lambda _: program, Direct())
+    unused, anywhere = socket.socket(), Address("127.0.0.1", 0)
+    wiring = Wiring(unused, anywhere, unused, anywhere)
+    options = parse(["-l", "127.0.0.1:1", "--foreground", "h:2"])
+    before = {number: signal.getsignal(number) for number in launch._PASSED_ON}
+    handlers: list[object] = []
+
+    def start_passage(*_: object) -> int:
+        handlers.extend(map(signal.getsignal, launch._PASSED_ON))
+        raise InterruptedError
+
+    monkeypatch.setattr(launch, "adopt_orphans", lambda: None)
+    monkeypatch.setattr(launch, "children", lambda: [os.getpid()])
+    monkeypatch.setattr(launch, "_start_passage", start_passage)
+    try:
+        with pytest.raises(InterruptedError):
+            launch._leave_in_background(adapter, wiring, program, tmp_path, options)
+    finally:
+        unused.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert all(callable(handler) for handler in handlers)
+    assert len(handlers) == len(launch._PASSED_ON)
 
 
 def test_killed_parent_leaves_no_processes_or_files(relay: Path) -> None:

@@ -169,23 +169,30 @@ def _leave_in_background(
     if status or not pids:
         shutil.rmtree(files, ignore_errors=True)
         sys.exit(status or f"{argv[0]}: the command left no process in the background")
+    if options.foreground:
+        # The relay accepts clients as soon as it runs, and they may send a signal at once.
+        _forward_signals(pids[0])
     ready = _start_passage(adapter, wiring, files, pids[0])
     if not options.foreground:
         _wait_ready(ready)
         os._exit(0)
     wiring.clients.close()
     wiring.upstream_side.close()
-    status = _supervised(pids[0])
+    status = _exit_status(pids[0])
     if status < 0:  # this process dies from the same signal as the program
         signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
 
 
-def _supervised(pid: int) -> int:
-    """Forward signals to the process *pid*, and return its exit status."""
+def _forward_signals(pid: int) -> None:
+    """Forward signals to the process *pid*."""
     for number in _PASSED_ON:
         signal.signal(number, lambda number, _frame: os.kill(pid, number))
+
+
+def _exit_status(pid: int) -> int:
+    """Wait until the process *pid* ends, and return its exit status."""
     while True:
         with contextlib.suppress(InterruptedError):
             ended, status = os.waitpid(-1, 0)
