@@ -62,7 +62,7 @@ def test_result_header_identifies_control(right: Done) -> None:
     assert right.records[0]["control"]["version"] not in ("", "unknown")
 
 
-def test_result_with_failed_control_is_skipped(wrong: Done) -> None:
+def test_result_is_skipped_if_control_fails(wrong: Done) -> None:
     result = wrong.result(SESSION)
     assert (wrong.status, result["outcome"], result["message"]) == (0, "skipped", CONTROL_FAILS)
 

@@ -266,7 +266,7 @@ def test_upstream_specified_by_host_name_counts_as_reachable() -> None:
         assert wiring.is_upstream_reachable()
 
 
-def test_next_client_is_accepted_if_program_connects_at_once(
+def test_next_client_is_accepted_if_program_connects_immediately(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loop = Loop()

@@ -52,7 +52,7 @@ def test_known_failures_with_same_reason_share_cause() -> None:
     assert cause.others == "and 1 other failure (some violate data.end-2)"
 
 
-def test_known_failures_with_different_reasons_have_different_causes() -> None:
+def test_known_failures_with_different_reasons_are_grouped_separately() -> None:
     known = [miss(text, "lost", "data.end-1", cause="x", reason=text) for text in ("one", "two")]
     assert [cause.others for cause in causes(known)] == ["", ""]
 

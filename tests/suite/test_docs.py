@@ -162,7 +162,7 @@ def test_program_that_does_not_start_is_not_tested() -> None:
 
 
 @pytest.mark.parametrize(("name", "counts"), [("haproxy", False), ("x", True)])
-def test_program_without_filter_is_not_tested_for_harm_unfiltered(name: str, counts: bool) -> None:
+def test_harm_unfiltered_does_not_apply_to_program_without_filter(name: str, counts: bool) -> None:
     result = failure("relay.refused-2", "C? 50x", "nothing", "U< BDAT 6\\r\\n")
     listed = (Divergence("data/a.smtp", None, "wontfix", "It relays octets."),)
     kept = implementations.condensed(a_run(result), Implementation(name, (), divergences=listed))

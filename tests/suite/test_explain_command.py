@@ -17,7 +17,7 @@ CITED = load_transcript(TRANSCRIPTS / "relay" / "one-message.smtp").subject
 FAMILY = next(one for one in specification().families if one.name == "relay.order")
 
 
-def test_explain_command_prints_sentence_source_and_transcripts(
+def test_explain_command_prints_requirement_with_source_and_transcripts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["explain", CITED.id]) == 0

@@ -309,7 +309,7 @@ def test_action_writes_reports_of_conformant_program(act: Callable[..., Job], pr
         assert Path(job.outputs[name]).is_file()
 
 
-def test_action_fails_with_status_1_if_not_conformant(
+def test_action_fails_with_status_1_if_program_is_not_conformant(
     act: Callable[..., Job], tmp_path: Path
 ) -> None:
     program = tmp_path / "broken"
@@ -332,7 +332,7 @@ def test_action_fails_with_status_1_if_not_conformant(
     ],
     ids=["implementation", "python", "release", "root"],
 )
-def test_action_fails_with_status_2_if_not_tested(
+def test_action_fails_with_status_2_if_program_was_not_tested(
     act: Callable[..., Job], proxy: Path, inputs: dict[str, str], reason: str
 ) -> None:
     job = act(**{"implementation": str(proxy), "arguments": "relay/one-message", **inputs})

@@ -296,7 +296,7 @@ def test_terminal_output_contains_verdict(right: Done) -> None:
     assert "verdict: conformant: all 2 passed at level MUST" in right.text
 
 
-def test_violation_at_level_may_does_not_fail_the_run(runner: Runner) -> None:
+def test_violation_of_may_requirement_does_not_fail_run(runner: Runner) -> None:
     path = runner.transcript("U> 220 here\nC< 220 there\n")
     path.write_text(path.read_text().replace(MUST_ID, MAY_ID))
     done = runner.run(path)
@@ -583,7 +583,7 @@ def test_missing_filter_capability_skips_random_sessions(runner: Runner) -> None
     assert "bent lacks 'filter'" in done.text
 
 
-def test_long_timeouts_are_skipped_without_clock_variable(runner: Runner) -> None:
+def test_transcripts_with_long_timeouts_are_skipped_without_clock_variable(runner: Runner) -> None:
     bent = runner.described(RIGHT.replace('clock_env = "POSTPROX_CLOCK_SPEED"\n', ""))
     path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 300\n")
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)
@@ -591,7 +591,7 @@ def test_long_timeouts_are_skipped_without_clock_variable(runner: Runner) -> Non
     assert "use --slow to run it in real time" in done.text
 
 
-def test_short_timeouts_are_tested_without_clock_variable(runner: Runner) -> None:
+def test_short_timeouts_are_tested_even_if_no_clock_variable_is_set(runner: Runner) -> None:
     bent = runner.described(RIGHT.replace('clock_env = "POSTPROX_CLOCK_SPEED"\n', ""))
     path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 5\n")
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)

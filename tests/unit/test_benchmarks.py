@@ -219,7 +219,7 @@ def test_variants_are_compared_round_by_round() -> None:
     assert COMPARISON.next_to_first(COMPARISON.ways[1]) == [Spent(3.0, 3.0), Spent(2.0, 3.0)]
 
 
-def test_report_of_paths_has_latency_rate_and_memory() -> None:
+def test_whole_path_report_contains_latency_and_rate_and_memory() -> None:
     cells = [cell.strip() for cell in report.paths(PATHS).splitlines()[-1].split("|")]
     assert cells[1:-1] == ["proxsmtpd", "2.50", "7.00", "96.0", "140", "250", "0.50"]
 
@@ -253,7 +253,9 @@ def test_cost_of_relay_is_subtracted_before_comparison() -> None:
 
 @pytest.mark.parametrize("name", ["script", "python"])
 @pytest.mark.parametrize(("content", "status"), [(ways.MARK, 1), ("harmless", 0)])
-def test_filter_rejects_only_the_mark(name: str, content: str, status: int, tmp_path: Path) -> None:
+def test_benchmark_filter_rejects_only_messages_with_mark(
+    name: str, content: str, status: int, tmp_path: Path
+) -> None:
     script, message = tmp_path / "filter", tmp_path / "message"
     script.write_text(ways.FILTERS[name])
     script.chmod(0o755)
@@ -265,7 +267,7 @@ def test_filter_rejects_only_the_mark(name: str, content: str, status: int, tmp_
         assert done.returncode == status
 
 
-def test_way_without_its_program_is_not_measured() -> None:
+def test_setup_whose_program_is_missing_is_not_measured() -> None:
     way = ways.Way("other", requires=("sh", "no-such-program"), source="Debian's other")
     assert way.absent() == "requires no-such-program (Debian's other)"
 

@@ -136,7 +136,7 @@ def test_program_in_home_directory_is_replaced(installed: str, path: str) -> Non
     assert ("install postprox as" in finding.problem) == (not installed)
 
 
-def test_missing_program_is_replaced_by_installed_program() -> None:
+def test_remedy_replaces_missing_program_with_installed_program() -> None:
     facts = replace(SEEN, program=ProgramFacts("/p/postprox", exists=False))
     assert only(seen(facts), "program").remedy == "ls -l /p/postprox"
     assert "argv=/opt/postprox " in only(seen(facts, "/opt/postprox"), "program").remedy
@@ -235,7 +235,7 @@ def test_service_without_required_restriction_is_reported(own: str, remedy: str)
     assert [f.remedy for f in findings if f.name == "value"] == [remedy.format(name)] * bool(remedy)
 
 
-def test_required_reject_is_added_only_to_service_for_filtered_mail() -> None:
+def test_missing_reject_restriction_is_added_only_to_service_for_filtered_mail() -> None:
     main = "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = reject_unauth_destination\n"
     overrides = (
         "127.0.0.1:10026/inet/smtpd_proxy_filter =\n"
@@ -346,7 +346,7 @@ def test_distant_scanner_with_hidden_status_is_shown() -> None:
         "",
     ],
 )
-def test_filter_with_other_result_is_not_reported(script: str) -> None:
+def test_filter_that_keeps_exit_status_of_scanner_is_not_reported(script: str) -> None:
     assert lost_status(script) == ("", 0)
 
 
@@ -382,7 +382,7 @@ def test_filter_outside_path_is_replaced_by_absolute_path(
 
 
 @pytest.mark.parametrize("more", ["", "-v "])
-def test_variables_of_unit_in_master_cf_are_reported(more: str) -> None:
+def test_systemd_variables_in_master_cf_are_reported(more: str) -> None:
     start = PROXY.index("--strict")
     master = f"{FRONT}{PROXY[:start]}{more}$POSTPROX_OPTIONS $POSTPROX_UPSTREAM\n"
     finding = only(found(master=master), "command-line")

@@ -33,7 +33,9 @@ def test_redirection_that_loses_reply_is_removed(command: str, kept: str) -> Non
     assert shell_command.without_lost_reply(command) == kept
 
 
-def test_redirected_reply_is_corrected(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remedy_corrects_redirection_of_reply(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     quoted = shlex.quote(f"{site.filter} > /dev/null 2>&1")
     site.write(site.arguments.replace(str(site.filter), quoted))
     checked = check(site, capsys)

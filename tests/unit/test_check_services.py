@@ -97,7 +97,7 @@ FILTER = "smtpd_proxy_filter=127.0.0.1:10025"
         ),
     ],
 )
-def test_remedy_keeps_filter_of_misspelt_option(given: str, kept: str) -> None:
+def test_remedy_keeps_filter_specified_with_misspelt_option(given: str, kept: str) -> None:
     main = "smtpd_proxy_filter =\n"
     master = f"{FRONT}{PROXY}".replace("20 smtpd", f"20 smtpd {given}")
     (finding,) = found(main, master)
@@ -180,7 +180,7 @@ def test_remedy_does_not_keep_arguments_of_pipe() -> None:
         ("defer_transports = scanner", None),
     ],
 )
-def test_setting_of_queue_manager_is_reported(line: str, name: str | None) -> None:
+def test_parameter_override_for_queue_manager_is_reported(line: str, name: str | None) -> None:
     new = names(found(f"{AFTER}{line}\n", FRONT_AFTER)) - names(found(AFTER, FRONT_AFTER))
     assert new == ({name} if name else set())
 

@@ -145,7 +145,7 @@ def test_missing_script_of_command_is_reported(
     assert check(site, capsys).names() == []
 
 
-def test_script_of_interpreter_need_not_be_executable(
+def test_script_passed_to_interpreter_need_not_be_executable(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -169,7 +169,7 @@ def test_filter_without_commands_is_reported(
     assert (checked.status, checked.names()) == (2, ["no-filter"])
 
 
-def test_comment_only_script_of_other_interpreter_is_not_reported(
+def test_comment_only_script_for_other_interpreter_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.filter.write_text("#!/usr/sbin/own-interpreter\n# rules\n")

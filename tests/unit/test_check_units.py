@@ -220,7 +220,9 @@ def test_backup_of_drop_in_is_not_reported(
     assert check(site, capsys).names() == []
 
 
-def test_filter_is_searched_in_path_of_unit(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_filter_is_looked_up_in_path_of_unit(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = site.arguments.replace(str(site.filter), "mail-filter")
     site.write(arguments, f"Environment=PATH={site.directory}:/bin")
     assert check(site, capsys).names() == []

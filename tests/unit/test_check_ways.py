@@ -70,7 +70,7 @@ def test_host_name_of_filter_is_resolved_with_etc_hosts(
     assert remedies == ["postconf -e smtpd_proxy_filter=127.0.0.1:10025"] * is_reported
 
 
-def test_service_for_filtered_mail_without_address_gets_one() -> None:
+def test_remedy_adds_address_to_service_for_filtered_mail() -> None:
     main = f"{BEFORE}inet_interfaces = 192.0.2.5\n"
     master = FRONT + UP + BEHIND.replace("127.0.0.1:", "")
     (finding,) = findings_in(main, master, own("10026"), is_upstream_missing=True)
@@ -80,7 +80,7 @@ def test_service_for_filtered_mail_without_address_gets_one() -> None:
 
 
 @pytest.mark.parametrize("private", ["n", "-"])
-def test_service_for_filtered_mail_of_wrong_type_is_corrected(private: str) -> None:
+def test_wrong_type_of_service_for_filtered_mail_is_corrected(private: str) -> None:
     assert "10026 inet n" in BEHIND
     master = FRONT + UP + BEHIND.replace("10026 inet n", f"10026 unix {private}")
     overrides = own().replace("/inet/", "/unix/")
@@ -90,7 +90,7 @@ def test_service_for_filtered_mail_of_wrong_type_is_corrected(private: str) -> N
     assert (finding.name, finding.remedy) == ("no-upstream", "; ".join(commands))
 
 
-def test_service_for_filtered_mail_keeps_permitted_address() -> None:
+def test_remedy_keeps_permitted_address_of_service_for_filtered_mail() -> None:
     master = FRONT + UP + BEHIND.replace("127.0.0.1", "[::1]")
     (finding,) = findings_in(BEFORE, master, own("[::1]:10026"), is_upstream_missing=True)
     assert "postconf -M '127.0.0.1:10026/inet=127.0.0.1:10026 inet n " in finding.remedy

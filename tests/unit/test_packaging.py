@@ -232,7 +232,7 @@ def test_command_loads_bytecode_without_source(prefix: Path, name: str) -> None:
     assert [line for line in ours if f"{library}/postprox/" in line] == []
 
 
-def test_missing_bytecode_falls_back_to_sources(own: Path) -> None:
+def test_sources_are_used_if_bytecode_is_missing(own: Path) -> None:
     shutil.rmtree(own / "lib/postprox" / sys.implementation.cache_tag)
     assert_serves(f"{own}/sbin/postprox")
 
@@ -782,7 +782,7 @@ def test_uninstallation_removes_files_left_by_killed_upgrade(own: Path) -> None:
     assert [path for path in own.rglob("*") if not path.is_dir() or "postprox" in path.name] == []
 
 
-def test_uninstallation_removes_files_left_by_killed_first_installation(own: Path) -> None:
+def test_uninstallation_removes_files_left_if_first_installation_was_killed(own: Path) -> None:
     (own / "lib/postprox").unlink()
     (own / "sbin/postprox").rename(own / "sbin/postprox.new")
     done = install("--prefix", own, "--uninstall")
@@ -887,7 +887,7 @@ def test_outdated_interpreter_is_reported_with_version(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_uncreatable_prefix_is_reported(tmp_path: Path) -> None:
+def test_prefix_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = install("--prefix", tmp_path / "file", "--python", PYTHON)
     assert done.returncode == 1

@@ -49,7 +49,7 @@ FAILURES = pytest.mark.parametrize(
 
 
 @FAILURES
-def test_failed_filter_delivers_original_message(status: int | None, failure: str) -> None:
+def test_original_message_is_delivered_if_filter_fails(status: int | None, failure: str) -> None:
     dialogue = in_filter()
     dialogue.replacement = b"new\n"
     dialogue.filter_ends(status, b"550 no", failure)
@@ -97,7 +97,7 @@ def test_strict_rejection_requires_reply_code(last_stderr_line: bytes, reply: by
         (b"654 odd", True),
     ],
 )
-def test_nonfinal_filter_reply_code_causes_warning(reply: bytes, warned: bool) -> None:
+def test_nonfinal_reply_code_from_filter_causes_warning(reply: bytes, warned: bool) -> None:
     dialogue = in_filter()
     dialogue.filter_ends(1, reply)
     dialogue.client_sees(reply)

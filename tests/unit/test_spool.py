@@ -248,7 +248,7 @@ def test_message_is_readable_after_unlink(offered: Spool) -> None:
     assert content(offered) == b"Subject: x\r\n\r\nbody\r\n.\r\n"
 
 
-def test_replacement_is_readable_after_unlink(offered: Spool) -> None:
+def test_outfile_is_readable_after_unlink(offered: Spool) -> None:
     Path(offered.outfile).write_bytes(b"new\n")
     descriptor = offered.open_outfile()
     assert descriptor is not None
@@ -591,14 +591,14 @@ def test_large_file_is_closed_by_thread(
     assert len(elsewhere) == 2  # one for the removal, and one for the lock
 
 
-def test_replacement_unchanged_since_open_is_read_completely(offered: Spool) -> None:
+def test_outfile_unchanged_since_open_is_read_completely(offered: Spool) -> None:
     Path(offered.outfile).write_bytes(b"new\n")
     assert taken(offered) == b"new\n"
 
 
 @pytest.mark.parametrize("change", [b"", b"longer than before\n", b"two\n"])
 @pytest.mark.parametrize("blocks_before", [0, 1])
-def test_replacement_changed_after_open_raises_error(
+def test_outfile_changed_after_open_raises_error(
     offered: Spool, change: bytes, blocks_before: int
 ) -> None:
     outfile = Path(offered.outfile)

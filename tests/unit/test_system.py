@@ -52,7 +52,7 @@ def test_silenced_descriptor_discards_output() -> None:
     assert done.stderr == b""
 
 
-def test_silencing_leaves_no_additional_descriptor_open() -> None:
+def test_silenced_descriptor_leaves_no_additional_descriptor_open() -> None:
     descriptor = os.dup(1)
     before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
     silence(descriptor)
