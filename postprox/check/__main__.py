@@ -26,7 +26,7 @@ from .setup import Setup
 from .unit import Unit
 
 #: The exit status if the check failed or its output could not be written. A finding of the highest
-#: level (DANGER) has the same exit status.
+#: level (DANGER) causes the same exit status.
 UNREADABLE = 2
 
 DESCRIPTION = """\

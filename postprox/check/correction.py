@@ -17,7 +17,7 @@ from .shell_command import TYPOGRAPHIC, without_lost_reply, without_lost_status
 
 #: The maximum number of errors that are corrected in one command line.
 _MOST_ERRORS = 8
-#: The minimum similarity of a word to an option name for which it is probably a typing error.
+#: The minimum similarity to an option name at which a word is probably a misspelling of that name.
 _SIMILAR = 0.8
 #: The options that print information and exit are never a correction.
 _NAMES = [name for _, name, _, _, _, scope, _ in TABLE if scope != "information"]
@@ -111,7 +111,7 @@ def _changed(words: list[str], error: str, target: str) -> list[str] | None:
 
 
 def _replaced(words: Sequence[str], old: str, *new: str) -> list[str] | None:
-    """Replace the last word `old`."""
+    """Replace the last occurrence of the word `old`."""
     places = [index for index, word in enumerate(words) if word == old]
     if not places or [*new] == [old]:
         return None
@@ -136,7 +136,7 @@ def _with_known_option(words: list[str], wrong: str) -> list[str] | None:
 
 
 def nearest_option(text: str) -> str:
-    """Return the name of the option for which `text` is probably a typing error, or ""."""
+    """Return the name of the option that `text` probably misspells, or ""."""
     bare = text.lower().replace("_", "-")
     if len(bare) < 3:
         return ""
@@ -222,7 +222,7 @@ def _with_one_target(words: list[str], target: str) -> list[str] | None:
 
 
 def _with_one_word(words: list[str], places: Sequence[int]) -> Iterator[list[str]]:
-    """Yield the words with one argument joined to the dashes, option or number before it."""
+    """Yield corrections that join one argument to the preceding dashes, option or number."""
     for index in places:
         word, before = words[index], words[index - 1] if index else ""
         after_command = index > 1 and words[index - 2] in ("-c", "--command")
@@ -238,7 +238,7 @@ def _with_one_word(words: list[str], places: Sequence[int]) -> Iterator[list[str
 
 
 def _joined(first: str, second: str) -> Iterator[str]:
-    """Yield HOST:PORT if it is split into two words."""
+    """Yield the words with HOST:PORT joined, if it was split into two words."""
     host, port = first.rstrip(":;,"), second.lstrip(":;,")
     is_name = re.fullmatch(r"\[[0-9a-fA-F:.]+\]|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", host, re.ASCII)
     if is_name and re.fullmatch("[0-9]{2,5}", port, re.ASCII) and _is_address(f"{host}:{port}"):

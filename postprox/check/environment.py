@@ -37,7 +37,7 @@ class Assignments:
     problems: list[str] = field(default_factory=list)
     #: Variables whose value has more than one line.
     multiline: set[str] = field(default_factory=set)
-    #: The values that were probably intended if the file has errors. Each line is parsed
+    #: If the file has errors, the values that were probably intended. Each line is parsed
     #: separately, and quotes are ignored.
     likely: dict[str, str] = field(default_factory=dict)
     #: The values that a later line replaces, for each variable that is set more than once.
@@ -89,7 +89,7 @@ def _assign(found: Assignments, text: str, position: int) -> int:
 def misnamed(found: Assignments, used: str) -> tuple[str, str]:
     """Return a variable whose name is probably wrong, and the correct name, or ("", "").
 
-    `used` is the command line with the variables that the unit uses.
+    `used` is the unit's command line, in which its variables are not yet expanded.
     """
     for right in (OPTIONS, UPSTREAM):
         if right in found.values or right not in used:

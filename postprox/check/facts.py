@@ -52,8 +52,8 @@ class ProgramFacts:
     #: True if a line that the kernel or the shell reads ends with CR LF.
     has_crlf: bool = False
     #: The last line of a shell script that runs a scanner, if this line hides the scanner's exit
-    #: status, and the line's number. The number is 0 if the scanner is not in this line or in the
-    #: line before it.
+    #: status, and the line's number. The number is 0 if the scanner is neither in this line nor in
+    #: the previous one.
     lost_status: str = ""
     lost_status_line: int = 0
     #: The first line of a shell script that prints a reply to standard output, and the numbers of
@@ -93,7 +93,7 @@ class SpoolFacts:
     is_file: bool = False
     #: True if the path is a symbolic link.
     is_link: bool = False
-    #: True if the directory contains files that no postprox has created.
+    #: True if the directory contains files that were not created by postprox.
     has_foreign_files: bool = False
     #: True if the file system is mounted read-only.
     is_read_only: bool = False

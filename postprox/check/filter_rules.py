@@ -336,7 +336,7 @@ def _marked(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
 
 
 def _without_lost_status(seen: ProgramFacts) -> Edit:
-    """Return a command that removes the end that hides the scanner's exit status.
+    """Return a command that edits the script so that the scanner's exit status is no longer hidden.
 
     If the scanner is not in or directly before the last line, the command only shows the file.
     """
@@ -369,7 +369,7 @@ def _with_arguments(seen: ProgramFacts) -> str:
 
 
 def _new_first_line(seen: ProgramFacts, line: str) -> Edit:
-    """Return a command that replaces the first line, or adds one if it is not a #! line."""
+    """Return a command that replaces the #! line, or inserts one if it is missing."""
     path = shlex.quote(seen.path)
     text = line.replace("\\", "\\\\").replace("&", r"\&").replace("|", r"\|")
     if seen.first_line:

@@ -117,7 +117,7 @@ class Configuration:
     directory: str = ""
     #: The services that Postfix ignores because a later service has the same name.
     ignored: tuple[Service, ...] = ()
-    #: The corrections in the copies of the files that postconf(1) has read.
+    #: The corrections that were made in copies of the files before postconf(1) read these copies.
     corrections: tuple[Correction, ...] = ()
     #: The directory of the original files, to which the corrections apply.
     corrected: str = ""

@@ -469,7 +469,7 @@ def own_loop(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def sent_to(setup: Setup, proxy: Proxy, service: Service) -> tuple[Edit, ...]:
-    """Return the edits that send filtered mail to a service for filtered mail.
+    """Return the edits that make the proxy send its mail to a service for filtered mail.
 
     Such a service accepts mail only from this machine. If the proxy cannot reach it from a
     permitted address, the edits also change the address on which it listens.
@@ -718,8 +718,7 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
             tuple(unmap if is_needed else edits),
         )
     elif unmapped and not is_mapped_behind:
-        # If the service after the filter mapped addresses, mail that is mapped before the filter
-        # would be mapped twice.
+        # If the service after the filter also mapped addresses, they would be mapped twice.
         edits = [fixes.remove_item(behind, _OVERRIDES, _NO_MAPPINGS), *unmap]
         yield Fault(
             "mapped-never",

@@ -345,7 +345,7 @@ def _ignored(name: str, files: Sequence[Path], places: Sequence[str]) -> Iterato
     for place in places:
         for file in sorted(Path(place, f"{name}.d").glob("[!.]*")):
             if file.suffix in _SUFFIXES and file.is_file():
-                yield Ignored(str(file), "", "is not read, because its name must end in .conf")
+                yield Ignored(str(file), "", "is not read, because its name does not end in .conf")
 
 
 def _with_drop_ins(path: Path, places: Sequence[str]) -> Iterator[Path]:
@@ -439,7 +439,7 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
 
 
 def _links(proxy: Proxy, seen: ProgramFacts | None) -> dict[str, str]:
-    """Map each path of the unit and the proxy that contains a symbolic link to its real path."""
+    """Return the real paths of the unit's and proxy's paths that contain symbolic links."""
     unit = proxy.unit or Unit("")
     paths = [*sandbox.paths_of(unit), *proxy.words[:1], "/bin/sh", "/usr/bin/sh"]
     paths += [seen.path, seen.interpreter] if seen else []
@@ -703,7 +703,7 @@ def _real(path: str) -> str:
 
 
 def _closed(path: str, user: str) -> str:
-    """Return the first parent directory of a path or its target that the user cannot search."""
+    """Return the first directory above a path or its target that the user cannot search."""
 
     def may_search(directory: str) -> bool | None:
         return _may(user, os.X_OK, directory)

@@ -50,7 +50,7 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             (fixes.set_user(proxy.service, name),),
         )
     elif variables := _variables(proxy):
-        # Another argument may be one of several options, so the command line must not be replaced.
+        # Arguments other than these variables may be the administrator's options and must be kept.
         is_complete = len(variables) == len(arguments(proxy.words))
         new = [*_OPTIONS.split()[:-2], "-d", _OWN_SPOOL, *_OPTIONS.split()[-2:]]
         new.append(_target(setup, proxy))
@@ -97,7 +97,7 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def _variables(proxy: Proxy) -> list[str]:
-    """Return the unit's variables among the arguments of a spawned proxy."""
+    """Return a spawned proxy's arguments that are variables of the systemd unit."""
     pattern = re.compile(rf"\$\{{?({environment.OPTIONS}|{environment.UPSTREAM})\}}?")
     words = arguments(proxy.words) if proxy.service and is_proxy(proxy.words) else ()
     return [word for word in words if pattern.fullmatch(word)]
@@ -144,7 +144,7 @@ def _corrected(setup: Setup, proxy: Proxy) -> list[str]:
 
 
 def _quoted(proxy: Proxy) -> list[str]:
-    """Return the arguments with the filter command of -c joined into one word, or []."""
+    """Return the arguments with the whole filter command quoted as one word, or []."""
     if not is_proxy(proxy.words) or proxy.options is not None:
         return []
     return correction.quoted_filter(correction.plain(arguments(proxy.words)))

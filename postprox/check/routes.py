@@ -181,7 +181,7 @@ def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
 
 
 def is_host(text: str) -> bool:
-    """Return whether a text can be an IP address, a host name, or "" for the default host."""
+    """Return whether a string can be an IP address or a host name, or is "" (the default host)."""
     if ":" in text or re.fullmatch("[0-9.]+", text):
         try:
             ip_address(text.partition("%")[0])
@@ -347,7 +347,7 @@ def _is_hop(configuration: Configuration, hop: str) -> bool:
         # Only lmtp(8) accepts inet: before the host.
         is_refused = transport.program == "smtp" and where.startswith("inet:")
         return bool(where) and where.count("[") == where.count("]") and not is_refused
-    # The transport is missing in 127.0.0.1:10025, and the colon in scan[127.0.0.1]:10025.
+    # 127.0.0.1:10025 lacks the transport, and scan[127.0.0.1]:10025 lacks a colon.
     return bool(where) and not re.search(r"[][/]|^[0-9.]*$", name) and not where.isdigit()
 
 

@@ -26,7 +26,8 @@ from .findings import DANGER, LEVELS, Fault, Finding
 from .routes import Proxy, routes, upstream
 from .setup import Setup
 
-#: The rules whose problems could cause all others, and the corrections that are required first.
+#: The rules that apply first, because their problems can cause all others. Each has the name of
+#: what must be corrected first.
 _FIRST = (
     (master_rules.mistyped, "main.cf and master.cf"),
     (master_rules.indented, "the lines that begin with whitespace"),

@@ -41,7 +41,7 @@ _REQUIRED = (
 )
 #: The names of parameters whose items can be separated by commas instead of blanks.
 _LIST_NAMES = re.compile(r"_restrictions$|_override_options$|_milters$|^mynetworks$|_hosts$")
-#: The similarity of two words, of which one is probably a typing error for the other.
+#: The minimum similarity of two words at which one is probably a misspelling of the other.
 _SIMILAR = 0.85
 #: The maximum size, in addresses, of a public network that a remedy may contain.
 _STRANGERS = 256
@@ -82,7 +82,7 @@ def _corrected(
 
 
 def _nearest(item: str, known: Sequence[str]) -> str:
-    """Return the known item that begins with this item, or that this item begins with, or ""."""
+    """Return the known item that `item` probably abbreviates or misspells, or ""."""
 
     def letters(text: str) -> str:
         return re.sub("[^a-z]", "", text.lower())
@@ -119,7 +119,7 @@ def _after_queue(setup: Setup) -> Iterator[Route]:
 
 
 def disabled(setup: Setup) -> Iterator[Fault]:
-    """Report services on the route through the filter that master_service_disable disables."""
+    """Report services that are required for filtering but listed in master_service_disable."""
     name = "master_service_disable"
     listed = [item for item in re.split(r"[,\s]+", setup.configuration.parameter(name)) if item]
     routed = [service for each in setup.proxies if (service := upstream(setup.configuration, each))]
@@ -304,7 +304,7 @@ def _lost_filter(service: Service) -> str:
 
 
 def _with_filter(service: Service, kept: Sequence[str]) -> list[str]:
-    """In a service for filtered mail, turn off the filters that `-o` names without a value."""
+    """In a service for filtered mail, set filter parameters to "" if their `-o` has no value."""
     if "smtpd_authorized_xforward_hosts" not in service.own:
         return list(kept)
     off = [n for n in _empty_filters(service) if not any(w.startswith(f"{n}=") for w in kept)]
@@ -363,7 +363,8 @@ def _add_word(kept: list[str], word: str) -> None:
 
 
 def _assignment(words: Sequence[str]) -> tuple[str, int]:
-    """Return the `name=value` at the beginning, and the number of words used after the first.
+    """Return the `name=value` at the beginning of the words, and how many words it occupies after
+    the first.
 
     The result has no equals sign if the value is unknown.
     """

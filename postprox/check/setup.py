@@ -63,7 +63,7 @@ class Setup:
         return distinct(route.transport for route in self.routes_to(proxy) if route.transport)
 
     def smtp_transports_to(self, proxy: Proxy) -> list[Service]:
-        """Return the transports to the proxy that use smtp(8) and its parameters."""
+        """Return the transports that send mail to the proxy with smtp(8)."""
         return [service for service in self.transports_to(proxy) if service.program == "smtp"]
 
     def proxy_at(self, route: Route) -> Proxy | None:

@@ -17,8 +17,8 @@ _ALWAYS = ("true", ":", "exit", "exit 0", "/bin/true", "/usr/bin/true")
 _SINKS = ("cat", "head", "logger", "sed", "sort", "systemd-cat", "tail", "tee")
 #: Commands that report or clean up after the filter, and that succeed even if the filter fails.
 _FOLLOWERS = ("date", "echo", "logger", "printf", "rm", "sleep", "touch")
-#: Programs that run another program. Each has the letters of its options that take a value, and
-#: the number of operands before the name of the other program.
+#: Programs that run another program. The values are the letters of their options that take an
+#: argument, and the number of operands before the name of the program that they run.
 _WRAPPERS = {
     "command": ("", 0),
     "env": ("uCS", 0),
@@ -129,7 +129,7 @@ def without_sink(number: int) -> str:
 
 #: Redirections of standard error that lose the filter's reply.
 _LOST_ERROR = re.compile(r"\s*(?<![0-9])(2>&-|(&>>?|>&|2>>?)\s*/[^\s;&|<>()]*)")
-#: Redirections of standard error to standard output, from which the proxy reads no reply.
+#: Redirections of standard error to standard output. The proxy ignores replies on standard output.
 _TO_OUTPUT = re.compile(r"\s*(?<![0-9])2>&1|\|&(?!&)")
 #: A redirection of standard output to standard error.
 _TO_ERROR = re.compile(r"(?<![0-9&])1?>&2|/dev/(stderr|fd/2)")
@@ -158,7 +158,8 @@ def without_lost_reply(command: str) -> str:
 
 
 def reply_to_output(script: str) -> tuple[str, tuple[int, ...]]:
-    """Return the first line that prints a reply to standard output, and all such line numbers.
+    """Return the first line that prints a reply to standard output, and the numbers of all such
+    lines.
 
     The result is ("", ()) if any part of the script may redirect output to standard error.
     """

@@ -107,7 +107,7 @@ def _without_equals(line: str) -> Iterator[Correction]:
             MAIN,
             rf"^({_RESTRICTION}[a-z_]*([ \t,][^=]*)?)$",
             r"    \1",
-            f"a continuation line of a restriction list does not begin with a blank or tab{effect}",
+            f"a continuation line of a restriction list does not begin with a space or tab{effect}",
         )
     elif found := re.match(rf"({_NAME})[ \t]+[^= \t]", line):
         yield Correction(
@@ -137,7 +137,7 @@ def _in_master(text: str) -> Iterator[Correction]:
                 yield Correction(
                     MASTER,
                     *_UNINDENTED,
-                    "a continuation line of an entry does not begin with a blank or tab; no mail "
+                    "a continuation line of an entry does not begin with a space or tab; no mail "
                     "is received or delivered",
                 )
             else:

@@ -1,7 +1,8 @@
 """The Postfix parameters that can route mail to a proxy through a table or transport.
 
-Rule: the functions depend only on the parameters and on the text of their tables. The check does
-not look up keys in a table. Instead, it searches the table's text for the proxy's port.
+Rule: the functions depend only on the Postfix parameters and on the text of the tables that these
+parameters name. The check does not look up keys in a table. Instead, it searches the table's text
+for the proxy's port.
 """
 
 from __future__ import annotations

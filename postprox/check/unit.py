@@ -33,7 +33,7 @@ class Ignored:
 class MissingUnit:
     """A unit that the service or its socket requires, but that systemd cannot start."""
 
-    #: The file that requires the unit.
+    #: The path of the file that names this unit as required.
     path: str
     name: str
     #: An installed unit with a similar name, or "".
@@ -273,7 +273,7 @@ def ignored_lines(path: str, text: str) -> Iterator[Ignored]:
             yield from wrong
         elif section in _SECTIONS and re.match(r"[a-z]\w*\s*=", line):
             yield Ignored(
-                path, line, "is not a setting that systemd knows, because names are case-sensitive"
+                path, line, "is not a setting that systemd knows (names are case-sensitive)"
             )
 
 

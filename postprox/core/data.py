@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _END = b"\r\n.\r\n"
 
-#: The minimum size of a block, in octets, for which it saves time to check whether all lines have
-#: the same length.
+#: The minimum block size, in octets, at which checking whether all lines have the same length saves
+#: time.
 _MANY_LINES = 16384
 
 # If a block ends with one of these sequences, the decoder holds the sequence back until the next

@@ -189,9 +189,9 @@ HELD_UP = 0.25
 #: occupies a slot although it no longer serves a client (relay.idle).
 REPLY_AFTER_CLIENT_EOF = 30.0
 
-#: The timeouts for the final reply after the first and after the second termination signal
-#: (files.term). Postfix replies in less than a second, unless its disk is busy. Service managers
-#: and init scripts send SIGKILL after 10 s or more.
+#: How long the proxy still waits for the final reply (files.term): after the first termination
+#: signal, and after the second. Postfix replies in less than a second, unless its disk is busy.
+#: Service managers and init scripts send SIGKILL after 10 s or more.
 STOP_FINAL = 10.0
 STOP_FINAL_AGAIN = 2.0
 

@@ -16,7 +16,8 @@ CONNECTING = "connecting"
 READY = "ready"
 QUITTING = "leaving"  # the proxy sent QUIT and ignores further replies
 
-#: The names of the replies that a session can await. The log quotes the name after a timeout.
+#: The names of the replies that a session can await. After a timeout, the log line contains the
+#: name.
 NOTHING = "reply"  # no reply is awaited
 GREETING = "greeting"  # the greeting of a new connection
 EHLO = "reply to HELO or EHLO"  # the proxy repeats this command on a new connection

@@ -1,8 +1,8 @@
 """Opens message files with the rights of the user that --user specifies.
 
-Rule: a command that runs as root opens files and directories with this user's rights. The command
-uses root's rights only for paths that this user cannot change. Otherwise, it could follow the
-user's link to any file.
+Rule: a command that runs as root opens files and directories with the rights of the `--user`
+account. It uses root's rights only for paths that this account cannot change. Otherwise, it could
+follow a link of this account to any file.
 """
 
 from __future__ import annotations

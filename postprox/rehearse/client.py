@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 HELLO = b"mx.example.org"
-#: The timeout in seconds for each reply and each write, in addition to the filter's time limit.
+#: The timeout for each reply and each write is this number of seconds plus the filter's time limit.
 _TIMEOUT = 30.0
 #: The largest timeout that poll(2) accepts, in seconds.
 _LARGEST = 2_000_000.0

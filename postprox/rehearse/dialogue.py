@@ -52,7 +52,7 @@ class Dialogue:
 
 
 def _settled(events: list[Event]) -> list[Event]:
-    """Return `events`, but arrange the two events that a rejection causes in a fixed order.
+    """Return `events`, with a fixed order for the two events that a rejection causes.
 
     The proxy replies to the client and ends the upstream session at the same time, so these events
     can be observed in either order.

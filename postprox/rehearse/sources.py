@@ -230,7 +230,7 @@ def _is(test: Callable[[int], bool], access: Access, path: Path, entries: dict[s
     try:
         return test(access.mode(path))
     except PermissionError:
-        return test is stat.S_ISREG  # Opening the file will report the error.
+        return test is stat.S_ISREG  # The error is reported when the file is opened.
     except OSError:
         return False
 

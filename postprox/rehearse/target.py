@@ -1,6 +1,6 @@
 """The --junit file.
 
-Rule: a regular file is replaced as a whole, and a missing file is created as a whole. A device, a
+Rule: regular files are replaced atomically, and missing files are created atomically. A device, a
 FIFO or a file descriptor is written to and never replaced. A symbolic link is refused, because
 another user could create a link in /tmp.
 """

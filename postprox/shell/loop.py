@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 READABLE = select.POLLIN
 WRITABLE = select.POLLOUT
 
-#: The pollers, each with its number of time units per second. poll(2) accepts every kind of
-#: descriptor. The cost of epoll(7) does not depend on the number of descriptors, but not every
-#: system has epoll(7). Both pollers use the same event masks.
+#: The pollers, each with the unit of its timeout as a number of units per second. poll(2) accepts
+#: every kind of descriptor. The cost of epoll(7) does not depend on the number of descriptors, but
+#: not every system has epoll(7). Both pollers use the same event masks.
 POLL = (select.poll, 1000)
 EPOLL = (select.epoll, 1) if hasattr(select, "epoll") else POLL
 
@@ -146,7 +146,7 @@ class Loop:
         self.note_deadline(timed.deadline)
 
     def note_deadline(self, deadline: float) -> None:
-        """Report an earlier deadline for a timer source. Later deadlines need not be reported."""
+        """Note a timer source's deadline if it is now earlier. Later ones need not be noted."""
         self._earliest = min(self._earliest, deadline)
 
     def remove(self, timed: "TimerSource") -> None:

@@ -106,7 +106,7 @@ def never_delay(descriptor: int) -> None:
 def _as_socket(descriptor: int) -> socket.socket:
     """Return a socket object that is used only for options and shutdown(2).
 
-    Without the family, the type and the protocol, the object would request each from the system.
+    If the family, type and protocol were not given, the object would make a system call for each.
 
     Raises:
         OSError: the descriptor is not a socket.
