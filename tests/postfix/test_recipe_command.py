@@ -269,7 +269,9 @@ def test_mail_is_filtered_if_printed_recipe_is_followed(
 
 
 @pytest.mark.parametrize(("mode", "code"), [("before-queue", 550), ("after-queue", 250)])
-def test_amavis_still_scans_mail_with_printed_recipe(tmp_path: Path, mode: str, code: int) -> None:
+def test_amavis_still_scans_mail_after_printed_recipe_is_applied(
+    tmp_path: Path, mode: str, code: int
+) -> None:
     steps = [START_NAMED, FOLLOW.format(mode)]
     seen = tried(tmp_path, AMAVIS_MAIN, NAMED_AMAVIS, steps, port=25)
     assert (seen["arrived"], seen["filtered"], seen["amavis"]) == (True, True, True)

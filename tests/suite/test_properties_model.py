@@ -360,7 +360,7 @@ def test_octets_are_split_at_planned_positions(cuts: tuple[int, ...], cut: list[
     assert pieces(b"abcdef", cuts) == cut
 
 
-def test_verdict_is_written_as_shell_script() -> None:
+def test_shell_script_is_written_for_verdict() -> None:
     verdict = Verdict(1, b"a'\n", b"no%\0")
     assert verdict.script == (
         "printf '%b' 'a\\0047\\0012' >\"$OUTFILE\"\nprintf '%b' 'no\\0045\\0000' >&2\nexit 1\n"

@@ -347,7 +347,9 @@ def test_known_divergence_names_requirement_and_keeps_dialogue(runner: Runner) -
     assert all("dialogue (" in str(one["text"]) for one in done.records[1:3])
 
 
-def test_relayed_command_is_violated_requirement_of_later_failure(runner: Runner) -> None:
+def test_later_failure_counts_against_requirement_that_relayed_command_violates(
+    runner: Runner,
+) -> None:
     command = f'exec "{sys.executable}" -S -m tests.fixtures relay.relay_bdat "$@"'
     name = "relay/refused-bdat-command-behind.smtp"  # its subject is relay.refused-12
     done = runner.run(in_corpus(name), "--implementation", runner.bent(command))
@@ -535,7 +537,7 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("replies_first", [False, True])
-def test_command_after_quiet_is_still_answered(runner: Runner, replies_first: bool) -> None:
+def test_command_after_quiet_step_is_still_answered(runner: Runner, replies_first: bool) -> None:
     program = runner.described("").with_name("late.py")
     program.write_text(LATE_RSET.format(replies_first=replies_first))
     steps = "U> 220 a\n@include include/filter-refused.smtp-part\nC< 550 no\n"

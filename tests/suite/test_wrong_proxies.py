@@ -205,7 +205,7 @@ def repeated(texts: Iterable[object]) -> list[object]:
     return [text for text, count in Counter(texts).items() if count > 1]
 
 
-def test_broken_proxy_code_is_short() -> None:
+def test_source_code_of_each_broken_proxy_is_short() -> None:
     assert [
         name
         for name, proxy in BROKEN_PROXIES.items()

@@ -224,7 +224,7 @@ def test_whole_path_report_contains_latency_and_rate_and_memory() -> None:
     assert cells[1:-1] == ["proxsmtpd", "2.50", "7.00", "96.0", "140", "250", "0.50"]
 
 
-def test_report_of_paths_lists_ways_that_were_not_measured() -> None:
+def test_whole_path_report_lists_setups_that_were_not_measured() -> None:
     assert "Not measured: Haraka: requires haraka." in report.everything(results())
 
 

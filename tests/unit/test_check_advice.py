@@ -95,7 +95,7 @@ def test_after_queue_recipe_gets_content_filter(front: str, overrides: str, firs
     assert ("which has no effect there" in finding.problem) == bool(first)
 
 
-def test_before_queue_recipe_gets_smtpd_proxy_filter() -> None:
+def test_before_queue_recipe_sets_smtpd_proxy_filter() -> None:
     finding = only(found("smtpd_proxy_filter =\n", FRONT + TO_BEHIND + BEHIND, ""), "no-way")
     edits = finding.remedy.split("; ")
     assert edits == [
@@ -112,7 +112,7 @@ def test_override_behind_postscreen_is_removed() -> None:
     assert "smtpd/pass in master.cf sets smtpd_proxy_filter to an empty" in finding.problem
 
 
-def test_finding_unsigned_names_loss_of_filter() -> None:
+def test_finding_unsigned_warns_that_remedy_bypasses_filter() -> None:
     users = "submission inet n - n - - smtpd\n"
     overrides = "submission/inet/smtpd_relay_restrictions = permit_sasl_authenticated,reject\n"
     findings = found("smtpd_milters = inet:127.0.0.1:8891\n", FRONT + users + PROXY, overrides)
@@ -271,7 +271,7 @@ def test_typing_error_in_option_is_corrected() -> None:
 
 
 @pytest.mark.parametrize(("own", "count"), [("smtpd/pass/content_filter =\n", 1), ("", 0)])
-def test_filter_without_mail_from_outside_is_not_checked(own: str, count: int) -> None:
+def test_filter_that_gets_no_mail_from_outside_is_not_checked(own: str, count: int) -> None:
     master = (
         "smtp inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\n"
         "pickup unix n - n 60 1 pickup\n"
@@ -305,7 +305,7 @@ def test_unindented_line_of_master_cf_is_explained(
         ('\n\tspamc -c < "$EMAIL" |/usr/bin/tee /x', '\n\tspamc -c < "$EMAIL"'),
     ],
 )
-def test_filter_that_hides_status_of_scanner_is_mended(
+def test_filter_that_hides_status_of_scanner_is_corrected(
     tmp_path: Path, script: str, mended: str
 ) -> None:
     path = tmp_path / "filter"
@@ -317,7 +317,7 @@ def test_filter_that_hides_status_of_scanner_is_mended(
         assert path.read_text() == f"#!/bin/sh\n{mended}"
 
 
-def test_distant_scanner_with_hidden_status_is_shown() -> None:
+def test_remedy_shows_script_if_scanner_is_not_near_its_end() -> None:
     assert lost_status("clamdscan -\nlogger done\nexit 0\n") == ("exit 0", 0)
     program = ProgramFacts("/f", exists=True, executable=True, lost_status="exit 0")
     assert only(seen(replace(SEEN, filter=program)), "exit-status").remedy == "cat -n /f"

@@ -151,7 +151,7 @@ def test_short_smtpd_timeout_is_reported(timeout: str, names: list[str]) -> None
 
 
 @pytest.mark.parametrize("name", ["smtpd_recipient_limit", "message_size_limit"])
-def test_lower_limit_behind_filter_is_reported(name: str) -> None:
+def test_limit_that_is_lower_behind_filter_is_reported(name: str) -> None:
     (finding,) = before(f"{name} = 5000", f"127.0.0.1:10026/inet/{name} = 50\n")
     assert (finding.name, finding.remedy) == (
         "inherited-risk",
@@ -176,7 +176,7 @@ SASL = "smtpd_sasl_auth_enable = yes\n"
         ("relay_restrictions = reject_unauth_destination", ""),
     ],
 )
-def test_refusal_of_outgoing_mail_of_users_is_reported(line: str, name: str) -> None:
+def test_refusal_of_outgoing_mail_from_users_is_reported(line: str, name: str) -> None:
     findings = before(f"{SASL}smtpd_{line}", "127.0.0.1:10026/inet/smtpd_sasl_auth_enable = no\n")
     own = "permit_mynetworks,reject" if name == "relay" else ""
     commands = [each.remedy for each in findings if each.name == "inherited-risk"]

@@ -111,7 +111,7 @@ def test_dangling_link_to_spool_is_replaced(
 
 
 @pytest.mark.parametrize("option", ["--pid-file /run/p.pid", "--metrics=/var/run/p.pid"])
-def test_status_file_in_run_moves_to_own_directory_of_unit(
+def test_remedy_moves_status_file_to_runtime_directory_of_unit(
     site: Site, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     site.write(f"{site.arguments} {option}", "DynamicUser=no")

@@ -105,7 +105,7 @@ def test_remedy_keeps_filter_specified_with_misspelt_option(given: str, kept: st
     assert finding.remedy == f"postconf -F 'smtp/inet/command=smtpd {kept}'"
 
 
-def test_filter_without_value_is_not_removed() -> None:
+def test_filter_parameter_without_value_is_not_removed() -> None:
     master = f"{FRONT}{PROXY}".replace("20 smtpd", "20 smtpd -o smtpd_proxy_filter -v")
     (finding,) = found("smtpd_proxy_filter =\n", master)
     assert (finding.name, finding.remedy) == ("arguments", "")

@@ -59,7 +59,7 @@ def test_lost_exit_status_is_detected(command: str, kept: str) -> None:
         "true",
     ],
 )
-def test_kept_exit_status_is_not_reported(command: str) -> None:
+def test_command_that_preserves_exit_status_is_not_reported(command: str) -> None:
     assert shell_command.without_lost_status(command) == command
 
 
@@ -292,7 +292,7 @@ def test_remedy_removes_shell_syntax_that_follows_command_line(
     ("old", "new"),
     [("--strict", "\u2013\u2013strict"), ("--strict", "\u2014strict"), ("-t 60", "-t\u00a060")],
 )
-def test_characters_of_word_processor_are_replaced(
+def test_characters_inserted_by_word_processor_are_replaced(
     site: Site, capsys: pytest.CaptureFixture[str], old: str, new: str
 ) -> None:
     site.write(site.arguments.replace(old, new))

@@ -359,7 +359,7 @@ def test_session_with_corrupt_bytecode_filters_message(
     [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")],
     ids=["directory", "FIFO", "device"],
 )
-def test_non_regular_bytecode_file_falls_back_to_sources(
+def test_sources_are_used_if_bytecode_is_not_regular_file(
     place: Path, damaged: Path, make: Callable[[Path], None]
 ) -> None:
     copy = place / "lib/postprox"
@@ -412,7 +412,7 @@ def test_commands_with_corrupt_bytecode_run_from_sources(
         assert ran.stdout
 
 
-def test_bytecode_with_different_magic_number_falls_back_to_sources(own: Path) -> None:
+def test_sources_are_used_if_bytecode_has_different_magic_number(own: Path) -> None:
     """Pre-releases of Python share a cache tag, but have different magic numbers."""
     launcher = own / "sbin/postprox"
     text = launcher.read_text()

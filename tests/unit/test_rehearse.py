@@ -575,7 +575,7 @@ def test_interrupt_removes_temporary_files(rehearse: Rehearse, number: int) -> N
     assert list(rehearse.temporary.iterdir()) == []
 
 
-def test_closed_output_pipe_prints_no_traceback(rehearse: Rehearse) -> None:
+def test_closed_output_pipe_causes_no_traceback(rehearse: Rehearse) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     result = subprocess.run(
