@@ -68,7 +68,7 @@ def plain(words: Sequence[str]) -> list[str]:
 
 
 def quoted_filter(words: Sequence[str]) -> list[str]:
-    """Return the arguments with the filter command of -c joined into one word.
+    """Return the arguments with the whole filter command quoted as one word.
 
     The result is empty if the quoting does not correct the command line.
     """
@@ -145,7 +145,7 @@ def nearest_option(text: str) -> str:
 
 
 def _with_target(words: list[str], target: str) -> list[str]:
-    """Add HOST:PORT. If -c took it as its value, add a filter. If -d took it, remove -d."""
+    """Add HOST:PORT. If it is the value of -c, add a filter. If of -d, remove -d."""
     for index in reversed(range(1, len(words))):
         option, word = words[index - 1 : index + 1]
         if _ADDRESS.fullmatch(word) and option in ("-c", "--command"):

@@ -18,7 +18,7 @@ PACKAGED = {
     OPTIONS: "-v --strict -t 60 -c /usr/local/bin/mail-filter",
 }
 
-#: The minimum similarity of a name to a variable name for which it is probably a typing error.
+#: The minimum similarity to a variable name at which a name is probably a misspelling of it.
 _SIMILAR = 0.75
 _COMMAND = re.compile(r"(^|\s)(-\w*c\b|--command\b)")
 _BLANKS = " \t\r"

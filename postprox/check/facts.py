@@ -56,7 +56,7 @@ class ProgramFacts:
     #: the previous one.
     lost_status: str = ""
     lost_status_line: int = 0
-    #: The first line of a shell script that prints a reply to standard output, and the numbers of
+    #: In a shell script: the first line that prints a reply to standard output, and the numbers of
     #: all such lines.
     reply_line: str = ""
     reply_lines: tuple[int, ...] = ()
@@ -72,7 +72,8 @@ class ProgramFacts:
     closed_targets: tuple[str, ...] = ()
     #: The directories that the script writes to.
     targets: tuple[str, ...] = ()
-    #: A filter's name without a directory, if the name is not in PATH, and that PATH.
+    #: If the filter's name has no directory and was not found in PATH: the name, and the value of
+    #: PATH.
     sought_name: str = ""
     sought_path: str = ""
     #: The path of a program with this name in another directory, or "" if there is none.

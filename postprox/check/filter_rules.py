@@ -104,7 +104,7 @@ def lost_reply(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
 
 
 def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report directories that the filter probably writes to, but cannot."""
+    """Report directories that the filter probably tries to write to, but cannot."""
     seen = facts.filter
     for path in seen.targets if seen else ():
         unit = proxy.unit
@@ -177,7 +177,7 @@ def filter_command(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
 
 
 def _not_in_path(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Fault:
-    """Report a filter without a directory that is not in PATH."""
+    """Report a filter that has no directory and is not found in PATH."""
     name = seen.sought_name
     starter = "spawn(8)" if proxy.service else "systemd"
     problem = f"the filter {name} is not in {seen.sought_path}, the PATH that {starter} sets"

@@ -1,4 +1,4 @@
-"""Problems with a unit's limits and timeouts, at which the proxy or its filters are killed.
+"""Limits and timeouts of a unit that cause the proxy or its filters to be killed.
 
 Rule: each check is a pure function. The thresholds are measured values.
 """

@@ -187,7 +187,7 @@ def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
 
 
 def _origin(route: Route) -> str:
-    """Return the origin of the route's address if it is not in the parameter, or ""."""
+    """Return an explanation if the parameter does not contain the route's address, or ""."""
     value = route.source.parameter(route.stage.value)
     return "" if route.endpoint.host in value else f", which /etc/hosts gives for {value}"
 
@@ -302,7 +302,7 @@ def _filtered(setup: Setup, service: Service, address: Endpoint) -> Edit:
 
 
 def _recipe_transport(setup: Setup) -> Service | None:
-    """Return the transport that looks like the recipe's transport to an after-queue proxy."""
+    """Return the transport that has the settings of the after-queue recipe's transport."""
     for transport in setup.configuration.services:
         is_transport = (transport.type, transport.program) == ("unix", "smtp")
         if is_transport and transport.own.get("smtp_send_xforward_command") == "yes":

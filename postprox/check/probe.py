@@ -761,7 +761,7 @@ def _upstream_missing(configuration: Configuration, proxy: Proxy) -> bool:
 
 
 def _has_foreign_files(directory: Path) -> bool:
-    """Return whether `directory` contains files that no postprox has created."""
+    """Return whether `directory` contains files that postprox did not create."""
     try:
         return any(not entry.name.startswith("postprox-") for entry in directory.iterdir())
     except OSError:

@@ -206,7 +206,7 @@ class _Recipe:
         ]
 
     def _signed(self) -> list[Service]:
-        """Return the services for users that have milters.
+        """Return the submission services that have milters.
 
         The result includes only services with the same milters as the first one.
         """

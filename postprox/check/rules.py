@@ -188,7 +188,7 @@ def unchecked(setup: Setup) -> Iterator[str]:
     """List the items that could not be checked."""
     for faults_first, correction in _FIRST:
         if list(faults_first(setup.configuration)):
-            yield f"the rest of the configuration (first correct {correction})"
+            yield f"the rest of the configuration (correct {correction} first)"
             return
     if services := postfix_rules.overridden(setup):
         yield (
@@ -205,7 +205,7 @@ def unchecked(setup: Setup) -> Iterator[str]:
         yield f"the server that listens on {place} (specify --unit FILE or -- COMMAND LINE)"
     for proxy in setup.proxies:
         if proxy.unit and list(unit_rules.options_file(setup, proxy)):
-            yield f"{proxy.where}: all other options (first correct {proxy.unit.options_file})"
+            yield f"{proxy.where}: all other options (correct {proxy.unit.options_file} first)"
         elif proxy.options is not None:
             yield from (
                 f"{proxy.where}: {text}" for text in _unchecked(setup, proxy, proxy.options)
@@ -219,7 +219,7 @@ def unchecked(setup: Setup) -> Iterator[str]:
 def _unchecked(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
     facts = setup.facts[proxy]
     if list(proxy_rules.equals(proxy, wanted)):
-        yield "all other options (first correct the command line)"
+        yield "all other options (correct the command line first)"
         return
     if not proxy.endpoints:
         yield "the address on which the proxy listens"

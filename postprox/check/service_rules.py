@@ -144,7 +144,7 @@ def _names_service(item: str, service: Service) -> bool:
 
 
 def _enabled(old: str, service: Service) -> str:
-    """Remove the items that disable this service. Exclude it from an item that disables more."""
+    """Remove the items that name this service. Add an exception if its type is disabled."""
     listed = [item for item in re.split(r"[,\s]+", old) if item]
     kept = [each for each in listed if each == service.type or not _names_service(each, service)]
     exception = [f"!{service.label}"] if service.type in kept else []
@@ -392,7 +392,7 @@ def _is_continued(kept: Sequence[str], word: str) -> bool:
 
 
 def _sorted_spawn(words: Sequence[str]) -> tuple[list[str], str]:
-    """Return the words of a command that spawn(8) accepts, and the first error among the others."""
+    """Return the words that spawn(8) accepts, and the error of the first word that it rejects."""
     start = next((i for i, word in enumerate(words) if word.startswith("argv=")), None)
     if start is None:
         return list(words), ""

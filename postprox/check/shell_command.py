@@ -37,7 +37,7 @@ INTERPRETERS = {
     "ruby": "eIr",
 }
 _SCANNER = re.compile(r"\b(clamdscan|clamscan|spamc|spamassassin|rspamc)\b")
-#: A part of a script that can end the script with another exit status, or that changes the message.
+#: A part of a script that can replace the filter's exit status, or that changes the message.
 _OTHER_RESULT = re.compile(
     r"\bexit\b(?!\s+0\b)|\bset\s+-\w*e|errexit|\b(exec|return|trap|kill|OUTFILE|source)\b"
     r"|\$\{\w+:?\?|(^|[;&|]\s*)\.\s",
@@ -142,7 +142,7 @@ _REPLY = re.compile(
 
 
 def without_lost_reply(command: str) -> str:
-    """Remove the redirection at the end of a command that loses the filter's reply.
+    """Remove a redirection at the end of a command if it loses the filter's reply.
 
     Otherwise, return the command unchanged. A command that also redirects output to standard
     error, such as one with `2>&1 1>&2`, is unchanged, because the reply may still arrive there.

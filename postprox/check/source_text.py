@@ -1,4 +1,4 @@
-"""Mistakes in the text of main.cf and master.cf that postconf(1) refuses or hides.
+"""Mistakes in the text of main.cf and master.cf that postconf(1) does not accept or does not show.
 
 Rule: the functions depend only on the text. Each correction applies to single lines, and its
 pattern has the same meaning in Python and in `sed -E`.

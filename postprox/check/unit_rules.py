@@ -282,7 +282,7 @@ def socket_settings(proxy: Proxy) -> Iterator[Fault]:
 
 
 def socket_owner(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
-    """Report a Unix socket to which only a user other than Postfix's can connect."""
+    """Report a Unix socket to which Postfix may not connect because of its owner."""
     socket = proxy.unit.socket if proxy.unit else None
     if socket is None or not any(route.endpoint.path for route in setup.routes_to(proxy)):
         return

@@ -164,7 +164,7 @@ def encoded(content: "Iterable[bytes]") -> "Iterator[bytes]":
 
 
 def _stuffed(block: bytes) -> bytes:
-    """Double the dots after LF and CR."""
+    """Double each dot that follows LF or CR."""
     if b"." in block:
         block = block.replace(b"\n.", b"\n..")
         if b"\r" in block:

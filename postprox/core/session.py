@@ -110,7 +110,7 @@ class Session:
 
     @property
     def client_gone(self) -> bool:
-        """Whether the client has disconnected, with all its commands and messages handled."""
+        """Whether the client has disconnected, and its commands and messages are handled."""
         idle = self._current_message is None and not self._commands.has_line
         return self._client_eof and idle
 

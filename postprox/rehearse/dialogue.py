@@ -24,7 +24,7 @@ class Event:
 
 
 class Dialogue:
-    """The events observed by the client and the upstream server, each in its own thread.
+    """The events that the client and the upstream server observe. Both run in their own threads.
 
     Outgoing data is recorded before it is sent, and incoming data after it has been received.
     Causes therefore precede their effects.

@@ -176,7 +176,7 @@ def _common(one: list[str], other: list[str]) -> int:
 
 
 def _moved(line: str, by: int) -> str:
-    """Return a line of a diff. If the line is a hunk header, add `by` to its line numbers."""
+    """Return this line of a diff. If it is a hunk header, add `by` to its line numbers."""
     found = _HUNK.fullmatch(line)
     if not found:
         return line

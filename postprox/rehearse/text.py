@@ -46,7 +46,7 @@ _FATES = {
     verdict.REJECT: "The message was not delivered.",
     verdict.DISCARD: (
         "The message was not delivered, but the client got a positive reply. "
-        "A reply that starts with 2 discards the message."
+        "If the filter's reply starts with 2, the message is discarded."
     ),
     verdict.FAIL_OPEN: (
         "Without -r, as in this run, the upstream server receives the original message. "

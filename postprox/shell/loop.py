@@ -98,7 +98,7 @@ class Loop:
         """Call `handler` for each of `events` and for each error. If `events` is 0, stop watching.
 
         Raises:
-            OSError: the system cannot watch another descriptor.
+            OSError: the system cannot watch any more descriptors.
         """
         watched = self._watched.get(descriptor)
         if watched is not None and watched[0] == events:

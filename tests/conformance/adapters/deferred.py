@@ -206,7 +206,7 @@ class _Session:
         return bool(reply)
 
     async def _quit(self, line: bytes) -> None:
-        """Relay QUIT. If the upstream server is lost, the client receives the program's reply."""
+        """Relay QUIT. Without an upstream server, the client gets the program's reply."""
         reply = await self._tell(line)
         if reply and reply[:3] != b"421" and self.upstream is not None:
             reply = await self.ask(line) or _LOST
@@ -290,10 +290,11 @@ class _Session:
         return bool(reply) and whole
 
     async def _content(self) -> bool:
-        """Send the content to the program. Return False if the session ends before its end.
+        """Send the content to the program. Return False if the session ends before the end of the
+        content.
 
-        A program that replies before the end of data gives up the session. The rest of the content
-        must not be taken for commands.
+        If the program replies before the end of data, it gives up the session, and the rest of the
+        content must not be taken for commands.
         """
         assert self._program is not None
         seen = b"\r\n"
