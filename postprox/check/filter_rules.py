@@ -23,6 +23,13 @@ from .unit import split_words
 _OWN = "/usr/local/bin/mail-filter"
 #: The interpreter for each file name extension.
 _LANGUAGES = {".py": "python3", ".pl": "perl", ".rb": "ruby"}
+#: Programs that need their set-user-ID bit to run another program.
+_SET_USER_ID = ("sudo", "doas", "su", "pkexec")
+#: A filter command that only sudo or doas runs as another user.
+_OTHER_USER = re.compile(
+    r"(/\S*/)?(sudo|doas)(\s+-n)?\s+-u\s+(?P<user>[\w.-]+)(\s+-n)?(\s+--)?\s+"
+    r"(?P<command>[^-\s][^;&|()]*)"
+)
 
 
 def no_filter(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
@@ -127,6 +134,28 @@ def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
             "may fail, so mail may be deferred or pass unfiltered",
             edits,
         )
+
+
+def privileges(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report a set-user-ID program in the filter command of a unit that disables such programs."""
+    unit, command = proxy.unit, wanted.command or ""
+    names = [PurePosixPath(target.program).name for target in shell_command.targets(command)]
+    program = next((name for name in names if name in _SET_USER_ID), "")
+    if unit is None or not program or not unit.is_set("NoNewPrivileges"):
+        return
+    other = _OTHER_USER.fullmatch(command)
+    edits: tuple[Edit, ...] = ()
+    if other and other["user"] != "root":
+        values = {"User": other["user"], "DynamicUser": "no"}
+        edits = tuple(fixes.set_setting(unit, name, value) for name, value in values.items())
+        edits = (*edits, set_filter(proxy, wanted, other["command"]))
+    yield Fault(
+        "filter",
+        proxy.where,
+        f"{program} cannot change the user, because the unit has NoNewPrivileges=yes; the filter "
+        f"cannot run, and {_effect(wanted)}; run the proxy as the user that the filter needs",
+        edits,
+    )
 
 
 def quotes(proxy: Proxy, wanted: Options) -> Iterator[Fault]:

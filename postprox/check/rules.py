@@ -140,6 +140,7 @@ def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield from proxy_rules.program(setup, proxy, facts)
     yield from filter_rules.no_filter(proxy, wanted)
     yield from filter_rules.exit_status(proxy, wanted)
+    yield from filter_rules.privileges(proxy, wanted)
     yield from filter_rules.lost_reply(proxy, wanted, facts)
     yield from filter_rules.quotes(proxy, wanted)
     yield from filter_rules.command_syntax(proxy, wanted, facts)

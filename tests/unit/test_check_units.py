@@ -230,6 +230,43 @@ def test_filter_is_looked_up_in_path_of_unit(
     assert check(site, capsys).names() == ["filter"]
 
 
+def filtered_by(site: Site, command: str, *lines: str) -> None:
+    name = command.partition(" ")[0]
+    (site.directory / name).symlink_to("/bin/true")
+    command = f"{site.directory}/{command}"
+    site.write(site.arguments.replace(f"-c {site.filter}", f"-c '{command}'"), *lines)
+
+
+@pytest.mark.parametrize("start", ["sudo -n -u daemon", "sudo -u daemon --", "doas -u daemon"])
+def test_filter_command_that_changes_user_is_reported_and_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str], start: str
+) -> None:
+    filtered_by(site, f"{start} {site.filter}")
+    checked = check(site, capsys, "--offline")
+    assert (checked.status, checked.names()) == (2, ["filter"])
+    assert "NoNewPrivileges=yes" in checked.problem
+    apply(site, checked)
+    again = check(site, capsys, "--offline")
+    assert again.names() == []
+    assert again.document["proxies"][0]["command"][-2:] == [str(site.filter), "127.0.0.1:10026"]
+
+
+@pytest.mark.parametrize("start", ["sudo -n", "sudo -u root", "su daemon -c", "pkexec"])
+def test_filter_command_that_needs_root_has_no_remedy(
+    site: Site, capsys: pytest.CaptureFixture[str], start: str
+) -> None:
+    filtered_by(site, f"{start} {site.filter}")
+    checked = check(site, capsys, "--offline")
+    assert (checked.status, checked.names(), checked.remedy) == (2, ["filter"], "")
+
+
+def test_filter_command_that_changes_user_is_permitted_without_no_new_privileges(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filtered_by(site, f"sudo -n -u daemon {site.filter}", "NoNewPrivileges=no")
+    assert check(site, capsys, "--offline").names() == []
+
+
 def test_working_directory_closed_to_user_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
