@@ -595,6 +595,18 @@ def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
         )
 
 
+def disabled_milters(proxy: Proxy, behind: Service) -> Iterator[Fault]:
+    """Report milters of a service for filtered mail that the same service disables."""
+    if behind.own.get("smtpd_milters") and not has_milters(behind):
+        yield Fault(
+            "unsigned",
+            proxy.where,
+            f"{behind.label} sets smtpd_milters, but no_milters in {_OVERRIDES} disables these "
+            "milters, so they cannot sign mail",
+            (fixes.remove_item(behind, _OVERRIDES, "no_milters"),),
+        )
+
+
 def unsigned(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report milters that run before the filter and therefore cannot sign the message.
 

@@ -279,6 +279,14 @@ def test_swapped_services_for_filtered_mail_are_reported() -> None:
     assert "-c /f 127.0.0.1:10026" in finding.remedy
 
 
+def test_milters_that_their_service_disables_are_reported() -> None:
+    overrides = own("127.0.0.1:10028", "receive_override_options = no_milters\n")
+    master = FRONT + UP + BEHIND + USERS
+    (finding,) = findings_in(BEFORE, master, USERS_OWN + overrides)
+    assert (finding.level, finding.name) == (1, "unsigned")
+    assert finding.remedy == "postconf -P 127.0.0.1:10028/inet/receive_override_options="
+
+
 def test_proxy_that_sends_to_itself_has_one_finding() -> None:
     master = FRONT + UP.replace("10026", "10025") + BEHIND
     (finding,) = findings_in(BEFORE, master, is_upstream_missing=True)
