@@ -61,6 +61,10 @@ class Session:
         """Send a reply from the upstream server."""
         self._upstream.sendall(reply)
 
+    def disconnect(self) -> None:
+        """Disconnect as the client."""
+        self._client.shutdown(socket.SHUT_WR)
+
     def leave(self) -> None:
         """Disconnect as the upstream server."""
         self._upstream.shutdown(socket.SHUT_RDWR)
@@ -79,9 +83,35 @@ class Session:
             one.close()
 
 
-def session(directory: Path, sender: str, forwarder: str = FORWARDER) -> Iterator[Session]:
+#: The part of FORWARDER that receives and sends a message.
+FORWARD = FORWARDER[FORWARDER.index("        lines = []\n") : FORWARDER.index("class Server")]
+#: Its replacement for a program that sends DATA before it has the content. If the client
+#: disconnects, it sends RSET.
+FORWARD_EARLY = """\
+        upstream = smtplib.SMTP(*address(sys.argv[2]))
+        upstream.ehlo("forwarder")
+        upstream.mail(sender)
+        for recipient in recipients:
+            upstream.rcpt(recipient)
+        upstream.docmd("DATA")
+        content = b""
+        while not content.endswith(b"\\r\\n.\\r\\n"):
+            line = self.rfile.readline()
+            if not line:
+                upstream.docmd("RSET")
+            content += line
+        upstream.send(content)
+        code, text = upstream.getreply()
+        return f"{code} {text.decode()}"
+
+"""
+
+
+def session(
+    directory: Path, sender: str, forwarder: str = FORWARDER, passage: str = "Deferred()"
+) -> Iterator[Session]:
     program = forwarder.replace("{sender}", sender).replace("{{", "{").replace("}}", "}")
-    write_adapter(directory, "Deferred()", relay=program)
+    write_adapter(directory, passage, relay=program)
     with adapted(directory) as running:
         talk = Session(running)
         try:
@@ -109,6 +139,31 @@ def strict(tmp_path: Path) -> Iterator[Session]:
     refusal = '            if line == b"bad\\r\\n":\n                return "451 bad line"\n'
     assert right in FORWARDER
     yield from session(tmp_path, "sender", FORWARDER.replace(right, right + refusal))
+
+
+@pytest.fixture
+def early(tmp_path: Path) -> Iterator[Session]:
+    """A session through a program that sends DATA before it has the content."""
+    program = FORWARDER.replace(FORWARD, FORWARD_EARLY)
+    yield from session(tmp_path, "sender", program, "Deferred(added=(), holds_data=True)")
+
+
+def test_early_data_command_is_sent_with_content(early: Session) -> None:
+    early.envelope()
+    early.message()
+    assert [early.seen() for _ in range(3)] == [b"Subject: x\r\n", b"\r\n", b".\r\n"]
+    early.answer(b"250 2.0.0 queued\r\n")
+
+
+def test_early_data_command_is_not_sent_if_client_disconnects(early: Session) -> None:
+    early.envelope()
+    early.send(b"DATA\r\n")
+    assert early.told() == b"354 send\r\n"
+    early.send(b"Subject: x\r\n")
+    early.disconnect()
+    assert early.seen() == b"QUIT\r\n"
+    early.refuse(b"221 bye\r\n")
+    assert early.seen() == b""
 
 
 def test_message_is_received_without_added_header_field(talk: Session) -> None:

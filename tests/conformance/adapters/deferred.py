@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass, field
 
 from .direct import GO_AHEAD, Wiring
-from .loop import Loop, ResetError, Stream, accept, connect
+from .loop import Loop, ResetError, Signal, Stream, accept, connect
 
 #: Extensions that are removed from the EHLO reply to the client, because they bypass a filter.
 _BYPASSES = (b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT")
@@ -41,8 +41,8 @@ class Deferred:
     added: tuple[str, ...] = ("received",)
     #: The header fields that the program adds at the end of the header, such as `x-peer`.
     appended: tuple[str, ...] = ()
-    #: True if the program sends DATA upstream before it has received the content. The relay
-    #: then holds this DATA back until the content begins.
+    #: True if the program sends DATA upstream before it has received the content, which it sends
+    #: later as a whole. The relay then holds this DATA back until the program sends the content.
     holds_data: bool = False
 
     def start(self, loop: Loop, wiring: Wiring) -> None:
@@ -102,6 +102,8 @@ class _Envelope:
     is_claimed: bool = False
     #: The upstream server's final reply, or b"" if it is not known yet.
     final: bytes = b""
+    #: Whether the program has received the whole content, or None if it is still being sent.
+    is_whole: bool | None = None
 
 
 class _Session:
@@ -117,6 +119,7 @@ class _Session:
         self._hello = b"EHLO client.example\r\n"
         self.hello_reply = b"250 upstream.example\r\n"
         self.envelope: _Envelope | None = None
+        self._content_over = Signal(loop)
 
     # --- the upstream server
 
@@ -278,16 +281,26 @@ class _Session:
         if reply[:3] != b"354":
             return bool(reply)
         envelope = self.envelope
-        whole = await self._content()
         assert self._program is not None
         assert envelope is not None
+        try:
+            envelope.is_whole = await self._content()
+        finally:
+            envelope.is_whole = bool(envelope.is_whole)
+            self._content_over.set()
         reply = await self._program.reply()
         if _is_final(envelope.final) and reply[:1] == envelope.final[:1]:
             reply = envelope.final  # the upstream server's reply with its original text
         self.envelope = None
         if reply:
             await self._client.send(reply)
-        return bool(reply) and whole
+        return bool(reply) and envelope.is_whole
+
+    async def has_whole_content(self, envelope: _Envelope) -> bool:
+        """Wait for the end of the content. Return whether the program has received all of it."""
+        while envelope.is_whole is None:
+            await self._loop.wait(signals=(self._content_over,))
+        return envelope.is_whole
 
     async def _content(self) -> bool:
         """Send the content to the program. Return False if the session ends before the end of the
@@ -380,11 +393,14 @@ class _Delivery:
     async def _data(self, session: _Session) -> bool:
         """Send DATA and the content. Return False if either peer disconnects."""
         if self._passage.holds_data:
+            envelope = session.envelope
             await self._program.send(GO_AHEAD)
             first = await self._program.octets()
             if not first:
                 session.drop_upstream()
                 return False
+            if envelope is None or not await session.has_whole_content(envelope):
+                return False  # these octets are commands with which the program gives up
             self._program.unread(first)
         reply = await session.ask(b"DATA\r\n")
         if not reply:
