@@ -220,6 +220,16 @@ def test_data_command_without_recipient_is_relayed_immediately(relay: Path) -> N
         talk.close()
 
 
+def test_answer_within_auth_is_not_read_as_command(relay: Path) -> None:
+    with adapted(relay) as running:
+        talk = Talk(running)
+        talk.ask(b"AUTH LOGIN\r\n", b"334 VXNlcm5hbWU6\r\n")
+        talk.ask(b"BDAT 200\r\n", b"501 no base64\r\n")
+        talk.begin()
+        assert talk.told().startswith(b"354")
+        talk.close()
+
+
 def test_message_from_disconnected_client_never_reaches_upstream(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)

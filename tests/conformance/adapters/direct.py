@@ -210,6 +210,8 @@ class _Link:
         #: one.
         self._awaited: deque[bytes] = deque([b""])
         self._has_recipient = False
+        #: True after 334 in reply to AUTH. The next line is an answer, not a command.
+        self._is_challenged = False
         #: The received lines of the reply to DATA, or None if that reply is not awaited.
         self._reply: bytes | None = None
         self._answer = b""
@@ -233,7 +235,8 @@ class _Link:
     async def _command_lines(self) -> None:
         start, chunk = b"", 0
         while line := await self._program.line():
-            if not start and _DATA.fullmatch(line) and await self._holds():
+            is_data = not start and not self._is_challenged and _DATA.fullmatch(line)
+            if is_data and await self._holds():
                 if not await self._message(line):
                     return
                 continue
@@ -242,10 +245,18 @@ class _Link:
             else:
                 start += line[:32]
                 if line.endswith(b"\n"):
-                    self._awaited.append(start.split(None, 1)[0].upper() if start.strip() else b"")
-                    size = _CHUNK_SIZE.match(start)
-                    chunk, start = int(size[1]) if size else 0, b""
+                    chunk, start = self._note_line(start), b""
             await self._outside.send(line)
+
+    def _note_line(self, line: bytes) -> int:
+        """Await the reply to a command or an answer within AUTH. Return the size of a chunk."""
+        if self._is_challenged:
+            self._is_challenged = False
+            self._awaited.append(b"AUTH")
+            return 0
+        self._awaited.append(line.split(None, 1)[0].upper() if line.strip() else b"")
+        size = _CHUNK_SIZE.match(line)
+        return int(size[1]) if size else 0
 
     async def _holds(self) -> bool:
         """Wait for the replies to the previous commands. Return whether to hold DATA back."""
@@ -329,6 +340,7 @@ class _Link:
             self._news.set()
 
     def _replied(self, command: bytes, line: bytes) -> None:
+        self._is_challenged = line[:3] == b"334" and command == b"AUTH"
         if line[:1] == b"2" and command in (*_NO_RECIPIENT, b"RCPT"):
             self._has_recipient = command == b"RCPT"
         if line[:3] == b"221" and command == b"QUIT" and self._passage.closes_after_quit:
