@@ -315,9 +315,9 @@ def set_directory(proxy: Proxy, value: str) -> Edit:
 
 def _with_directory(words: list[str], value: str) -> list[str]:
     old = _directory(words, Options().directory)
-    # -d has several spellings. To find the argument that sets the directory, append to each
-    # argument that ends with the directory its own index. Then parse the arguments: the parsed
-    # directory ends with the index of the argument that set it.
+    # -d has several spellings. To find the argument that sets the directory, append its index to
+    # each argument that ends with the directory. Then parse the arguments: the index at the end of
+    # the parsed directory is that of the argument.
     marked = [
         f"{word.removesuffix(old)}{old}/{index}" if word.endswith(old) else word
         for index, word in enumerate(words)

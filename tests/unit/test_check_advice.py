@@ -64,7 +64,7 @@ def only(findings: list[Finding], name: str) -> Finding:
         ("-o x=a b", "-o x=a"),
     ],
 )
-def test_word_after_blank_is_joined_to_its_list(given: str, kept: str) -> None:
+def test_remedy_corrects_list_with_blanks_in_parameter_override(given: str, kept: str) -> None:
     finding = only(found(master=f"{FRONT[:-1]} {given}\n{PROXY}"), "arguments")
     assert finding.remedy == f"postconf -F 'smtp/inet/command=smtpd {kept}'"
 

@@ -87,7 +87,7 @@ def test_link_to_filter_in_closed_home_directory_is_replaced(
     assert check(site, capsys).names() == []
 
 
-def test_dangling_link_to_filter_is_named(
+def test_dangling_link_to_filter_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     site.filter.unlink()
