@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from postprox.check import __main__ as postprox_check
 from postprox.check import values
 
 from . import readme
@@ -36,7 +38,6 @@ smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_
 FRONT = "smtp inet n - n - - smtpd\n"
 
 Edit = Callable[[str], str]
-CHECK = [sys.executable, "-m", "postprox.check"]
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,10 @@ class Machine:
         if main_cf.exists():
             # postconf(1) waits until main.cf is some seconds old.
             os.utime(main_cf, (0, 0))
-        done = subprocess.run(
-            [*CHECK, "--config", self.etc, "--offline", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return Said(done.returncode, done.stdout, done.stderr)
+        output, errors = io.StringIO(), io.StringIO()
+        with redirect_stdout(output), redirect_stderr(errors):
+            status = postprox_check.run(["--config", str(self.etc), "--offline", *arguments])
+        return Said(status, output.getvalue(), errors.getvalue())
 
     def run(self, commands: Iterable[str]) -> None:
         """Run the printed commands."""
