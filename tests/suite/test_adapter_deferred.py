@@ -86,9 +86,9 @@ class Session:
 #: The part of FORWARDER that receives and sends a message.
 FORWARD = FORWARDER[FORWARDER.index("        lines = []\n") : FORWARDER.index("class Server")]
 #: Its replacement for a program that sends DATA before it has the content. If the client
-#: disconnects, it sends RSET.
+#: disconnects or sends the line `bad`, the program sends RSET.
 FORWARD_EARLY = """\
-        upstream = smtplib.SMTP(*address(sys.argv[2]))
+        self.upstream = upstream = smtplib.SMTP(*address(sys.argv[2]))  # stays open
         upstream.ehlo("forwarder")
         upstream.mail(sender)
         for recipient in recipients:
@@ -97,12 +97,12 @@ FORWARD_EARLY = """\
         content = b""
         while not content.endswith(b"\\r\\n.\\r\\n"):
             line = self.rfile.readline()
-            if not line:
+            if line in (b"", b"bad\\r\\n"):
                 upstream.docmd("RSET")
+                return "451 bad line"
             content += line
         upstream.send(content)
-        code, text = upstream.getreply()
-        return f"{code} {text.decode()}"
+        return f"{upstream.getreply()[0]} done"
 
 """
 
@@ -164,6 +164,32 @@ def test_early_data_command_is_not_sent_if_client_disconnects(early: Session) ->
     assert early.seen() == b"QUIT\r\n"
     early.refuse(b"221 bye\r\n")
     assert early.seen() == b""
+
+
+def test_early_data_command_is_not_sent_if_program_refuses_message(early: Session) -> None:
+    early.envelope()
+    early.send(b"DATA\r\n")
+    assert early.told() == b"354 send\r\n"
+    early.send(b"bad\r\n.\r\n")
+    assert early.told() == b"451 bad line\r\n"
+    early.disconnect()
+    assert early.seen() == b"QUIT\r\n"
+
+
+def test_content_may_begin_like_command(early: Session) -> None:
+    early.envelope()
+    early.message(b"RSET\r\n")
+    assert [early.seen() for _ in range(2)] == [b"RSET\r\n", b".\r\n"]
+
+
+def test_client_receives_reply_to_quit_after_invalid_final_reply(early: Session) -> None:
+    early.envelope()
+    early.message()
+    assert [early.seen() for _ in range(3)][-1] == b".\r\n"
+    early.refuse(b"250-2.0.0 fine\r\n550 5.7.1 no\r\n")
+    assert early.told() == b"550 done\r\n"
+    early.send(b"QUIT\r\n")
+    assert early.told() == b"221 bye\r\n"
 
 
 def test_message_is_received_without_added_header_field(talk: Session) -> None:

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass, field
 
 from .direct import GO_AHEAD, Wiring
-from .loop import Loop, ResetError, Signal, Stream, accept, connect
+from .loop import Loop, ResetError, Stream, accept, connect
 
 #: Extensions that are removed from the EHLO reply to the client, because they bypass a filter.
 _BYPASSES = (b"STARTTLS", b"CHUNKING", b"BINARYMIME", b"BURL", b"XCLIENT")
@@ -28,6 +28,10 @@ _NOT_FOR_PROGRAM = (*_BYPASSES, b"PIPELINING", b"XFORWARD", b"SIZE", b"SMTPUTF8"
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 _PATH = re.compile(rb"(?:FROM|TO):[ \t]*<?([^> \t\r\n]*)", re.IGNORECASE)
 _END = b"\r\n.\r\n"
+#: The commands with which a program that has sent DATA gives up a message, unless its content
+#: begins in the same way.
+_GIVING_UP = (b"RSET\r\n", b"QUIT\r\n")
+_LONGEST = max(map(len, _GIVING_UP))
 _LOST = b"421 4.4.2 upstream connection lost\r\n"
 #: A reply line. The first group is its code, and the second group is `-` if more lines follow.
 _REPLY_LINE = re.compile(rb"([2-5]\d\d)(?:([- ])[^\r\n]*)?\r\n")
@@ -41,8 +45,8 @@ class Deferred:
     added: tuple[str, ...] = ("received",)
     #: The header fields that the program adds at the end of the header, such as `x-peer`.
     appended: tuple[str, ...] = ()
-    #: True if the program sends DATA upstream before it has received the content, which it sends
-    #: later as a whole. The relay then holds this DATA back until the program sends the content.
+    #: True if the program sends DATA upstream before it has received the content. The relay
+    #: then holds this DATA back until the content begins.
     holds_data: bool = False
 
     def start(self, loop: Loop, wiring: Wiring) -> None:
@@ -102,8 +106,8 @@ class _Envelope:
     is_claimed: bool = False
     #: The upstream server's final reply, or b"" if it is not known yet.
     final: bytes = b""
-    #: Whether the program has received the whole content, or None if it is still being sent.
-    is_whole: bool | None = None
+    #: The first octets of the content.
+    start: bytes = b""
 
 
 class _Session:
@@ -119,7 +123,6 @@ class _Session:
         self._hello = b"EHLO client.example\r\n"
         self.hello_reply = b"250 upstream.example\r\n"
         self.envelope: _Envelope | None = None
-        self._content_over = Signal(loop)
 
     # --- the upstream server
 
@@ -283,26 +286,18 @@ class _Session:
         envelope = self.envelope
         assert self._program is not None
         assert envelope is not None
-        try:
-            envelope.is_whole = await self._content()
-        finally:
-            envelope.is_whole = bool(envelope.is_whole)
-            self._content_over.set()
+        whole = await self._content(envelope)
         reply = await self._program.reply()
         if _is_final(envelope.final) and reply[:1] == envelope.final[:1]:
             reply = envelope.final  # the upstream server's reply with its original text
         self.envelope = None
         if reply:
             await self._client.send(reply)
-        return bool(reply) and envelope.is_whole
+        if envelope.final and not _is_final(envelope.final):
+            self.drop_upstream()  # it may not reply to the next command
+        return bool(reply) and whole
 
-    async def has_whole_content(self, envelope: _Envelope) -> bool:
-        """Wait for the end of the content. Return whether the program has received all of it."""
-        while envelope.is_whole is None:
-            await self._loop.wait(signals=(self._content_over,))
-        return envelope.is_whole
-
-    async def _content(self) -> bool:
+    async def _content(self, envelope: _Envelope) -> bool:
         """Send the content to the program. Return False if the session ends before the end of the
         content.
 
@@ -322,6 +317,8 @@ class _Session:
             if not octets:
                 self._program.finish()
                 return False
+            if len(envelope.start) < _LONGEST:
+                envelope.start += octets[:_LONGEST]
             whole = seen + octets
             at = whole.find(_END)
             if at >= 0:
@@ -395,13 +392,13 @@ class _Delivery:
         if self._passage.holds_data:
             envelope = session.envelope
             await self._program.send(GO_AHEAD)
-            first = await self._program.octets()
+            first = await self._program.line()
             if not first:
                 session.drop_upstream()
                 return False
-            if envelope is None or not await session.has_whole_content(envelope):
-                return False  # these octets are commands with which the program gives up
             self._program.unread(first)
+            if first.upper() in _GIVING_UP and not (envelope and envelope.start.startswith(first)):
+                return True
         reply = await session.ask(b"DATA\r\n")
         if not reply:
             return False
