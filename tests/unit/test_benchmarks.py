@@ -175,7 +175,7 @@ def test_document_without_markers_is_rejected() -> None:
         document.replaced("no marks", "ways.json", "new")
 
 
-def test_guide_omits_ways_for_comparison_only() -> None:
+def test_performance_page_omits_setups_measured_only_for_comparison() -> None:
     results = Results(CONDITIONS, comparisons=[PATHS])
     assert [way.name for way in document.main(results).ways] == ["unfiltered", "proxsmtpd"]
     assert "a relay" in document.all_ways(results)
