@@ -74,7 +74,7 @@ def corrections(main: str, master: str) -> list[Correction]:
 
 
 def _in_main(text: str) -> Iterator[Correction]:
-    name = ""
+    name, is_empty = "", False
     for line in text.split("\n"):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -82,7 +82,9 @@ def _in_main(text: str) -> Iterator[Correction]:
         if start and not line[0].isspace():
             name = start[1]
         elif not line[0].isspace():
-            yield from _without_equals(line)
+            is_value = is_empty and re.fullmatch(rf"(?!{_RESTRICTION})\S+\s*", line)
+            yield from [_indented(name, line.strip())] if is_value else _without_equals(line)
+        is_empty = start is not None and not line[start.end() :].strip()
         if re.search(_BACKSLASH[0], line) and _LISTS.search(name):
             yield Correction(
                 MAIN,
@@ -90,6 +92,17 @@ def _in_main(text: str) -> Iterator[Correction]:
                 f"the value of {name} contains a backslash at the end of a line; Postfix reads it "
                 "as part of the value",
             )
+
+
+def _indented(name: str, value: str) -> Correction:
+    """Indent the value of a parameter that is on a line of its own."""
+    return Correction(
+        MAIN,
+        rf"^({_escaped(value)})[ \t]*$",
+        r"    \1",
+        f"the value of {name} does not begin with a space or tab; no Postfix program can read "
+        "main.cf",
+    )
 
 
 def _without_equals(line: str) -> Iterator[Correction]:

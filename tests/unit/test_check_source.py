@@ -38,6 +38,13 @@ def test_correct_text_needs_no_correction() -> None:
     assert corrections("x =\n# a\\\nalias_maps = hash:/a \\\n", "# x\n#smtp inet n\n") == []
 
 
+def test_value_on_line_of_its_own_is_indented() -> None:
+    text = MAIN.replace("filter = ", "filter =\n")
+    (found,) = corrections(text, MASTER)
+    assert corrected([found], "main.cf", text) == MAIN.replace("filter = ", "filter =\n    ")
+    assert "the value of smtpd_proxy_filter does not begin with a space" in found.problem
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
