@@ -486,15 +486,18 @@ def options_file(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             (fixes.rename_variable(unit, name, right),),
         )
         return
+    directory = shlex.quote(unit.options_file.rpartition("/")[0])
+    edits: tuple[Edit, ...] = (fixes.write_options(proxy, _meant(setup, proxy, unit)),)
     if not unit.options_file_exists:
         problems = ["the file does not exist"]
+        edits = (fixes.run(f"mkdir -p {directory}"), *edits)
     if problems:
         yield Fault(
             "options-file",
             proxy.where,
             f"{problems[0]}; the proxy does not get its options, so mail is "
             "deferred (451) or passes unfiltered",
-            (fixes.write_options(proxy, _meant(setup, proxy, unit)),),
+            edits,
         )
 
 

@@ -32,7 +32,8 @@ class Site(Machine):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.write(BEFORE, LISTENING, same, same)
-        self.file = directory / "default"
+        self.file = directory / "default/postprox"
+        self.file.parent.mkdir()
         self.unit_path = directory / "postprox.service"
         unit = (PACKAGING / "postprox.service").read_text().replace("=postprox\n", f"={USER}\n", 1)
         self.unit_path.write_text(self.here(unit).replace("User=postprox", f"User={USER}"))
@@ -103,7 +104,7 @@ def test_remedy_fixes_wrong_value_in_options_file(site: Site, wrong: Wrong) -> N
 
 
 def test_remedy_writes_missing_options_file(site: Site) -> None:
-    site.file.unlink()
+    shutil.rmtree(site.file.parent)
     said = site.checks()
     assert (said.status, said.names()) == (2, {"options-file"})
     assert f"{site.file}: the file does not exist" in said.text
