@@ -56,6 +56,10 @@ class ProgramFacts:
     #: the previous one.
     lost_status: str = ""
     lost_status_line: int = 0
+    #: In a shell script that never uses its message: the first line that runs a scanner, and the
+    #: line's number.
+    unread_line: str = ""
+    unread_line_number: int = 0
     #: In a shell script: the first line that prints a reply to standard output, and the numbers of
     #: all such lines.
     reply_line: str = ""

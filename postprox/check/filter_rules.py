@@ -136,6 +136,23 @@ def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
         )
 
 
+def unread(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report a filter that runs a scanner, but never reads the message."""
+    seen = facts.filter
+    if seen is None or not seen.unread_line or "EMAIL" in (wanted.command or ""):
+        return
+    script = shell_command.with_message(seen.unread_line, seen.unread_line_number)
+    path = shlex.quote(seen.path)
+    command = f"sed -i {shlex.quote(script)} {path}" if script else f"cat -n {path}"
+    yield Fault(
+        "filter",
+        proxy.where,
+        f"the filter {seen.path} never reads the message, which is in the file $EMAIL and not on "
+        f"standard input; all mail passes unfiltered: {seen.unread_line}",
+        (fixes.run(command),),
+    )
+
+
 def privileges(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report a set-user-ID program in the filter command of a unit that disables such programs."""
     unit, command = proxy.unit, wanted.command or ""

@@ -186,6 +186,13 @@ def lost_status(interpreter: str, script: bytes) -> tuple[str, int]:
     return shell_command.lost_status(script.decode("latin-1"))
 
 
+def without_message(interpreter: str, script: bytes) -> tuple[str, int]:
+    """Return the line of a shell script that runs a scanner, if the script ignores its message."""
+    if PurePosixPath(interpreter or "sh").name not in _SHELLS:
+        return "", 0
+    return shell_command.without_message(script.decode("latin-1"))
+
+
 def reply_to_output(interpreter: str, script: str) -> tuple[str, tuple[int, ...]]:
     """Return the first line that prints a reply to standard output, and all such line numbers."""
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:

@@ -629,6 +629,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
     interpreter = interpreter or _interpreter(script, search)
     has_crlf = machine.has_crlf(interpreter, script)
     lost_status, lost_status_line = machine.lost_status(interpreter, script)
+    unread_line, unread_line_number = machine.without_message(interpreter, script)
     executable = _may(user, os.X_OK, path) if is_file else False
     text = script.decode("latin-1") if script else ""
     has_head = text.startswith("#!")
@@ -667,6 +668,8 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         has_crlf=has_crlf,
         lost_status=lost_status,
         lost_status_line=lost_status_line,
+        unread_line=unread_line,
+        unread_line_number=unread_line_number,
         syntax_error="" if has_crlf else machine.syntax_error(interpreter, script),
     )
 

@@ -47,6 +47,11 @@ _OTHER_RESULT = re.compile(
 _EARLY_END = re.compile(r"\bset\s+-|\b(exit|exec|return|trap|kill)\b")
 _PIPE_TO_SINK = rf"\|&?[ \t]*(/[^ \t|;&]*/)?({'|'.join(_SINKS)})([ \t][^|;&(){{}}]*)?$"
 _ALWAYS_ZERO = r"(true|:|exit\s+0)\s*;?\s*$"
+#: A use of the message or of the arguments, or the execution of another script.
+_ANY_MESSAGE = re.compile(
+    r"EMAIL|\$\{?[1-9@*]|\b(exec|source|eval|python3?|perl|sh|bash)\b|(^|[;&|]\s*)\.\s",
+    re.MULTILINE,
+)
 _OPERATORS = re.compile(r"[;&|()\n]+")
 _WORD = re.compile(r"[\w./+@%:,-]+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.ASCII | re.DOTALL)
@@ -120,6 +125,24 @@ def lost_status(script: str) -> tuple[str, int]:
     if is_scanned and "pipefail" not in text:
         return last, number
     return "", 0
+
+
+def without_message(script: str) -> tuple[str, int]:
+    """Return the first line that runs a scanner if the script never uses its message.
+
+    The number is that of the line. If the script uses EMAIL or its arguments, or runs another
+    script, the result is ("", 0).
+    """
+    lines = [(n, line.strip()) for n, line in enumerate(script.split("\n"), 1)]
+    code = [(line, n) for n, line in lines if line and not line.startswith("#")]
+    if _ANY_MESSAGE.search("\n".join(line for line, _ in code)):
+        return "", 0
+    return next(((line, n) for line, n in code if _SCANNER.search(line)), ("", 0))
+
+
+def with_message(line: str, number: int) -> str:
+    """Return a script for `sed` that lets the command in a line read the message, or ""."""
+    return f'{number}s/$/ < "$EMAIL"/' if re.fullmatch(r"[\w\s./=>@:-]+", line) else ""
 
 
 def without_sink(number: int) -> str:

@@ -197,3 +197,31 @@ def test_similar_unit_replaces_missing_unit(site: Site, capsys: pytest.CaptureFi
     checked = check(site, capsys)
     apply(site, checked)
     assert (folder / "scanner.conf").read_text() == "[Unit]\nRequires=scanner-daemon.service\n"
+
+
+# The message
+
+
+@pytest.mark.parametrize(
+    ("line", "is_corrected"),
+    [("clamdscan --no-summary - > /dev/null", True), ("clamdscan - | grep -q FOUND", False)],
+)
+def test_script_that_ignores_message_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], line: str, is_corrected: bool
+) -> None:
+    site.filter.write_text(f"#!/bin/sh\n{line}\n[ $? -lt 2 ] || exit 2\n")
+    checked = check(site, capsys, "--offline")
+    assert (checked.status, checked.names()) == (2, ["filter"])
+    apply(site, checked)
+    assert (check(site, capsys, "--offline").names() == []) is is_corrected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['clamdscan - < "$EMAIL"', 'clamdscan "$1"', "exec /usr/local/bin/scan", "/usr/local/bin/scan"],
+)
+def test_script_that_may_read_message_is_not_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    site.filter.write_text(f"#!/bin/sh\n{text}\n")
+    assert "never reads" not in "".join(check(site, capsys, "--offline").problem)
