@@ -607,6 +607,23 @@ def disabled_milters(proxy: Proxy, behind: Service) -> Iterator[Fault]:
         )
 
 
+def repeated_milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
+    """Report services before and after the filter that pass mail to the same milters."""
+    milter_list = behind.own.get("smtpd_milters", "")
+    for route in setup.routes_to(proxy):
+        front = route.source
+        is_after = route.stage is FilterStage.AFTER_QUEUE and front.program == "smtpd"
+        is_same = milter_list == front.parameter("smtpd_milters") != ""
+        if is_after and is_same and has_milters(front) and has_milters(behind):
+            yield Fault(
+                "milters",
+                proxy.where,
+                f"{front.label} and {behind.label} pass the same mail to milters ({milter_list}); "
+                "a signing milter signs it twice",
+                (fixes.set_own(front, "smtpd_milters", ""),),
+            )
+
+
 def unsigned(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report milters that run before the filter and therefore cannot sign the message.
 

@@ -180,6 +180,7 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
         yield from postfix_rules.behind_limit(setup, proxy, behind)
         yield from postfix_rules.milters(setup, proxy, behind)
         yield from postfix_rules.disabled_milters(proxy, behind)
+        yield from postfix_rules.repeated_milters(setup, proxy, behind)
         yield from postfix_rules.mappings(setup, proxy, behind)
         yield from postfix_rules.xforward_refused(setup, proxy, wanted, behind)
         yield from postfix_rules.starttls_behind(setup, proxy, behind)

@@ -279,6 +279,17 @@ def test_swapped_services_for_filtered_mail_are_reported() -> None:
     assert "-c /f 127.0.0.1:10026" in finding.remedy
 
 
+def test_same_milters_before_and_after_filter_are_reported() -> None:
+    main = AFTER + "smtpd_milters = inet:127.0.0.1:8891\n"
+    overrides = USERS_OWN.replace("proxy_filter = 127.0.0.1:10027", "proxy_filter =")
+    overrides += "submission/inet/content_filter = scan:[127.0.0.1]:10027\n" + SCAN_OWN
+    overrides += f"127.0.0.1:10026/inet/{UNMAPPED}127.0.0.1:10028/inet/{UNMAPPED}"
+    found = findings_in(main, FRONT + UP + BEHIND + SCAN + USERS, overrides)
+    (finding,) = (each for each in found if "signs it twice" in each.problem)
+    assert (finding.level, finding.name) == (1, "milters")
+    assert finding.remedy == "postconf -P submission/inet/smtpd_milters="
+
+
 def test_milters_that_their_service_disables_are_reported() -> None:
     overrides = own("127.0.0.1:10028", "receive_override_options = no_milters\n")
     master = FRONT + UP + BEHIND + USERS
