@@ -48,7 +48,7 @@ def test_each_mandatory_requirement_has_broken_proxy_or_is_listed_exception() ->
     assert sorted(MUSTS - broken - UNBROKEN.keys()) == []
 
 
-def test_requirement_that_has_broken_proxy_is_not_listed_as_exception() -> None:
+def test_requirement_with_broken_proxy_is_not_listed_as_exception() -> None:
     broken = {proxy.requirement for proxy in BROKEN_PROXIES.values()}
     assert sorted(UNBROKEN.keys() & broken) == []
 

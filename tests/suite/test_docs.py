@@ -125,7 +125,7 @@ def test_failure_counts_if_dialogue_shows_violation(
         ("relay.line-ends-4", ("U< DATA\\r", "C> NOOP\\r\\n", "U< NOOP\\r\\n"), False),
     ],
 )
-def test_violation_before_last_line_of_dialogue_counts(
+def test_violation_before_last_line_of_dialogue_is_detected(
     requirement: str, dialogue: tuple[str, ...], is_shown: bool
 ) -> None:
     result = failure(requirement, "C? 2xx", "nothing", *dialogue)

@@ -191,7 +191,7 @@ def test_options_file_is_corrected(
     assert again.document["proxies"][0]["command"] == expected
 
 
-def test_missing_filter_is_added_with_strict(
+def test_missing_filter_command_is_added_together_with_strict_option(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.write(site.arguments.replace("--strict", "").replace(f"-c {site.filter}", ""))

@@ -97,7 +97,7 @@ def test_remedy_keeps_permitted_address_of_service_for_filtered_mail() -> None:
     assert "postprox" not in finding.remedy
 
 
-def test_service_with_malformed_address_gets_upstream_address() -> None:
+def test_remedy_replaces_malformed_service_address_with_upstream_address() -> None:
     master = FRONT + UP + BEHIND.replace("1:10026", "1.10026")
     findings = findings_in(BEFORE, master, own("127.0.0.1.10026"), is_upstream_missing=True)
     (remedy,) = {each.remedy for each in findings}

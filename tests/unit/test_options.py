@@ -411,6 +411,6 @@ def test_host_with_equals_sign_is_rejected() -> None:
         parse(["NAME=mx.example:10026"])
 
 
-def test_packaged_unit_sets_variable_postprox_environment_file() -> None:
+def test_packaged_unit_sets_postprox_environment_file_variable() -> None:
     unit = Path(__file__).parents[2] / "packaging/postprox.service"
     assert f"\nEnvironment={ENVIRONMENT_FILE.decode()}=/" in unit.read_text()
