@@ -51,9 +51,9 @@ class ProgramFacts:
     joined_arguments: str = ""
     #: True if a line that the kernel or the shell reads ends with CR LF.
     has_crlf: bool = False
-    #: The last line of a shell script that runs a scanner, if this line hides the scanner's exit
-    #: status, and the line's number. The number is 0 if the scanner is neither in this line nor in
-    #: the previous one.
+    #: If the last line of a shell script with a scanner hides the scanner's exit status: this line
+    #: and its number. The number is 0 if the scanner is neither in this line nor in the previous
+    #: one.
     lost_status: str = ""
     lost_status_line: int = 0
     #: In a shell script that never uses its message: the first line that runs a scanner, and the

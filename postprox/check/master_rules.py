@@ -315,7 +315,7 @@ def _moved(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
 def open_relay(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a proxy that other machines can connect to.
 
-    To the Postfix service after the filter, all mail seems to come from this machine.
+    The Postfix service after the filter sees all mail as coming from this machine.
     """
     endpoints = [endpoint for endpoint in proxy.endpoints if endpoint.is_open()]
     if endpoints:

@@ -165,7 +165,7 @@ def nearest(endpoint: Endpoint) -> Endpoint:
 
 
 def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
-    """Report a route to an address on this machine on which no server listens."""
+    """Report a route to a local address on which no server listens."""
     idle = [proxy for proxy in setup.proxies if proxy.endpoint and not setup.routes_to(proxy)]
     nothing_listens = setup.running is not None and setup.listener_at(route.endpoint) is None
     if not idle and not (nothing_listens and setup.running and setup.running.postfix):
@@ -276,8 +276,8 @@ def unfiltered(setup: Setup) -> Iterator[Fault]:
 def overridden(setup: Setup) -> list[str]:
     """Return the services that override the filter in main.cf with an empty value.
 
-    The result is empty if any service sends mail from outside to a filter, because the empty
-    values are then considered intentional.
+    If another service sends incoming mail to a filter, empty values are considered intentional, and
+    the result is empty.
     """
     services = [
         each

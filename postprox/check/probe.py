@@ -502,7 +502,7 @@ def _missing_programs(unit: Unit) -> Iterator[str]:
 
 
 def _missing_groups(proxy: Proxy) -> Iterator[str]:
-    """Yield the groups of a unit or of spawn(8) that do not exist."""
+    """Yield the missing groups that a unit or a spawn(8) service names."""
     names = [proxy.group] if proxy.service else []
     if proxy.unit:
         own = "" if proxy.unit.dynamic_user else proxy.unit.setting("Group")

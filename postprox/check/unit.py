@@ -99,11 +99,11 @@ class Unit:
     enabled: tuple[str, ...] = ()
     #: The paths that must exist, or systemd does not start the unit (ConditionPathExists=).
     required: tuple[str, ...] = ()
-    #: The lines and drop-ins of the unit and its socket that systemd ignores.
+    #: The lines and drop-ins that systemd ignores, of the unit and of its socket.
     ignored: tuple[Ignored, ...] = ()
     socket: SocketUnit | None = None
     missing_units: tuple[MissingUnit, ...] = ()
-    #: The real path of each path of the unit and the proxy that contains a symbolic link.
+    #: The real paths of the unit's and the proxy's paths that contain symbolic links.
     links: dict[str, str] = field(default_factory=dict)
 
     def setting(self, name: str, default: str = "") -> str:

@@ -6,8 +6,8 @@ result, the size and the filter's run time.
 
 from .. import __version__
 
-#: The upper bounds of the run time histogram, in seconds. The bounds separate fast checks, scanners
-#: and common timeouts.
+#: The upper bounds of the run time histogram, in seconds. The bounds distinguish between fast
+#: checks, scanners and common timeouts.
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 100.0)
 
 
