@@ -170,8 +170,10 @@ class UnitState:
     result: str = "success"
     #: The exit status of the main process.
     status: int = 0
-    #: True if one of the unit's files is newer than the loaded configuration.
+    #: True if systemd knows that one of the unit's files is newer than the loaded configuration.
     needs_reload: bool = False
+    #: The names of the drop-ins that systemd has loaded.
+    drop_ins: frozenset[str] = frozenset()
     #: The main process's command line, or an empty tuple if there is no process.
     words: tuple[str, ...] = ()
 

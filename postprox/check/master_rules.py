@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from . import fixes
+from .facts import Listener
 from .findings import Fault
 from .fixes import Edit
 from .postconf import Configuration, Service, join_words
@@ -287,13 +288,9 @@ def _taken(setup: Setup, proxy: Proxy, service: Service, endpoint: Endpoint) -> 
 
 def foreign_port(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a proxy port on which another program listens."""
-    # If master.cf starts the proxy, master(8) opens the socket. For a unit, systemd or the proxy
-    # opens the socket.
-    expected = ("master",) if proxy.service else ("systemd", "postprox", "python")
     for endpoint in proxy.endpoints:
         found = setup.listener_at(endpoint)
-        programs = found.programs if found else frozenset()
-        if found and programs and not any(name.startswith(expected) for name in programs):
+        if found and not _may_be_of(proxy, found):
             yield Fault(
                 "port-twice",
                 proxy.where,
@@ -301,6 +298,16 @@ def foreign_port(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
                 "there, and a failed `postfix reload` terminates Postfix",
                 _moved(setup, proxy, endpoint),
             )
+
+
+def _may_be_of(proxy: Proxy, found: Listener) -> bool:
+    """Return whether the proxy's own server may have opened the socket.
+
+    If master.cf starts the proxy, master(8) opens the socket. For a unit, systemd or the proxy
+    opens it. If the programs are unknown, the result is True.
+    """
+    expected = ("master",) if proxy.service else ("systemd", "postprox", "python")
+    return not found.programs or any(name.startswith(expected) for name in found.programs)
 
 
 def _moved(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[Edit, ...]:
@@ -328,9 +335,13 @@ def open_relay(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             (fixes.set_address(proxy, str(own)),),
         )
         return
+    found = setup.running.listeners if setup.running else ()
+    # systemd's `ListenStream=10025` is [::], which also accepts IPv4 connections.
+    open_ports = {
+        each.endpoint.port for each in found if each.endpoint.is_open() and _may_be_of(proxy, each)
+    }
     for endpoint in proxy.endpoints:
-        found = [each.endpoint for each in (setup.running.listeners if setup.running else ())]
-        if any(each.is_open() and endpoint.is_at(each) for each in found):
+        if endpoint.port in open_ports:
             yield Fault(
                 "open-relay",
                 proxy.where,

@@ -291,6 +291,7 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
     unit.installed = own in directories
     unit.masked = _is_masked(path)
     unit.drop_ins = f"{places[0]}/{path.name}.d"
+    unit.drop_in_names = frozenset(file.name for file in files_read if file.suffix == ".conf")
     links = [link.name for place in places for link in Path(place).glob("*.[wr]*s/postprox*")]
     unit.enabled = tuple(dict.fromkeys(link for link in links if _is_of(link, path.stem)))
     unit.instances = _instances(path.name, unit.enabled)
@@ -393,6 +394,7 @@ def _socket_of(unit: Unit, places: Sequence[str]) -> SocketUnit | None:
     unit.ignored += tuple(_ignored(name, files, places))
     found.masked = _is_masked(paths[0])
     found.drop_ins = f"{places[0]}/{name}.d"
+    found.drop_in_names = frozenset(file.name for file in files if file.suffix == ".conf")
     found.installed = unit.installed
     found.instances = tuple(each.replace(".service", ".socket") for each in unit.instances)
     return found

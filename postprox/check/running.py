@@ -20,7 +20,7 @@ from .unit import Unit
 #: The properties of a unit that the rules use (org.freedesktop.systemd1(5)).
 PROPERTIES = (
     *("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "ExecMainStatus"),
-    *("NeedDaemonReload", "MainPID"),
+    *("NeedDaemonReload", "DropInPaths", "MainPID"),
 )
 
 _LISTEN = "0A"
@@ -40,6 +40,9 @@ def unit_states(text: str) -> Iterator[tuple[UnitState, int]]:
                 result=values.get("Result", "success"),
                 status=_number(values.get("ExecMainStatus", "")),
                 needs_reload=values.get("NeedDaemonReload") == "yes",
+                drop_ins=frozenset(
+                    path.rpartition("/")[2] for path in values.get("DropInPaths", "").split()
+                ),
             )
             yield state, _number(values.get("MainPID", ""))
 

@@ -13,7 +13,7 @@ from .facts import RunningFacts, UnitState
 from .findings import Fault
 from .routes import Proxy
 from .setup import Setup
-from .unit import Unit
+from .unit import SocketUnit, Unit
 
 #: The exit statuses with which systemd reports that it could not start the proxy (systemd.exec(5)).
 _STEPS = {
@@ -160,7 +160,7 @@ def _out_of_date(
     """Report a service whose command line differs from its unit's command line."""
     for state in services:
         is_other = bool(state.words) and not _runs(state.words, proxy.words)
-        if state.needs_reload or is_other:
+        if _needs_reload(unit, state) or is_other:
             yield Fault(
                 "not-reloaded",
                 state.name,
@@ -168,7 +168,7 @@ def _out_of_date(
                 (fixes.run(f"systemctl daemon-reload; systemctl restart {state.name}"),),
             )
     for state in sockets:
-        if state.needs_reload:
+        if unit.socket and _needs_reload(unit.socket, state):
             service = state.name.replace(".socket", ".service")
             yield Fault(
                 "not-reloaded",
@@ -179,6 +179,15 @@ def _out_of_date(
                     fixes.run(f"systemctl stop {service}; systemctl restart {state.name}"),
                 ),
             )
+
+
+def _needs_reload(unit: Unit | SocketUnit, state: UnitState) -> bool:
+    """Return whether systemd has not loaded the current files of a unit.
+
+    NeedDaemonReload= stays "no" if the first drop-in of a unit is new, because systemd looks only
+    into the directories that it has seen before.
+    """
+    return state.needs_reload or not unit.drop_in_names <= state.drop_ins
 
 
 def _runs(running: tuple[str, ...], words: tuple[str, ...]) -> bool:

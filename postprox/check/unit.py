@@ -54,6 +54,8 @@ class SocketUnit:
     settings: dict[str, list[str]] = field(default_factory=dict)
     #: The directory of the unit's drop-ins.
     drop_ins: str = ""
+    #: The names of all drop-ins, from any directory.
+    drop_in_names: frozenset[str] = frozenset()
     #: True if systemd reads this unit file.
     installed: bool = False
     #: True if the unit is masked with a link to /dev/null.
@@ -89,6 +91,8 @@ class Unit:
     path: str = ""
     #: The directory of the unit's drop-ins, or "" for a command line.
     drop_ins: str = ""
+    #: The names of all drop-ins, from any directory.
+    drop_in_names: frozenset[str] = frozenset()
     #: True if systemd reads this unit file.
     installed: bool = False
     #: True if the unit is masked with a link to /dev/null.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -57,13 +58,20 @@ SHOWN = {
     "Result=success\nExecMainStatus=0\nNeedDaemonReload=yes\nMainPID=7",
 }
 LISTENING = "0: 0100007F:2729 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 {} 1\n"
-EVERYWHERE = LISTENING.replace("0100007F", "00000000")
+#: Listeners on 0.0.0.0 and on [::].
+EVERYWHERE = (
+    LISTENING.replace("0100007F", "00000000"),
+    LISTENING.replace("0100007F", "0" * 32).replace("00000000:0000", "0" * 32 + ":0000"),
+)
 
 
 class FakeMachine(Machine):
     """A machine with a state that the test controls."""
 
-    def __init__(self) -> None:
+    def __init__(self, units: Path) -> None:
+        self.units = units
+        #: The names of drop-ins that systemd has not loaded.
+        self.unloaded: set[str] = set()
         self.states = {"postprox.service": "running", "postprox.socket": "listening"}
         self.table = LISTENING.format(11)
         self.programs = {11: {"systemd", "postprox"}}
@@ -76,9 +84,15 @@ class FakeMachine(Machine):
             raise UnreadableError("systemctl show: System has not been booted with systemd")
         none = "LoadState=not-found\nActiveState=inactive\nSubState=dead"
         return "\n\n".join(
-            f"Id={name}\n{SHOWN[self.states[name]] if name in self.states else none}"
+            f"Id={name}\n{SHOWN[self.states[name]] if name in self.states else none}\n"
+            f"DropInPaths={self._drop_ins(name)}"
             for name in names
         )
+
+    def _drop_ins(self, name: str) -> str:
+        template = re.sub("@.*[.]", "@.", name)
+        paths = [*self.units.glob(f"{name}.d/*"), *self.units.glob(f"{template}.d/*")]
+        return " ".join(str(path) for path in paths if path.name not in self.unloaded)
 
     def command_line(self, pid: int) -> tuple[str, ...]:
         return tuple(self.words)
@@ -103,7 +117,7 @@ class Site:
         self.directory = directory
         self.units = directory / "system"
         self.units.mkdir()
-        self.machine = FakeMachine()
+        self.machine = FakeMachine(self.units)
         self.main = MAIN + FRONT_SPEED
         self.master = FRONT + BEHIND
         self.filter = directory / "mail-filter"
@@ -262,6 +276,18 @@ def test_process_with_outdated_command_line_causes_warning(
     assert (checked.status, checked.names()) == (1, ["not-reloaded"])
 
 
+@pytest.mark.parametrize("unit", ["postprox.service", "postprox.socket"])
+def test_unloaded_first_drop_in_causes_warning(
+    site: Site, capsys: pytest.CaptureFixture[str], unit: str
+) -> None:
+    folder = site.units / f"{unit}.d"
+    folder.mkdir(exist_ok=True)
+    (folder / "new.conf").write_text("[Unit]\nDocumentation=man:postprox(1)\n")
+    site.machine.unloaded = {"new.conf"}
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (1, ["not-reloaded"])
+
+
 def test_process_with_current_command_line_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,13 +317,22 @@ def test_listen_stream_without_reset_adds_address(
     assert check(site, capsys).names() == ["open-relay"]
 
 
+@pytest.mark.parametrize("listener", EVERYWHERE)
 def test_remedy_restarts_socket_bound_to_all_addresses(
-    site: Site, capsys: pytest.CaptureFixture[str]
+    site: Site, capsys: pytest.CaptureFixture[str], listener: str
 ) -> None:
-    site.machine.table = EVERYWHERE.format(11)
+    site.machine.table = listener.format(11)
     checked = check(site, capsys)
     assert checked.names() == ["open-relay"]
     assert checked.remedy.endswith("systemctl restart postprox.socket")
+
+
+def test_other_program_on_all_ipv6_addresses_is_not_reported(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.machine.table = LISTENING.format(11) + EVERYWHERE[1].format(12)
+    site.machine.programs[12] = {"other-server"}
+    assert check(site, capsys).names() == []
 
 
 def test_mismatched_socket_port_is_reported(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
