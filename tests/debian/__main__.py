@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / ".nox/clean-system"
 SUITE = "bookworm"  # from debootstrap's default mirror
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "postfix")
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "iproute2", "python3", "postfix")
 TOOLS = ("debootstrap", "systemd-nspawn")
 DEBIAN = "debootstrap systemd-container"
 LIMIT = 600

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from . import by_hand
+from . import by_hand, repairs
 from .system import (
     MAILBOX,
     PATIENCE,
@@ -285,6 +285,7 @@ STEPS = (
         wrong_command_line,
         options_are_missing,
         reload_is_refused,
+        repairs.running_system_is_repaired,
         python_is_upgraded,
     ),
     *(upgraded_under_load, several_behind_one_port, purged),
