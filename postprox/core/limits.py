@@ -189,7 +189,7 @@ HELD_UP = 0.25
 #: occupies a slot although it no longer serves a client (relay.idle).
 REPLY_AFTER_CLIENT_EOF = 30.0
 
-#: How long the proxy still waits for the final reply (files.term): after the first termination
+#: How long the proxy continues to wait for the final reply (files.term) after the first termination
 #: signal, and after the second. Postfix replies in less than a second, unless its disk is busy.
 #: Service managers and init scripts send SIGKILL after 10 s or more.
 STOP_FINAL = 10.0

@@ -301,8 +301,8 @@ class _Session:
         """Send the content to the program. Return False if the session ends before the end of the
         content.
 
-        If the program replies before the end of data, it gives up the session, and the rest of the
-        content must not be taken for commands.
+        If the program replies before the end of data, it has abandoned the session, and the rest of
+        the content must not be read as commands.
         """
         assert self._program is not None
         seen = b"\r\n"

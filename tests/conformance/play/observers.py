@@ -46,7 +46,7 @@ _UNTIL_END: dict[str, Callable[[], NoSuccessAwaited | UnfinishedAwaited]] = {
 #: The expectations of these steps, for failure reports.
 _EXPECTED = {
     "@message": (
-        "a complete message that does not end earlier for a server that ends lines at CR or LF"
+        "a complete message without an earlier end of data for servers that end lines at CR or LF"
     ),
     "@no-2yz": "no 2yz reply",
     "@unfinished": "no end of data",
