@@ -10,6 +10,7 @@ from tests.conformance.format.reader import parse_transcript
 from tests.conformance.format.requirements import specification
 from tests.conformance.play.failure import Failure
 from tests.conformance.play.harness import Settings
+from tests.conformance.play.implementation import Divergence
 from tests.conformance.play.process import adopt_orphans
 from tests.conformance.play.timeouts import AdaptiveTimeout
 from tests.conformance.run import suite
@@ -18,15 +19,15 @@ from tests.conformance.run.suite import Played, play_fairly
 
 #: A requirement of each level.
 REQUIREMENTS = {one.level: one.id for one in specification().requirements.values()}
-NEVER_SAID = """\
+GREETING = """\
 +++
 title = "t"
 requires = ["{requirement}"]
 +++
 U> 220 here
 C< 220 here
-U< NOOP
 """
+NEVER_SAID = GREETING + "U< NOOP\n"
 
 
 def tired(slowest: float = 0.0) -> AdaptiveTimeout:
@@ -122,10 +123,20 @@ def test_passing_rerun_replaces_failure(
             return 0.0
 
     timeouts = Hasty(left=0)
-    transcript = parse_transcript(
-        NEVER_SAID.format(requirement=REQUIREMENTS["must"]).replace("U< NOOP\n", ""), "t"
-    )
+    transcript = parse_transcript(GREETING.format(requirement=REQUIREMENTS["must"]), "t")
     settings = replace(hasty, timeout=10.0, timeouts=timeouts)
     assert play_fairly(transcript, "stdio", settings).failure is None
     assert timeouts.replays["must"] == AdaptiveTimeout().replays["must"]
     assert timeouts.slowest > 0
+
+
+def test_slow_start_is_not_a_known_divergence(hasty: Settings) -> None:
+    one = hasty.implementation
+    slow = replace(
+        one,
+        argv=("/bin/sh", "-c", 'sleep 1.6; exec "$@"', "sh", *one.argv),
+        divergences=(Divergence("t", None, "bug", "A later step fails."),),
+    )
+    transcript = parse_transcript(GREETING.format(requirement=REQUIREMENTS["must"]), "t")
+    settings = replace(hasty, implementation=slow, timeout=7.5)  # 1.5 s for a known divergence
+    assert play_fairly(transcript, "listen", settings).failure is None

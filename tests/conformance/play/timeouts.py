@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 #: After EXPIRED_BEFORE_REDUCED timeouts in all workers together, the time limit is divided by
-#: REDUCED_DIVISOR. For a known divergence, it is divided from the start.
+#: REDUCED_DIVISOR. For a known divergence, it is divided in every run. The limit for the
+#: program's start is never divided.
 EXPIRED_BEFORE_REDUCED = 10
 REDUCED_DIVISOR = 5
 #: The minimum time limit, as a multiple of the slowest response so far.
