@@ -23,9 +23,22 @@ _SIMILAR = 0.75
 _COMMAND = re.compile(r"(^|\s)(-\w*c\b|--command\b)")
 _BLANKS = " \t\r"
 _LIKELY = re.compile(rf"^[^#;\n]*?({OPTIONS}|{UPSTREAM})[ \t]*[=:]?(.*)", re.MULTILINE)
+_COMMENT = re.compile(r"[#;]|//(\s|$)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 #: Within double quotes, systemd removes a backslash before one of these characters.
 _ESCAPED = '"\\`$'
+
+
+@dataclass(frozen=True)
+class Comment:
+    """A comment that systemd reads as part of a value, because it is not on a line of its own."""
+
+    #: The variable, and the line that sets it.
+    name: str
+    line: str
+    #: The value without the comment, and the text of the comment.
+    value: str
+    text: str
 
 
 @dataclass
@@ -42,6 +55,8 @@ class Assignments:
     likely: dict[str, str] = field(default_factory=dict)
     #: The values that a later line replaces, for each variable that is set more than once.
     earlier: dict[str, list[str]] = field(default_factory=dict)
+    #: The comments in the values, for each variable.
+    comments: dict[str, Comment] = field(default_factory=dict)
 
 
 def parse(text: str) -> Assignments:
@@ -72,18 +87,45 @@ def _assign(found: Assignments, text: str, position: int) -> int:
         if is_option:
             found.problems.append(f"{key!r} has no equals sign, so systemd ignores it")
         return position + len(line)
-    value, position, is_closed = _value(text, start)
+    value, position, is_closed, bare = _value(text, start)
     if not is_closed or f"{OPTIONS}=" in value or f"{UPSTREAM}=" in value:
         found.problems.append(f"unterminated quote in {key}")
     if _NAME.fullmatch(key):
         if key in found.values:
             found.earlier.setdefault(key, []).append(found.values[key])
         found.values[key] = value
+        found.comments.pop(key, None)
         if "\n" in text[start:position]:
             found.multiline.add(key)
+        elif at := _start_of_comment(
+            value, bare, is_quoted=text[start:position].lstrip()[:1] in "'\""
+        ):
+            comment = value[at:].lstrip("#;/ ")
+            found.comments[key] = Comment(key, line, value[:at].rstrip(), comment)
     elif is_option:
         found.problems.append(f"{key!r} is not a variable name, so systemd ignores it")
     return position
+
+
+def _start_of_comment(value: str, bare: int, *, is_quoted: bool) -> int:
+    """Return the position of a comment in a value, or 0 if there is none.
+
+    From the position `bare` on, the text follows a closing quote. Within quotes, a semicolon can
+    separate two commands.
+    """
+    mark = _COMMENT if not is_quoted else re.compile("#")
+    if bare and _COMMENT.match(value, bare):
+        return bare
+    if address := re.match(r"[\w.:\[\]-]+:[0-9]+(?=[#;].*\w)", value, re.ASCII):
+        return address.end()
+    quote, before = "", ""
+    for position, letter in enumerate(value):
+        if letter in "'\"":
+            quote = "" if letter == quote else quote or letter
+        elif not quote and before.isspace() and mark.match(value, position):
+            return position
+        before = letter
+    return 0
 
 
 def misnamed(found: Assignments, used: str) -> tuple[str, str]:
@@ -104,7 +146,8 @@ def misnamed(found: Assignments, used: str) -> tuple[str, str]:
 
 
 def _unquoted(text: str) -> str:
-    return re.sub("['\"\u2018\u2019\u201c\u201d]", "", text).strip()
+    text = re.sub("['\"\u2018\u2019\u201c\u201d]", "", text)
+    return re.split(r"\s[#;]", text)[0].strip()
 
 
 def _end_of_comment(text: str, position: int) -> int:
@@ -117,13 +160,14 @@ def _end_of_comment(text: str, position: int) -> int:
     return position
 
 
-def _value(text: str, position: int) -> tuple[str, int, bool]:
+def _value(text: str, position: int) -> tuple[str, int, bool, int]:
     """Return a value, the position of its end, and whether all its quotes are closed.
 
-    A quote after the first unquoted character has no special meaning.
+    A quote after the first unquoted character has no special meaning. The last result is the
+    position in the value of the first unquoted character after a closing quote, or 0.
     """
     value, blanks, quote = [], "", ""
-    is_bare = False
+    is_bare, bare = False, 0
     while position < len(text):
         letter = text[position]
         following = text[position + 1 : position + 2]
@@ -137,7 +181,7 @@ def _value(text: str, position: int) -> tuple[str, int, bool]:
             kept = "" if following in _ESCAPED or following == "\n" else letter
             value.append(kept + following.strip("\n"))
         elif letter == "\n":
-            return "".join(value), position - 1, True
+            return "".join(value), position - 1, True, bare
         elif letter in "'\"" and not is_bare:
             quote = letter
         elif letter in _BLANKS:
@@ -145,9 +189,10 @@ def _value(text: str, position: int) -> tuple[str, int, bool]:
         else:
             escaped = letter == "\\"
             position += escaped
+            bare = bare if is_bare else len("".join(value))
             value.append(blanks + (following.strip("\n") if escaped else letter))
             blanks, is_bare = "", True
-    return "".join(value), position, not quote
+    return "".join(value), position, not quote, bare
 
 
 def assignment(name: str, value: str) -> str:

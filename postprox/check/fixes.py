@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..core.options import Options, UsageError, parse
 from . import environment
+from .environment import Comment
 from .findings import Fault, Finding
 from .postconf import Configuration, Service, join_words, split_words
 from .routes import FilterStage, Proxy, Route, arguments
@@ -374,6 +375,17 @@ def rename_variable(unit: Unit, name: str, right: str) -> Edit:
     script = shlex.quote(f"s/^[ \\t]*{name}[ \\t]*=/{right}=/")
     commands = [f"sed -i {script} {shlex.quote(unit.options_file)}", *_restart(unit)]
     return run("; ".join(commands))
+
+
+def separate_comment(unit: Unit, path: str, comment: Comment) -> tuple[Edit, ...]:
+    """Move a comment in an environment file from the end of a value to a line of its own."""
+    line = environment.assignment(comment.name, comment.value)
+    new = f"# {comment.text}\n{line}" if comment.text else line
+    mark = next(each for each in "|#,~!@%^;" if each not in comment.line + new)
+    old = re.sub(r"([][\\.*^$])", r"\\\1", comment.line.rstrip())
+    new = re.sub(r"([\\&])", r"\\\1", new).replace("\n", r"\n")
+    script = shlex.quote(f"s{mark}^[ \\t]*{old}[ \\t\\r]*${mark}{new}{mark}")
+    return tuple(map(run, [f"sed -i {script} {shlex.quote(path)}", *_restart(unit)]))
 
 
 def add_user(user: str) -> Edit:

@@ -105,7 +105,7 @@ def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     yield from limit_rules.file_size(setup, proxy)
     yield from limit_rules.processor(proxy)
     yield from limit_rules.file_mode(proxy)
-    if broken_file := list(unit_rules.options_file(setup, proxy)):
+    if broken_file := list(_options_file_faults(setup, proxy)):
         # Any problem with the options would only be a consequence of this problem.
         yield from broken_file
         return
@@ -120,6 +120,12 @@ def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     yield from _own_faults(setup, proxy, proxy.options)
     if not list(proxy_rules.target(setup, proxy, proxy.options)):
         yield from _postfix_faults(setup, proxy, proxy.options)
+
+
+def _options_file_faults(setup: Setup, proxy: Proxy) -> list[Fault]:
+    faults = list(unit_rules.values_with_comments(proxy))
+    # A quote in a comment can cause any other problem of the file.
+    return faults or list(unit_rules.options_file(setup, proxy))
 
 
 def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
@@ -208,8 +214,9 @@ def unchecked(setup: Setup) -> Iterator[str]:
     for place in dict.fromkeys(place for place in places if place not in lost):
         yield f"the server that listens on {place} (specify --unit FILE or -- COMMAND LINE)"
     for proxy in setup.proxies:
-        if proxy.unit and list(unit_rules.options_file(setup, proxy)):
-            yield f"{proxy.where}: all other options (correct {proxy.unit.options_file} first)"
+        if proxy.unit and _options_file_faults(setup, proxy):
+            file = proxy.unit.comments[0][0] if proxy.unit.comments else proxy.unit.options_file
+            yield f"{proxy.where}: all other options (correct {file} first)"
         elif proxy.options is not None:
             yield from (
                 f"{proxy.where}: {text}" for text in _unchecked(setup, proxy, proxy.options)

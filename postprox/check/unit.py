@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import environment
-from .environment import Assignments
+from .environment import Assignments, Comment
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,9 @@ class Unit:
     options_file_exists: bool = True
     #: The contents of the options file.
     assignments: Assignments = field(default_factory=Assignments)
+    #: The comments in the values of the variables that ExecStart= uses, each with the path of its
+    #: environment file.
+    comments: tuple[tuple[str, Comment], ...] = ()
     #: Parts of ExecStart= that were probably meant for the filter, but that systemd would replace.
     replaced: tuple[str, ...] = ()
     #: The path of the unit, or "" for a command line.
@@ -191,8 +194,12 @@ def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
     contents = {path: environment.parse(files[path]) for path in files}
     for path in _last_of_each(unit.environment_files):
         unit.environment.update(contents[path].values if path in contents else {})
+    unit.comments = tuple(_comments(unit, contents))
     if unit.environment_files and _OPTION_VARIABLE.search(unit.setting("ExecStart")):
-        unit.options_file = unit.environment_files[-1]
+        names = {environment.OPTIONS, environment.UPSTREAM}
+        setting = [path for path in contents if names & contents[path].values.keys()]
+        used = [path for path in unit.environment_files if path in setting]
+        unit.options_file = (used or unit.environment_files)[-1]
         unit.options_file_exists = unit.options_file in contents
         unit.assignments = contents.get(unit.options_file, unit.assignments)
     _expand(unit, unit.setting("ExecStart"))
@@ -304,6 +311,15 @@ def _settings(texts: Sequence[str], wanted: str) -> dict[str, list[str]]:
 def _last_of_each(paths: Sequence[str]) -> list[str]:
     """Keep only the last mention of each file. This does not change the resulting variables."""
     return list(reversed(dict.fromkeys(reversed(paths))))
+
+
+def _comments(unit: Unit, contents: Mapping[str, Assignments]) -> Iterator[tuple[str, Comment]]:
+    """Yield the comments in the values of the variables that ExecStart= uses."""
+    for name in dict.fromkeys(re.findall(r"\$\{?(\w+)", unit.setting("ExecStart"))):
+        paths = [path for path in unit.environment_files if path in contents]
+        used = next((path for path in reversed(paths) if name in contents[path].values), "")
+        if used and name in contents[used].comments:
+            yield used, contents[used].comments[name]
 
 
 def _variables(words: Sequence[str]) -> dict[str, str]:

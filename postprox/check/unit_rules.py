@@ -470,6 +470,37 @@ def missing_files(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
         )
 
 
+def values_with_comments(proxy: Proxy) -> Iterator[Fault]:
+    """Report a comment that is part of the value of a variable in an environment file."""
+    unit = proxy.unit
+    if unit is None:
+        return
+    files = unit.settings.get("EnvironmentFile", ())
+    kept = [re.split(r"\s+[#;]", file)[0] for file in files]
+    if unit.options_file and kept != files:
+        wrong = next(file for file, path in zip(files, kept, strict=True) if file != path)
+        # A drop-in that this check writes cannot contain several lines of one setting.
+        edit = fixes.set_setting(unit, "EnvironmentFile", kept[0])
+        yield Fault(
+            "options-file",
+            proxy.where,
+            f"EnvironmentFile={wrong}: a comment must be on a line of its own, so systemd does not "
+            "find the file; the proxy does not get its options, so mail is deferred (451) or "
+            "passes unfiltered",
+            (edit,) if len(kept) == 1 else (),
+        )
+    for path, comment in unit.comments:
+        edits = fixes.separate_comment(unit, path, comment)
+        yield Fault(
+            "options-file",
+            f"{proxy.where}, {path}",
+            f"the comment after the value of {comment.name} is part of the value, because a "
+            "comment must be on a line of its own; the proxy gets wrong options, so mail is "
+            "deferred (451) or passes unfiltered",
+            edits,
+        )
+
+
 def options_file(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a unit's options file that is missing, or that systemd reads only in part."""
     unit = proxy.unit

@@ -144,6 +144,18 @@ class OptionsFile(NamedTuple):
 
 OPTIONS_LINE = 'POSTPROX_OPTIONS="-v --strict -t 60 -d /run/postprox -c {filter}"\n'
 UPSTREAM_LINE = 'POSTPROX_UPSTREAM="127.0.0.1:10026"\n'
+WITH_COMMENTS = [
+    UPSTREAM_LINE.replace("\n", '  # Postfix\'s port | \\& "a"\n') + OPTIONS_LINE,
+    UPSTREAM_LINE.replace("\n", "; # Postfix\r\n") + OPTIONS_LINE,
+    UPSTREAM_LINE.replace("\n", " // Postfix\n") + OPTIONS_LINE,
+    UPSTREAM_LINE.replace('"\n', ' # Postfix"\n') + OPTIONS_LINE,
+    f"{OPTIONS_LINE}POSTPROX_UPSTREAM=127.0.0.1:10026 ; Postfix\n",
+    f"{OPTIONS_LINE}POSTPROX_UPSTREAM=127.0.0.1:10026#Postfix\n",
+    f"{UPSTREAM_LINE}POSTPROX_OPTIONS=-v --strict -t 60 -d /run/postprox -c {{filter}} # [a]*\n",
+    UPSTREAM_LINE + OPTIONS_LINE.replace("\n", "#the scanner\n"),
+    UPSTREAM_LINE + OPTIONS_LINE.replace('"\n', ' # the scanner"\n'),
+    "POSTPROX_OPTIONS=a # b\n" + UPSTREAM_LINE + OPTIONS_LINE.replace("\n", " # c\n"),
+]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +182,8 @@ UPSTREAM_LINE = 'POSTPROX_UPSTREAM="127.0.0.1:10026"\n'
             UPSTREAM_LINE + "POSTPROX_OPTIONS='-v --strict -t 60 -d /run/postprox -c {filter}\n",
             ["options-file"],
         ),
+        *(OptionsFile(text, ["options-file"]) for text in WITH_COMMENTS),
+        OptionsFile(f'{UPSTREAM_LINE}{OPTIONS_LINE}X="a" # b\n; c\n', []),
     ],
     ids=lambda case: f"{case.names} {case.text}",
 )
@@ -189,6 +203,51 @@ def test_options_file_is_corrected(
     words = case.options.format(filter=site.filter).split()
     expected = [str(site.launcher), "-l", "10025", "--foreground", *words, TARGET]
     assert again.document["proxies"][0]["command"] == expected
+
+
+def test_comment_after_value_moves_to_own_line(
+    site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text('# a\nUP="127.0.0.1:10026"  # Postfix\nB="c" # d\n')
+    second.write_text(OPTIONS_LINE.format(filter=site.filter))
+    line = f"{site.launcher} -l 10025 --foreground $POSTPROX_OPTIONS ${{UP}}"
+    lines = ["User=nobody", "ExecStart=", f"ExecStart={line}", "EnvironmentFile="]
+    files = [f"EnvironmentFile={first}", f"EnvironmentFile={second}"]
+    site.drop_in("postprox.service", "Service", *lines, *files)
+    checked = check(site, capsys)
+    assert checked.names() == ["options-file"]
+    assert f"{first}" in checked.where
+    assert "the comment after the value of UP is part of the value" in checked.problem
+    apply(site, checked)
+    assert first.read_text() == '# a\n# Postfix\nUP="127.0.0.1:10026"\nB="c" # d\n'
+    assert check(site, capsys).names() == []
+
+
+def test_comment_after_path_of_options_file_is_removed(
+    site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "default"
+    file.write_text(UPSTREAM_LINE + OPTIONS_LINE.format(filter=site.filter))
+    line = f"{site.launcher} -l 10025 --foreground $POSTPROX_OPTIONS $POSTPROX_UPSTREAM"
+    lines = ["User=nobody", "ExecStart=", f"ExecStart={line}", "EnvironmentFile="]
+    site.drop_in("postprox.service", "Service", *lines, f"EnvironmentFile=-{file} # options")
+    checked = check(site, capsys)
+    assert checked.names() == ["options-file"]
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
+def test_optional_file_after_options_file_may_be_missing(
+    site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "default"
+    file.write_text(UPSTREAM_LINE + OPTIONS_LINE.format(filter=site.filter))
+    line = f"{site.launcher} -l 10025 --foreground $POSTPROX_OPTIONS $POSTPROX_UPSTREAM"
+    lines = ["User=nobody", "ExecStart=", f"ExecStart={line}", "EnvironmentFile="]
+    files = [f"EnvironmentFile={file}", f"EnvironmentFile=-{tmp_path}/missing"]
+    site.drop_in("postprox.service", "Service", *lines, *files)
+    assert check(site, capsys).names() == []
 
 
 def test_missing_filter_command_is_added_together_with_strict_option(
