@@ -46,14 +46,23 @@ _SIMILAR = 0.85
 #: The maximum size, in addresses, of a public network that a remedy may contain.
 _STRANGERS = 256
 #: Words that were probably meant to be -o, for example with another kind of dash.
-_NOT_OPTION = re.compile(r"-[0O]|[\u2010-\u2015\u2212_]o|--o|o|-")
+_NOT_OPTION = re.compile(
+    r"-[0O\u043e]|[\u2010-\u2015\u2212\ufe58\ufe63\uff0d_~+*\u2022]+-?[oO]|--o|o|-"
+)
 _MISSPELT_USER = re.compile(r"(?i:user)[=:;]['\"]?([\w.-]+(:[\w.-]+)?)[,;'\"]*")
 #: The default of cleanup_service_name.
 _CLEANUP = "cleanup"
 _FILTERS = ("smtpd_proxy_filter", "content_filter")
-_ASSIGNMENT = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+=")
+_ASSIGNMENT = re.compile(
+    r"([a-z][a-z0-9]*(_[a-z0-9]+)+|my(networks|hostname|domain|destination|origin)|relayhost|stress)="
+)
+_PARAMETER = re.compile(r"[A-Za-z_]\w*\s*=", re.ASCII)
 #: The Postfix programs whose arguments are checked.
-_PROGRAMS = ("smtpd", "smtp", "lmtp", "qmqpd", "pickup", "cleanup")
+_PROGRAMS = (
+    *("smtpd", "smtp", "lmtp", "qmqpd", "pickup", "cleanup", "qmgr", "local", "virtual", "bounce"),
+    *("error", "discard", "trivial-rewrite", "proxymap", "tlsproxy", "dnsblog"),
+    *("verify", "flush", "showq", "anvil", "scache", "tlsmgr"),
+)
 
 
 def items(configuration: Configuration) -> Iterator[Fault]:
@@ -324,7 +333,7 @@ def _sorted(words: Sequence[str]) -> tuple[list[str], str]:
         if word == "-" and left[:1] == ["o"]:
             word, wrong = "-o", wrong or "- o"
             left.pop(0)
-        elif _NOT_OPTION.fullmatch(word) and left and _ASSIGNMENT.match(left[0]):
+        elif _NOT_OPTION.fullmatch(word) and left and _PARAMETER.match(left[0]):
             word, wrong = "-o", wrong or word
         is_comment = word.startswith("#") or (is_comment and not word.startswith("-"))
         if word == "-o" and left:
@@ -400,7 +409,10 @@ def _sorted_spawn(words: Sequence[str]) -> tuple[list[str], str]:
     left = list(words[1:start])
     while left:
         word = left.pop(0)
-        if word == "-o" and left:
+        if _NOT_OPTION.fullmatch(word) and left and _PARAMETER.match(left[0]):
+            wrong = wrong or word
+            kept += ["-o", left.pop(0)]
+        elif word == "-o" and left:
             kept += [word, left.pop(0)]
         elif (found := _MISSPELT_USER.fullmatch(word)) and word != f"user={found[1]}":
             wrong = wrong or word

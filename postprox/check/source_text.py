@@ -18,6 +18,13 @@ _ROW = ("private", "unprivileged", "chroot", "wakeup", "process_limit")
 _PORTS = ("smtp", "smtps", "submission", "submissions", "qmqp", "lmtp")
 #: master(8) accepts -oNAME=VALUE, but postconf(1) splits this word in the wrong places.
 _JOINED = (r"([ \t])-(v*)o([A-Za-z_][A-Za-z0-9_]*=|\{)", r"\1-\2o \3")
+#: The characters that a word processor or web page shows instead of a hyphen. A list in brackets
+#: would depend on the locale of sed(1).
+_DASH = "(\u2010|\u2011|\u2012|\u2013|\u2014|\u2015|\u2212|\ufe58|\ufe63|\uff0d)+"
+_WRONG_DASH = (
+    rf"(^|[ \t])-?{_DASH}-?[ \t]*[oO][ \t]*([A-Za-z_][A-Za-z0-9_]*[ \t]*=|\{{)",
+    r"\1-o \3",
+)
 _BACKSLASH = (r"[ \t]*\\[ \t]*$", "")
 _UNINDENTED = (r"^(-[A-Za-z]|user=|argv=|flags=|[^ \t#][^ \t]*[ \t]*$)", r"    \1")
 _NAME = r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+|mynetworks|myhostname|mydestination|relayhost|myorigin"
@@ -133,9 +140,21 @@ def _without_equals(line: str) -> Iterator[Correction]:
 
 def _in_master(text: str) -> Iterator[Correction]:
     is_first = True
+    if wrong := _entries_with_wrong_dash(text):
+        entries = (
+            f"the entries {', '.join(wrong)} have" if wrong[1:] else f"the entry {wrong[0]} has"
+        )
+        yield Correction(
+            MASTER,
+            *_WRONG_DASH,
+            f"{entries} another dash instead of the hyphen in -o; the service does not run, so its "
+            "mail is deferred or refused",
+            excluded=r"^[ \t]*#|argv=",
+        )
     for line in text.split("\n"):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
+        line = re.sub(*_WRONG_DASH, line)  # noqa: PLW2901
         if re.search(_BACKSLASH[0], line):
             yield Correction(
                 MASTER,
@@ -156,6 +175,19 @@ def _in_master(text: str) -> Iterator[Correction]:
             else:
                 yield from _columns(line)
             is_first = False
+
+
+def _entries_with_wrong_dash(text: str) -> list[str]:
+    """Return the names of the entries that contain a dash instead of a hyphen before `o`."""
+    found: dict[str, None] = {}
+    name = ""
+    for line in text.split("\n"):
+        if line.strip() and not line.lstrip().startswith("#"):
+            is_wrong = re.search(_WRONG_DASH[0], line) and "argv=" not in line
+            if not line[0].isspace() and not re.match(_WRONG_DASH[0], line):
+                name = line.split()[0]
+            found |= {name: None} if is_wrong else {}
+    return list(filter(None, found))
 
 
 def _columns(line: str) -> Iterator[Correction]:

@@ -60,6 +60,7 @@ def test_accepted_word_is_not_reported(line: str) -> None:
         ("argv=", "argv:", "no argv="),
         ("spawn user=", "pipe flags=Rq user=", "no spawn"),
         ("argv=", "", "no argv="),
+        (FRONT, f"{FRONT}qmgr unix n - n 300 1 qmgr _o a=b\n", "qmgr(8) does not accept '_o'"),
     ],
 )
 def test_wrong_argument_is_reported(old: str, new: str, wrong: str) -> None:
@@ -88,6 +89,11 @@ FILTER = "smtpd_proxy_filter=127.0.0.1:10025"
         (f"-0 {FILTER}", f"-o {FILTER}"),
         (f"\u2013o {FILTER}", f"-o {FILTER}"),
         (f"o {FILTER}", f"-o {FILTER}"),
+        (
+            "\u2013o smtpd_authorized_xforward_hosts=::1 \u2014o mynetworks=::1 \u2212O relay=b",
+            "-o smtpd_authorized_xforward_hosts=::1 -o mynetworks=::1 -o relay=b",
+        ),
+        ("-o mynetworks=::1, ::2 stress= -\u043e a=b", "-o mynetworks=::1,::2 -o stress= -o a=b"),
         (f"-o a=b {FILTER}", f"-o a=b -o {FILTER}"),
         (f"-o a=b - {FILTER}", f"-o a=b -o {FILTER}"),
         (f"-o content_filter=-o {FILTER}", f"-o content_filter= -o {FILTER}"),
@@ -103,6 +109,14 @@ def test_remedy_keeps_filter_specified_with_misspelt_option(given: str, kept: st
     (finding,) = found(main, master)
     assert finding.name == "arguments"
     assert finding.remedy == f"postconf -F 'smtp/inet/command=smtpd {kept}'"
+
+
+def test_remedy_keeps_parameters_of_spawned_proxy() -> None:
+    master = f"{FRONT}{PROXY}".replace("spawn ", "spawn \u2013o a=b ~o c=d ")
+    (finding,) = found(master=master)
+    assert finding.remedy.startswith(
+        "postconf -F '127.0.0.1:10025/inet/command=spawn -o a=b -o c=d user=nobody argv=/p/postprox"
+    )
 
 
 def test_filter_parameter_without_value_is_not_removed() -> None:

@@ -104,6 +104,30 @@ def test_joined_option_is_separated_for_postconf() -> None:
     assert corrections(MAIN, MASTER.replace("-c", "-ox=y -c")) == []
 
 
+WRONG_DASHES = [
+    ("-o x=y -o mynetworks=::1", "\u2013o x=y \u2014o mynetworks=::1"),
+    ("-o x=y", "\u2013ox=y"),
+    ("-o x=y", "\u2212 O x=y"),
+    ("-o x=y", "-\u2011o x=y"),
+    ("-o { x = y }", "\u2013\u2013o { x = y }"),
+    ("\n    -o x=y\n  # \u2013o z=\n\t-o z=", "\n\u2013o x=y\n  # \u2013o z=\n\t\u2013o z="),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong"), WRONG_DASHES)
+def test_dash_is_replaced_by_hyphen(right: str, wrong: str) -> None:
+    text = MASTER.replace("smtpd\n", f"smtpd {wrong}\n").replace("/f", "\u2013o x=y")
+    found = corrections(MAIN, text)
+    expected = MASTER.replace("smtpd\n", f"smtpd {right}\n").replace("/f", "\u2013o x=y")
+    assert corrected(found, "master.cf", text) == expected
+    assert found[0].problem.startswith("the entry smtp has another dash")
+    # Two entries are corrected with one command.
+    text += f"scan unix n - y - - smtp {wrong}\n"
+    found = corrections(MAIN, text)
+    assert found[0].problem.startswith("the entries smtp, scan have another dash")
+    assert len({each.script for each in found}) == len(found)
+
+
 def test_postconf_reads_corrected_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     postconf(tmp_path, monkeypatch, 'test "$3" != -M || sed 1q "$2/master.cf"')
     (tmp_path / "main.cf").write_text(MAIN)
