@@ -50,6 +50,9 @@ _RECIPE = (
 
 def mistyped(configuration: Configuration) -> Iterator[Fault]:
     """Report mistakes in the text of main.cf and master.cf."""
+    for lines in configuration.misplaced:
+        commands = lines.commands(configuration.corrected, configuration.postconf)
+        yield Fault("arguments", lines.file, lines.problem, tuple(map(fixes.run, commands)))
     for each in configuration.corrections:
         if each.problem:
             yield Fault("arguments", each.file, each.problem, (fixes.correct(configuration, each),))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from . import values
-from .source_text import Correction
+from .source_text import Correction, Misplaced
 
 #: Default values of the parameters used in this package (postconf(5)).
 DEFAULTS = {
@@ -119,6 +119,8 @@ class Configuration:
     ignored: tuple[Service, ...] = ()
     #: The corrections that were made in copies of the files before postconf(1) read these copies.
     corrections: tuple[Correction, ...] = ()
+    #: The lines that were moved from one of these copies to the other before the corrections.
+    misplaced: tuple[Misplaced, ...] = ()
     #: The directory of the original files, to which the corrections apply.
     corrected: str = ""
     #: The addresses of each host name in /etc/hosts.

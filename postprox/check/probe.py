@@ -52,6 +52,9 @@ LARGEST_FILE = 1 << 16
 #: The maximum size in octets of a table to search.
 LARGEST_TABLE = 1 << 22
 
+#: The maximum length of an error message of postconf(1), which can contain a whole entry.
+LARGEST_REASON = 200
+
 HOSTS = Path("/etc/hosts")
 
 UNIT_DIRECTORIES = (
@@ -75,8 +78,11 @@ def read_configuration(directory: str) -> Configuration:
             raise UnreadableError(f"{path} is not a regular file")
     own = directory or _default_directory()
     texts = _source_texts(own)
+    misplaced = source_text.misplaced(*texts.values()) if texts else []
+    for lines in misplaced:
+        texts = lines.applied(texts)
     corrections = source_text.corrections(*texts.values()) if texts else []
-    if not corrections:
+    if not corrections and not misplaced:
         main, master, overrides = _outputs(directory)
         return replace(parse(main, master, overrides, directory), hosts=_hosts())
     # postconf(1) cannot read these files, or misreads them, so it gets corrected copies.
@@ -92,7 +98,13 @@ def read_configuration(directory: str) -> Configuration:
         except UnreadableError as error:
             raise UnreadableError(str(error).replace(copy, own)) from None
     configuration = parse(main, master, overrides, directory)
-    return replace(configuration, corrections=tuple(corrections), corrected=own, hosts=_hosts())
+    return replace(
+        configuration,
+        corrections=tuple(corrections),
+        misplaced=tuple(misplaced),
+        corrected=own,
+        hosts=_hosts(),
+    )
 
 
 def _outputs(directory: str) -> tuple[str, str, str]:
@@ -156,6 +168,7 @@ def _postconf(directory: str, *options: str) -> str:
         lines = done.stderr.decode(errors="backslashreplace").strip().splitlines()
         fatal = [line for line in lines if "fatal:" in line] or lines or ["no error message"]
         reason = fatal[0].partition("fatal: ")[2] or fatal[0]
+        reason = reason if len(reason) <= LARGEST_REASON else f"{reason[:LARGEST_REASON]}..."
         if "bad field count" in reason:
             reason += "; the lines of an entry after the first must begin with a blank or tab"
         raise UnreadableError(f"{shlex.join(command)}: {reason}")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 MAIN, MASTER = "main.cf", "master.cf"
 _MARK = "\ufeff"
@@ -29,6 +31,13 @@ _BACKSLASH = (r"[ \t]*\\[ \t]*$", "")
 _UNINDENTED = (r"^(-[A-Za-z]|user=|argv=|flags=|[^ \t#][^ \t]*[ \t]*$)", r"    \1")
 _NAME = r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+|mynetworks|myhostname|mydestination|relayhost|myorigin"
 _RESTRICTION = r"(permit|reject|check_|defer|warn_if_)"
+#: An entry of master.cf in main.cf. It can be indented.
+_ENTRY = re.compile(
+    r"[ \t]*([^ \t#=]+)[ \t]+(inet|unix|fifo|pass|unix-dgram)([ \t]+[yn-]){3}[ \t]+[0-9?-]+"
+    r"[ \t]+[0-9-]+[ \t]+[a-z]"
+)
+#: A line of main.cf in master.cf. Attributes of pipe(8) look the same.
+_PARAMETER = re.compile(rf"(?!null_sender)({_NAME})([ \t]*=[ \t]*)(.*)")
 #: The parameters in whose values a backslash at the end of a line has an effect.
 _LISTS = re.compile(
     r"_restrictions$|^smtpd_proxy_|^content_filter$|^mynetworks$|_options$|_milters$"
@@ -62,6 +71,133 @@ class Correction:
             return r"1s/^\xef\xbb\xbf//"  # the locale must be C
         mark = next(each for each in "~,!@;%" if each not in self.pattern + self.replacement)
         return f"/{self.excluded}/! s{mark}{self.pattern}{mark}{self.replacement}{mark}g"
+
+
+@dataclass(frozen=True)
+class Misplaced:
+    """Lines of main.cf in master.cf, or entries of master.cf in main.cf."""
+
+    file: str
+    #: A pattern for the first of the lines. The lines that continue them follow.
+    start: str
+    problem: str
+    #: The parameters, as `name=value`, or an empty tuple for entries.
+    values: tuple[str, ...] = ()
+    #: True if master.cf already contains the entries.
+    is_copy: bool = False
+    #: True if the other file does not end with a newline.
+    is_unterminated: bool = False
+
+    @property
+    def _start(self) -> str:
+        # An indented parameter belongs to the entry before it.
+        return f"^{self.start}" if self.values else rf"^[ \t]*{self.start}"
+
+    def commands(self, directory: str, postconf: str) -> list[str]:
+        """Return the commands that move the lines to the other file."""
+        # The hold space is not empty while sed(1) reads the lines that move.
+        parts = [
+            r"/^[^ \t#]/{x;s/.*//;x}",
+            rf"/{self._start}/{{s/^[ \t]+//;h}}",
+            *("x;/./!{x;b", "}", r"x;/^[ \t]*$|^#/b"),
+            *(["d"] if self.values or self.is_copy else ["w /dev/stdout", "d"]),
+        ]
+        path, other = (shlex.quote(f"{directory}/{name}") for name in (self.file, MASTER))
+        remove = " ".join(["sed -E -i", *(f"-e {shlex.quote(part)}" for part in parts), path])
+        if self.values:
+            return [f"{postconf} -e {shlex.join(self.values)}", remove]
+        if self.is_copy:
+            return [remove]
+        terminate = [f"sed -i '$a\\' {other}"] if self.is_unterminated else []
+        return [*terminate, f"{remove} >> {other}"]
+
+    def applied(self, texts: Mapping[str, str]) -> dict[str, str]:
+        """Return the texts of both files with the lines in the other file."""
+        kept: list[str] = []
+        moved: list[str] = []
+        is_moved = False
+        for line in texts[self.file].split("\n"):
+            is_moved = is_moved and not re.match(r"[^ \t#]", line)
+            is_start = re.match(self._start, line) is not None
+            is_moved = is_moved or is_start
+            is_text = line.strip() and not line.startswith("#")
+            (moved if is_moved and is_text else kept).append(line.lstrip() if is_start else line)
+        other = MASTER if self.file == MAIN else MAIN
+        moved = list(self.values) if self.values else [] if self.is_copy else moved
+        added = "".join(f"{line}\n" for line in moved)
+        end = "\n" if added and not texts[other].endswith("\n") else ""
+        return {**texts, self.file: "\n".join(kept), other: f"{texts[other]}{end}{added}"}
+
+
+def misplaced(main: str, master: str) -> list[Misplaced]:
+    """Return the lines of main.cf in master.cf, and the entries of master.cf in main.cf."""
+    return [*_entries_in_main(main, master), *_parameters_in_master(master)]
+
+
+def _entries_in_main(main: str, master: str) -> Iterator[Misplaced]:
+    own = [" ".join(block).split() for block in _blocks(master)]
+    found: dict[bool, dict[str, str]] = {True: {}, False: {}}
+    is_indented = False
+    for block in _blocks(main):
+        starts = [index for index, line in enumerate(block) if _ENTRY.match(line)]
+        for start, end in pairwise([*starts, len(block)]):
+            name, kind = block[start].split()[:2]
+            is_indented |= start > 0
+            is_copy = " ".join(block[start:end]).split() in own
+            found[is_copy][f"{name}/{kind}"] = rf"{_escaped(name)}[ \t]+{kind}[ \t]"
+    effect = "; no Postfix program can read main.cf, so no mail is received or delivered"
+    if is_indented:
+        effect = "; Postfix reads it as part of a parameter and does not run the service"
+    for is_copy, entries in found.items():
+        if entries:
+            is_one = len(entries) == 1
+            named = f"the {'entry' if is_one else 'entries'} {', '.join(entries)}"
+            problem = f"{named} {'belongs' if is_one else 'belong'} in master.cf"
+            if is_copy:
+                problem = f"{named} {'is' if is_one else 'are'} also in master.cf"
+            yield Misplaced(
+                MAIN,
+                f"({'|'.join(entries.values())})",
+                f"{problem}{effect}",
+                is_copy=is_copy,
+                is_unterminated=bool(master) and not master.endswith("\n"),
+            )
+
+
+def _parameters_in_master(master: str) -> Iterator[Misplaced]:
+    found: dict[str, str] = {}
+    before = ""
+    values = {block[0]: " ".join(each.strip() for each in block) for block in _blocks(master)}
+    for line in master.split("\n"):
+        parameter = _PARAMETER.match(line)
+        # Without blanks, the line probably belongs to the entry before it.
+        is_apart = not before.strip() or before.startswith("#") or _PARAMETER.match(before)
+        if parameter and (is_apart or parameter[2] != "="):
+            name, _, value = values.get(line, "").partition("=")
+            if value.strip():
+                found[name.strip()] = value.strip()
+        before = line
+    if found:
+        verb = "belong" if len(found) > 1 else "belongs"
+        yield Misplaced(
+            MASTER,
+            rf"({'|'.join(found)})[ \t]*=",
+            f"{', '.join(found)} {verb} in main.cf; no mail is received or delivered",
+            values=tuple(f"{name}={value}" for name, value in found.items()),
+        )
+
+
+def _blocks(text: str) -> list[list[str]]:
+    """Return the lines of each entry or parameter, without comments and blank lines."""
+    blocks: list[list[str]] = []
+    for line in text.split("\n"):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if line[0].isspace() and blocks:
+            blocks[-1].append(line)
+        else:
+            blocks.append([line])
+    return blocks
 
 
 def corrections(main: str, master: str) -> list[Correction]:

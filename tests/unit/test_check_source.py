@@ -11,7 +11,9 @@ import pytest
 from postprox.check import probe
 from postprox.check.findings import Fault
 from postprox.check.fixes import plan, set_own
-from postprox.check.source_text import Correction, corrections
+from postprox.check.rules import judge
+from postprox.check.setup import Setup
+from postprox.check.source_text import Correction, corrections, misplaced
 from tests.unit.checking import postconf
 
 SPAWN = "127.0.0.1:10025 inet n n n - 20 spawn\n  user=u argv=/p -c /f up\n"
@@ -102,6 +104,94 @@ def test_joined_option_is_separated_for_postconf() -> None:
     result = corrected([found], "master.cf", text)
     assert "smtpd -v -o smtpd_proxy_filter=a:1\n  -vo {a = b} -o c=d\n" in result
     assert corrections(MAIN, MASTER.replace("-c", "-ox=y -c")) == []
+
+
+ENTRY = "127.0.0.1:10026 inet n - n - - smtpd\n    -o x=y\n    # a\n\n# b\n  -o z=\n"
+SCAN = "scan unix - - n - 20 smtp -o a=b\n"
+PARAMETERS = "content_filter = scan:[::1]:10025\n# c\na_b =\n    d\n    # e\n  f\n"
+
+
+def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main: str, master: str) -> list[str]:
+    """Return main.cf, master.cf, and the arguments of postconf(1) after the commands have run.
+
+    The corrected texts must contain the same lines.
+    """
+    postconf(tmp_path, monkeypatch, f'printf "%s\\n" "$@" >> {tmp_path}/log')
+    texts = {"main.cf": main, "master.cf": master}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "log").write_text("")
+    for lines in misplaced(main, master):
+        texts = lines.applied(texts)
+        commands = lines.commands(str(tmp_path), f"{tmp_path}/programs/postconf")
+        for _ in range(2):  # the second time, the commands change nothing
+            subprocess.run(["/bin/sh", "-ec", "; ".join(commands)], check=True)
+    assert not misplaced(*texts.values())
+    assert not corrections(*texts.values())
+    assert (tmp_path / "master.cf").read_text() == texts["master.cf"]
+    return [(tmp_path / name).read_text() for name in ("main.cf", "master.cf", "log")]
+
+
+def test_entries_in_main_cf_move_to_master_cf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, master, _ = moved(tmp_path, monkeypatch, f"{MAIN}{ENTRY}{SCAN}x = y\n", MASTER.rstrip())
+    assert main == f"{MAIN}\n# b\nx = y\n"
+    assert master == MASTER + ENTRY.replace("\n\n# b", "") + SCAN
+    (found,) = misplaced(MAIN + ENTRY + SCAN, MASTER)
+    assert (
+        "the entries 127.0.0.1:10026/inet, scan/unix belong in master.cf; no Postfix"
+        in found.problem
+    )
+
+
+def test_indented_entry_in_main_cf_moves_to_master_cf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, master, _ = moved(tmp_path, monkeypatch, f"{MAIN}\t {SCAN}  -o c=d\nx = y\n", MASTER)
+    assert (main, master) == (f"{MAIN}x = y\n", f"{MASTER}{SCAN}  -o c=d\n")
+
+
+def test_copy_of_entry_in_main_cf_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, master, _ = moved(tmp_path, monkeypatch, MAIN + SCAN + ENTRY, MASTER + ENTRY)
+    assert (main, master) == (f"{MAIN}\n# b\n", f"{MASTER}{ENTRY}{SCAN}")
+
+
+def test_parameters_in_master_cf_move_to_main_cf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master = MASTER + PARAMETERS + SCAN + "  relayhost = x\n"
+    _, kept, log = moved(tmp_path, monkeypatch, MAIN + ENTRY, master)
+    assert kept == f"{MASTER}# c\n{SCAN}  relayhost = x\n" + ENTRY.replace("\n\n# b", "")
+    assert log == "-e\ncontent_filter=scan:[::1]:10025\na_b=d f\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("main", "master"),
+    [
+        (MAIN + LIST, MASTER + ENTRY + SCAN),
+        ("# smtp inet n - y - - smtpd\nx =\n  inet n - y - - smtpd\n", MASTER),
+        # The parameter probably belongs to the entry.
+        (MAIN, f"{SCAN}smtp_a=b\n"),
+        (MAIN, f"{SCAN}smtp_a =\n"),
+        (MAIN, "x unix - n n - - pipe\nuser=a argv=b\nnull_sender=\n"),
+    ],
+)
+def test_line_in_right_file_is_not_moved(main: str, master: str) -> None:
+    assert misplaced(main, master) == []
+
+
+def test_postconf_reads_moved_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    postconf(tmp_path, monkeypatch, 'test "$3" != -M || tail -n 1 "$2/master.cf"')
+    (tmp_path / "main.cf").write_text(MAIN + SCAN)
+    (tmp_path / "master.cf").write_text(MASTER)
+    read = probe.read_configuration(str(tmp_path))
+    assert [service.label for service in read.services] == ["scan/unix"]
+    (finding,) = judge(Setup(read, [], {}))
+    assert (finding.name, finding.where) == ("arguments", "main.cf")
+    assert finding.remedy.endswith(f" {tmp_path}/main.cf >> {tmp_path}/master.cf")
 
 
 WRONG_DASHES = [
