@@ -117,11 +117,24 @@ class SpoolFacts:
 
 
 @dataclass(frozen=True)
+class DirectoryFacts:
+    """The directory of a file that the proxy writes for other programs."""
+
+    exists: bool
+    #: True if the proxy's user can create files in it, or None if unknown.
+    writable: bool | None = None
+    #: The name of the directory's owner, or "" if unknown.
+    owner: str = ""
+
+
+@dataclass(frozen=True)
 class ProxyFacts:
     """The facts about one proxy."""
 
     user_exists: bool
     program: ProgramFacts
+    #: True if the user exists only while the service runs.
+    is_user_temporary: bool = False
     #: The directory or file of the installed package that the user cannot read, or "".
     closed_library: str = ""
     #: The first program of the filter command, or None if unknown.
@@ -135,6 +148,8 @@ class ProxyFacts:
     upstream_missing: bool = False
     #: None if systemd will create the directory when it starts the proxy.
     spool: SpoolFacts | None = None
+    #: The directories of --metrics and --pid-file, except those that systemd creates.
+    status_directories: Mapping[str, DirectoryFacts] = field(default_factory=dict)
     #: The missing paths that the unit's settings require.
     missing_paths: tuple[str, ...] = ()
     #: The first directory in the path of WorkingDirectory= that the user cannot enter, or "".

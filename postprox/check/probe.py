@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from . import access, machine, sandbox, shell_command, source_text, tables
-from .facts import UNLIMITED, ProgramFacts, ProxyFacts, SpoolFacts
+from .facts import UNLIMITED, DirectoryFacts, ProgramFacts, ProxyFacts, SpoolFacts
 from .postconf import Configuration, UnreadableError, host_names, parse
 from .routes import Proxy, upstream, upstream_endpoint
 from .shell_command import Target
@@ -439,12 +439,14 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
     return ProxyFacts(
         user_exists=not user or is_dynamic or _account(user) is not None,
         program=_program(_found(proxy.words[0] if proxy.words else ""), user, SYSTEMD_PATH),
+        is_user_temporary=is_dynamic and _account(user) is None,
         closed_library=_closed_library(_found(proxy.words[0]), user) if proxy.words else "",
         filter=program,
         filter_unchecked=unchecked,
         command_error=command_error,
         upstream_missing=_upstream_missing(configuration, proxy),
         spool=_spool(configuration, proxy),
+        status_directories=dict(_status_directories(proxy)),
         missing_paths=tuple(_missing_paths(proxy.unit)) if proxy.unit else (),
         closed_working_directory=_closed_working_directory(proxy),
         missing_programs=tuple(_missing_programs(proxy.unit)) if proxy.unit else (),
@@ -818,6 +820,29 @@ def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
         boot_file=file,
         is_lost_at_boot=not line and _is_lost_at_boot(proxy, directory),
     )
+
+
+def _status_directories(proxy: Proxy) -> Iterator[tuple[str, DirectoryFacts]]:
+    """Yield the facts about the directories of --metrics and --pid-file."""
+    unit, wanted = proxy.unit, proxy.options
+    files = [wanted.metrics, wanted.pid_file] if wanted and unit and unit.path else []
+    for file in filter(None, files):
+        directory = file.rpartition("/")[0] or "/"
+        if unit is None or not file.startswith("/") or sandbox.is_below_made(unit, directory):
+            continue
+        try:
+            status = Path(directory).stat()
+        except FileNotFoundError:
+            yield directory, DirectoryFacts(exists=False)
+            continue
+        except OSError:
+            continue
+        rights = [_may(proxy.user, right, directory) for right in (os.W_OK, os.X_OK)]
+        writable = None if None in rights else all(rights)
+        if unit.dynamic_user and _account(proxy.user) is None and not status.st_mode & stat.S_IWGRP:
+            # A temporary user owns only the directories that systemd creates.
+            writable = bool(status.st_mode & stat.S_IWOTH)
+        yield directory, DirectoryFacts(True, writable, _user_name(str(status.st_uid)))
 
 
 #: The directories with tmpfiles.d files, in the order of precedence.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ..core.options import Options
 from . import correction, environment, fixes, sandbox
-from .facts import ProgramFacts, ProxyFacts, SpoolFacts
+from .facts import DirectoryFacts, ProgramFacts, ProxyFacts, SpoolFacts
 from .findings import Fault
 from .fixes import Edit
 from .postfix_rules import sent_to
@@ -28,6 +28,8 @@ _STATUS_FILES = {
     "--metrics": ("status-file", "monitoring cannot read the state of the proxy"),
     "--pid-file": ("pid-file", "the proxy cannot start, so all mail is deferred (451)"),
 }
+#: The directory of a collector, such as Prometheus' node_exporter.
+_COLLECTOR = re.compile(r"textfile|exporter|prometheus|metrics|collector|postprox", re.IGNORECASE)
 #: The options of the packaged options file, which end with the filter.
 _OPTIONS = environment.PACKAGED[environment.OPTIONS]
 _OWN_SPOOL = "/var/spool/postprox"
@@ -431,40 +433,63 @@ def _own_spool(proxy: Proxy) -> tuple[Edit, ...]:
     return create, move
 
 
-def status_files(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
-    """Report a --metrics or --pid-file file that the unit cannot write to."""
+def status_files(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report a --metrics or --pid-file file that the unit or its user cannot write to."""
+    unit = proxy.unit
     for option, path in (("--metrics", wanted.metrics), ("--pid-file", wanted.pid_file)):
-        if proxy.unit is None or not path or not proxy.unit.path:
+        if unit is None or not path or not unit.path:
             continue
         directory = path.rpartition("/")[0] or "/"
-        hiding = sandbox.hiding_setting(proxy.unit, directory)
-        if setting := hiding or sandbox.protecting_setting(proxy.unit, directory):
-            runtime = proxy.unit.paths("RuntimeDirectory")
-            if (hiding or directory in ("/run", "/var/run")) and runtime:
-                yield _in_runtime_directory(proxy, option, path, setting)
-                continue
-            yield Fault(
-                _STATUS_FILES[option][0],
-                proxy.where,
-                f"the unit cannot write to {path} ({option}, {setting}); "
-                f"{_STATUS_FILES[option][1]}",
-                (
-                    fixes.run(_make_directory(proxy.user, directory)),
-                    fixes.add_path(proxy.unit, "ReadWritePaths", directory),
-                ),
-            )
+        seen = facts.status_directories.get(directory, DirectoryFacts(exists=True))
+        hiding = sandbox.hiding_setting(unit, directory)
+        setting = hiding or sandbox.protecting_setting(unit, directory)
+        if setting:
+            writers = "the unit and its user" if seen.writable is False else "the unit"
+            problem = f"{writers} cannot write to {path} ({option}, {setting})"
+        elif not seen.exists:
+            problem = f"the directory of {path} ({option}) does not exist"
+        elif seen.writable is False:
+            problem = f"user {proxy.user} cannot write to {path} ({option})"
+        else:
+            continue
+        problem += f"; {_STATUS_FILES[option][1]}"
+        edits = _writable(proxy, directory, facts)
+        is_foreign = bool(hiding) or directory in ("/run", "/var/run") or not edits
+        if is_foreign and unit.paths("RuntimeDirectory"):
+            yield _in_runtime_directory(proxy, option, path, problem)
+            continue
+        if setting:
+            edits = [*edits, fixes.add_path(unit, "ReadWritePaths", directory)]
+        shown = [fixes.run(f"ls -ld {shlex.quote(directory)}")]
+        yield Fault(_STATUS_FILES[option][0], proxy.where, problem, tuple(edits or shown))
 
 
-def _in_runtime_directory(proxy: Proxy, option: str, path: str, setting: str) -> Fault:
-    """Report a status file in /run itself, or in a directory that the unit hides."""
+def _writable(proxy: Proxy, directory: str, facts: ProxyFacts) -> list[Edit]:
+    """Return the edits that permit the proxy's user to write to a directory.
+
+    The result is empty if such a directory should not belong to the proxy's user.
+    """
+    seen = facts.status_directories.get(directory, DirectoryFacts(exists=True))
+    if facts.is_user_temporary:
+        return []
+    if seen.writable is not False:
+        return [fixes.run(_make_directory(proxy.user, directory))]
+    # The other programs that write to a collector's directory of root run as root.
+    if seen.owner == "root" and _COLLECTOR.search(directory):
+        return [fixes.run(f"chown {shlex.quote(proxy.user)} {shlex.quote(directory)}")]
+    return []
+
+
+def _in_runtime_directory(proxy: Proxy, option: str, path: str, problem: str) -> Fault:
+    """Report a status file that is written to the unit's own directory instead."""
     unit = proxy.unit or Unit("")
     name = unit.paths("RuntimeDirectory")[0].replace("%N", unit.name.removesuffix(".service"))
     new = f"/run/{name}/{path.rpartition('/')[2]}"
+    hint = ", which the collector must then read" if option == "--metrics" else ""
     return Fault(
         _STATUS_FILES[option][0],
         proxy.where,
-        f"the unit cannot write to {path} ({option}, {setting}); {_STATUS_FILES[option][1]}; the "
-        f"unit's own directory is /run/{name}",
+        f"{problem}; the unit's own directory is /run/{name}{hint}",
         (
             fixes.set_arguments(
                 proxy,

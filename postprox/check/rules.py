@@ -161,7 +161,7 @@ def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield from proxy_rules.spool_open(proxy, wanted, facts)
     yield from proxy_rules.spool_boot(proxy, wanted, facts)
     yield from proxy_rules.spool_full(setup, proxy, wanted, facts)
-    yield from proxy_rules.status_files(proxy, wanted)
+    yield from proxy_rules.status_files(proxy, wanted, facts)
 
 
 def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:

@@ -41,6 +41,11 @@ def is_made_by_systemd(unit: Unit, path: str) -> bool:
     return path.rstrip("/") in _made(unit)
 
 
+def is_below_made(unit: Unit, path: str) -> bool:
+    """Return whether the path is below a directory that systemd creates for the unit."""
+    return is_made_by_systemd(unit, path) or is_below(path, _made(unit))
+
+
 def _made(unit: Unit) -> list[str]:
     name = unit.name.rpartition(".")[0].replace("@", "@1") if "@." in unit.name else unit.name
     name = name.removesuffix(".service")

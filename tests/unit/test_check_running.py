@@ -614,6 +614,77 @@ def test_status_file_in_runtime_directory_is_not_reported(
     assert check(site, capsys).names() == []
 
 
+@pytest.fixture
+def collector(site: Site, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that belongs to root, so that the proxy's user cannot write to it."""
+    directory = site.directory / "node-exporter"
+    directory.mkdir()
+    unknown = ("no-such-user",)
+    monkeypatch.setattr(
+        probe, "_may", lambda user, _, path: None if user in unknown else path != str(directory)
+    )
+    monkeypatch.setattr(probe, "_user_name", lambda user: "root" if user.isdigit() else user)
+    return directory
+
+
+@pytest.mark.parametrize("lines", ["ProtectSystem=no", "ProtectSystem=strict"])
+def test_status_directory_is_given_to_user_of_proxy(
+    site: Site, capsys: pytest.CaptureFixture[str], collector: Path, lines: str
+) -> None:
+    line = f"--metrics {collector}/postprox.prom {site.arguments}"
+    site.write(line, "DynamicUser=no", lines)
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (1, ["status-file"])
+    assert f"user cannot write to {collector}" in checked.problem.replace("user nobody", "user")
+    assert checked.remedy.startswith(f"chown nobody {collector}")
+    # The unit's settings alone do not permit the user to write.
+    site.write(line, "DynamicUser=no", lines, f"ReadWritePaths={collector}")
+    again = check(site, capsys)
+    assert again.names() == ["status-file"]
+    assert again.remedy == f"chown nobody {collector}"
+
+
+@pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
+def test_status_file_moves_from_directory_of_another_user(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+) -> None:
+    log = site.directory / "log"
+    log.mkdir()
+    monkeypatch.setattr(probe, "_may", lambda user, right, path: path != str(log))
+    site.write(f"{option} {log}/state {site.arguments}", "DynamicUser=no")
+    checked = check(site, capsys)
+    assert len(checked.names()) == 1
+    apply(site, checked)
+    again = check(site, capsys)
+    assert again.names() == []
+    assert "/run/postprox/state" in again.document["proxies"][0]["command"]
+
+
+def test_temporary_user_cannot_write_to_directory_of_root(
+    site: Site, capsys: pytest.CaptureFixture[str], collector: Path
+) -> None:
+    line = f"--metrics {collector}/state {site.arguments}"
+    site.write(line, "User=no-such-user", f"ReadWritePaths={collector}")
+    checked = check(site, capsys)
+    assert "status-file" in checked.names()
+    assert "--metrics /run/postprox/state" in checked.remedy
+    collector.chmod(0o777)
+    assert "status-file" not in check(site, capsys).names()
+
+
+def test_missing_status_directory_is_created(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["DynamicUser=no", "ProtectSystem=no"]
+    site.write(f"--pid-file {site.directory}/missing/pid {site.arguments}", *lines)
+    checked = check(site, capsys)
+    assert checked.names() == ["pid-file"]
+    assert f"install -d -o nobody -m 0755 {site.directory}/missing" in checked.remedy
+
+
 def test_filter_hidden_by_protect_home_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
