@@ -79,6 +79,8 @@ class Setting:
 
     unit: Unit | SocketUnit
     name: str
+    #: True for ExecStart= with variables that systemd expands.
+    has_variables: bool = False
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,11 @@ def _with_address(words: list[str], address: str) -> list[str]:
 def set_setting(unit: Unit | SocketUnit, name: str, value: str) -> Edit:
     """Change a setting of a unit."""
     return Edit(Setting(unit, name), lambda _: value)
+
+
+def set_command(unit: Unit, command: str) -> Edit:
+    """Set ExecStart= to a command with variables that systemd expands."""
+    return Edit(Setting(unit, "ExecStart", has_variables=True), lambda _: command)
 
 
 def show(unit: Unit, setting: str) -> Edit:
@@ -527,8 +534,9 @@ class Plan:
         lines = ["[Socket]" if isinstance(unit, SocketUnit) else "[Service]"]
         for place, value in self._values.items():
             if isinstance(place, Setting) and place.unit is unit:
-                text = quoted(shlex.split(value)) if place.name == "ExecStart" else value
-                if place.name == "ExecStart" and isinstance(unit, Unit) and self._variables(unit):
+                is_command = place.name == "ExecStart" and not place.has_variables
+                text = quoted(shlex.split(value)) if is_command else value
+                if is_command and isinstance(unit, Unit) and self._variables(unit):
                     text = self._moved(unit)
                     if not text:
                         continue

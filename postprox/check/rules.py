@@ -109,6 +109,10 @@ def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         # Any problem with the options would only be a consequence of this problem.
         yield from broken_file
         return
+    if lost_variables := list(unit_rules.unused_variables(proxy)):
+        # The options are unknown until the unit uses them.
+        yield from lost_variables
+        return
     if proxy.options is None:
         if not (proxy.unit and proxy.unit.masked):
             yield from proxy_rules.command_line(setup, proxy)
@@ -214,24 +218,29 @@ def unchecked(setup: Setup) -> Iterator[str]:
     for place in dict.fromkeys(place for place in places if place not in lost):
         yield f"the server that listens on {place} (specify --unit FILE or -- COMMAND LINE)"
     for proxy in setup.proxies:
-        if proxy.unit and _options_file_faults(setup, proxy):
-            file = proxy.unit.comments[0][0] if proxy.unit.comments else proxy.unit.options_file
-            yield f"{proxy.where}: all other options (correct {file} first)"
-        elif proxy.options is not None:
-            yield from (
-                f"{proxy.where}: {text}" for text in _unchecked(setup, proxy, proxy.options)
-            )
+        yield from (f"{proxy.where}: {text}" for text in _unchecked(setup, proxy))
     if setup.running and setup.running.postfix is None:
         yield "whether Postfix is running (run postprox-check as root)"
     if setup.running and setup.running.units_unknown:
         yield f"the state of the systemd units ({setup.running.units_unknown})"
 
 
-def _unchecked(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
+def _unchecked(setup: Setup, proxy: Proxy) -> Iterator[str]:
+    wanted, first = proxy.options, ""
+    if proxy.unit and _options_file_faults(setup, proxy):
+        first = proxy.unit.comments[0][0] if proxy.unit.comments else proxy.unit.options_file
+    elif list(unit_rules.unused_variables(proxy)):
+        first = "ExecStart"
+    elif wanted is not None and list(proxy_rules.equals(proxy, wanted)):
+        first = "the command line"
+    if first:
+        yield f"all other options (correct {first} first)"
+    elif wanted is not None:
+        yield from _unchecked_options(setup, proxy, wanted)
+
+
+def _unchecked_options(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:
     facts = setup.facts[proxy]
-    if list(proxy_rules.equals(proxy, wanted)):
-        yield "all other options (correct the command line first)"
-        return
     if not proxy.endpoints:
         yield "the address on which the proxy listens"
     for endpoint in proxy.endpoints:

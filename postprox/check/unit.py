@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import environment
 from .environment import Assignments, Comment
@@ -88,6 +88,9 @@ class Unit:
     #: The comments in the values of the variables that ExecStart= uses, each with the path of its
     #: environment file.
     comments: tuple[tuple[str, Comment], ...] = ()
+    #: The path of the environment file that sets each of the packaged unit's variables, if
+    #: ExecStart= does not use the variable.
+    unused: dict[str, str] = field(default_factory=dict)
     #: Parts of ExecStart= that were probably meant for the filter, but that systemd would replace.
     replaced: tuple[str, ...] = ()
     #: The path of the unit, or "" for a command line.
@@ -195,6 +198,7 @@ def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
     for path in _last_of_each(unit.environment_files):
         unit.environment.update(contents[path].values if path in contents else {})
     unit.comments = tuple(_comments(unit, contents))
+    unit.unused = _unused(unit, contents)
     if unit.environment_files and _OPTION_VARIABLE.search(unit.setting("ExecStart")):
         names = {environment.OPTIONS, environment.UPSTREAM}
         setting = [path for path in contents if names & contents[path].values.keys()]
@@ -322,6 +326,20 @@ def _comments(unit: Unit, contents: Mapping[str, Assignments]) -> Iterator[tuple
             yield used, contents[used].comments[name]
 
 
+def _unused(unit: Unit, contents: Mapping[str, Assignments]) -> dict[str, str]:
+    """Return the variables of the environment files that ExecStart= does not use, and the files.
+
+    In braces, the options would be a single argument.
+    """
+    found: dict[str, str] = {}
+    for name, use in ((environment.OPTIONS, ""), (environment.UPSTREAM, "{?")):
+        for path in unit.environment_files:
+            is_set = path in contents and name in contents[path].values
+            if is_set and not re.search(rf"\${use}{name}\b", unit.setting("ExecStart")):
+                found[name] = path
+    return found
+
+
 def _variables(words: Sequence[str]) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words if "=" in word)
 
@@ -402,6 +420,17 @@ def _expand(unit: Unit, command: str) -> None:
             words.append(_REPLACED.sub(part, word))
     unit.words = tuple(words)
     unit.replaced = tuple(replaced)
+
+
+def expanded_words(unit: Unit, command: str) -> tuple[str, ...]:
+    """Return the words of another command line of the unit.
+
+    Raises:
+        ValueError: a quote is unterminated, or the command line is too long.
+    """
+    other = replace(unit)
+    _expand(other, command)
+    return other.words
 
 
 _REPLACED = re.compile(

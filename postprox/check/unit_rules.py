@@ -5,19 +5,20 @@ Rule: each check is a pure function.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 import shlex
 from collections.abc import Iterator, Sequence
 
-from ..core.options import Options
+from ..core.options import Options, parse
 from . import correction, environment, fixes, sandbox
 from .facts import ProxyFacts
 from .findings import Fault
 from .fixes import Edit
 from .routes import Proxy
 from .setup import Setup
-from .unit import Ignored, Unit
+from .unit import Ignored, Unit, expanded_words
 
 #: Settings that prevent the service from working, each with the wrong values, the correct value and
 #: the effect.
@@ -40,6 +41,8 @@ _CALLS = (
     *("accept4", "bind", "clone", "clone3", "connect", "execve", "fork", "kill", "openat", "read"),
     *("recvfrom", "sendto", "socket", "unlink", "vfork", "wait4", "write"),
 )
+#: The minimum similarity to a variable at which a name is probably a misspelling of it.
+_SIMILAR = 0.75
 _ALL_CALLS = ("@default", "@system-service", "@known")
 
 
@@ -530,6 +533,59 @@ def options_file(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             "deferred (451) or passes unfiltered",
             edits,
         )
+
+
+def unused_variables(proxy: Proxy) -> Iterator[Fault]:
+    """Report an ExecStart= without the variables that contain the filter or HOST:PORT."""
+    unit = proxy.unit
+    command = _with_variables(proxy, unit) if unit and unit.unused else ""
+    if unit is None or not command:
+        return
+    reason = proxy.error.partition(";")[0]
+    name, effect = "command-line", f"{reason}; all mail is deferred (451)"
+    variables = list(unit.unused)
+    if proxy.options:
+        if (proxy.options.command or "").strip():
+            return
+        name, effect = "no-filter", "-c is missing; all mail passes unfiltered"
+        variables = [environment.OPTIONS]
+    elif f"${{{environment.OPTIONS}}}" in unit.setting("ExecStart"):
+        effect = "in braces, the options are a single argument; all mail is deferred (451)"
+        variables = [environment.OPTIONS]
+    yield Fault(
+        name,
+        proxy.where,
+        f"ExecStart does not contain {' and '.join(f'${each}' for each in variables)}, so the "
+        f"proxy does not get all options in {next(iter(unit.unused.values()))}: {effect}",
+        (fixes.set_command(unit, command),),
+    )
+
+
+def _with_variables(proxy: Proxy, unit: Unit) -> str:
+    """Return ExecStart= with the variables that it lacks, or "" if they do not correct it."""
+    words = unit.setting("ExecStart").split(" ")
+    options, upstream = (f"${name}" for name in (environment.OPTIONS, environment.UPSTREAM))
+    for index, word in enumerate(words):
+        found = re.fullmatch(r"\$\{?(\w+)\}?", word)
+        if found and (found[1] in unit.unused or found[1] not in unit.environment):
+            # A variable that is not set is probably misspelt.
+            near = difflib.get_close_matches(found[1].upper(), unit.unused, 1, _SIMILAR)
+            words[index] = f"${near[0]}" if near else word
+    try:
+        given = expanded_words(unit, options)
+        if environment.OPTIONS in unit.unused and options not in words:
+            target = proxy.options.target.text if proxy.options else upstream
+            places = [index for index, word in enumerate(words) if word in (target, upstream)]
+            # If an option is given twice, the last one has an effect.
+            is_apart = correction.missing_options(given, proxy.words[1:]) == [*given]
+            words.insert(places[-1] if places and is_apart else 1, options)
+        for command in (" ".join(words), " ".join([*words, upstream])):
+            new = expanded_words(unit, command)[1:]
+            if correction.is_accepted(new) and parse(new).command:
+                return command
+    except ValueError:
+        pass
+    return ""
 
 
 def _meant(setup: Setup, proxy: Proxy, unit: Unit) -> list[str]:

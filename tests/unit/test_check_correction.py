@@ -250,6 +250,58 @@ def test_optional_file_after_options_file_may_be_missing(
     assert check(site, capsys).names() == []
 
 
+def with_options_file(site: Site, arguments: str) -> None:
+    """Write an options file, and a drop-in with an ExecStart= that may use it."""
+    file = site.directory / "default"
+    file.write_text(UPSTREAM_LINE + OPTIONS_LINE.format(filter=site.filter))
+    lines = ["User=nobody", "ExecStart=", f"ExecStart={site.launcher} {arguments}"]
+    files = ["EnvironmentFile=", f"EnvironmentFile={file}"]
+    site.drop_in("postprox.service", "Service", *lines, *files)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "corrected"),
+    [
+        ("--log stderr $POSTPROX_UPSTREAM", "no-filter", "--log stderr $OPTIONS $UPSTREAM"),
+        ("-t 30 $POSTPROX_UPSTREAM", "no-filter", "$OPTIONS -t 30 $UPSTREAM"),
+        (TARGET, "no-filter", f"$OPTIONS {TARGET}"),
+        ("$POSTPROX_OPTION ${POSTPROX_UPSTREM}", "command-line", "$OPTIONS $UPSTREAM"),
+        ("$POSTPROX_OPTIONS", "command-line", "$OPTIONS $UPSTREAM"),
+        ("", "command-line", "$OPTIONS $UPSTREAM"),
+        (f"${{POSTPROX_OPTIONS}} {TARGET}", "command-line", f"$OPTIONS {TARGET}"),
+        (
+            f'--log "stderr" -t  30 {TARGET}',
+            "no-filter",
+            f'$OPTIONS --log "stderr" -t  30 {TARGET}',
+        ),
+    ],
+)
+def test_lost_variable_returns_to_command_line(
+    site: Site, capsys: pytest.CaptureFixture[str], arguments: str, name: str, corrected: str
+) -> None:
+    with_options_file(site, f"-l 10025 --foreground {arguments}".rstrip())
+    checked = check(site, capsys, "--offline")
+    assert checked.names() == [name]
+    assert "ExecStart does not contain $POSTPROX_" in checked.problem
+    apply(site, checked)
+    written = (site.units / "postprox.service.d/zz-postprox-check.conf").read_text()
+    line = written.splitlines()[-1].replace("-l 10025 --foreground ", "")
+    assert line.replace("$POSTPROX_", "$") == f"ExecStart={site.launcher} {corrected}"
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["$POSTPROX_OPTIONS ${POSTPROX_UPSTREAM}", f"--strict -t 60 -c {{filter}} {TARGET}"],
+)
+def test_complete_command_line_needs_no_variable(
+    site: Site, capsys: pytest.CaptureFixture[str], arguments: str
+) -> None:
+    arguments = arguments.replace("{filter}", str(site.filter))
+    with_options_file(site, f"-l 10025 --foreground -d /run/postprox {arguments}")
+    assert check(site, capsys).names() == []
+
+
 def test_missing_filter_command_is_added_together_with_strict_option(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
