@@ -18,12 +18,7 @@ from .findings import Fault, Finding
 from .postconf import Configuration, Service, join_words, split_words
 from .routes import FilterStage, Proxy, Route, arguments
 from .source_text import Correction
-from .unit import SocketUnit, Unit, quoted
-
-#: The name of the drop-in that the commands write. The name sorts last, so systemd applies the
-#: drop-in last.
-DROP_IN = "zz-postprox-check.conf"
-
+from .unit import DROP_IN, SocketUnit, Unit, quoted
 
 #: The transport to the proxy in examples/postfix/after-queue.master.cf, without the name column.
 SCAN = (
@@ -531,7 +526,8 @@ class Plan:
         return "" if new == program else " ".join([new, *fixed])
 
     def _drop_in(self, unit: Unit | SocketUnit) -> Iterator[str]:
-        lines = ["[Socket]" if isinstance(unit, SocketUnit) else "[Service]"]
+        section = "[Socket]" if isinstance(unit, SocketUnit) else "[Service]"
+        lines: list[str] = []
         for place, value in self._values.items():
             if isinstance(place, Setting) and place.unit is unit:
                 is_command = place.name == "ExecStart" and not place.has_variables
@@ -542,6 +538,10 @@ class Plan:
                         continue
                 reset = [f"{place.name}="] if not text or is_list(place.name) else []
                 lines += [*reset, *([f"{place.name}={text}"] if text else [])]
+        # The earlier settings of this drop-in remain in effect.
+        names = {line.partition("=")[0] for line in lines}
+        earlier = [line for line in unit.written if line.partition("=")[0] not in names]
+        lines = [section, *earlier, *lines]
         directory = shlex.quote(unit.drop_ins)
         yield f"mkdir -p {directory}"
         yield f"printf '%s\\n' {shlex.join(lines)} > {directory}/{DROP_IN}"

@@ -31,6 +31,7 @@ from .postconf import Configuration, UnreadableError, host_names, parse
 from .routes import Proxy, upstream, upstream_endpoint
 from .shell_command import Target
 from .unit import (
+    DROP_IN,
     Ignored,
     MissingUnit,
     SocketUnit,
@@ -305,6 +306,7 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
     unit.masked = _is_masked(path)
     unit.drop_ins = f"{places[0]}/{path.name}.d"
     unit.drop_in_names = frozenset(file.name for file in files_read if file.suffix == ".conf")
+    unit.written = _written(unit.drop_ins)
     links = [link.name for place in places for link in Path(place).glob("*.[wr]*s/postprox*")]
     unit.enabled = tuple(dict.fromkeys(link for link in links if _is_of(link, path.stem)))
     unit.instances = _instances(path.name, unit.enabled)
@@ -374,6 +376,13 @@ def _with_drop_ins(path: Path, places: Sequence[str]) -> Iterator[Path]:
     yield from (drop_ins[name] for name in sorted(drop_ins) if drop_ins[name].is_file())
 
 
+def _written(drop_ins: str) -> tuple[str, ...]:
+    """Return the settings in the drop-in that this check's commands have written earlier."""
+    path = Path(drop_ins, DROP_IN)
+    lines = _text(path).split("\n") if path.is_file() else []
+    return tuple(line for line in lines if re.match(r"\w+=", line))
+
+
 def _is_of(link: str, stem: str) -> bool:
     """Return whether a link in a *.wants directory refers to the service or its socket."""
     name, _, kind = link.rpartition(".")
@@ -408,6 +417,7 @@ def _socket_of(unit: Unit, places: Sequence[str]) -> SocketUnit | None:
     found.masked = _is_masked(paths[0])
     found.drop_ins = f"{places[0]}/{name}.d"
     found.drop_in_names = frozenset(file.name for file in files if file.suffix == ".conf")
+    found.written = _written(found.drop_ins)
     found.installed = unit.installed
     found.instances = tuple(each.replace(".service", ".socket") for each in unit.instances)
     return found

@@ -56,6 +56,8 @@ class SocketUnit:
     drop_ins: str = ""
     #: The names of all drop-ins, from any directory.
     drop_in_names: frozenset[str] = frozenset()
+    #: The lines of the drop-in that this check has written earlier.
+    written: tuple[str, ...] = ()
     #: True if systemd reads this unit file.
     installed: bool = False
     #: True if the unit is masked with a link to /dev/null.
@@ -99,6 +101,8 @@ class Unit:
     drop_ins: str = ""
     #: The names of all drop-ins, from any directory.
     drop_in_names: frozenset[str] = frozenset()
+    #: The lines of the drop-in that this check has written earlier.
+    written: tuple[str, ...] = ()
     #: True if systemd reads this unit file.
     installed: bool = False
     #: True if the unit is masked with a link to /dev/null.
@@ -129,6 +133,10 @@ class Unit:
         items = " ".join(self.settings.get(name, ())).split()
         return [item.lstrip("-+") for item in items]
 
+
+#: The name of the drop-in that the check's commands write. The name sorts last, so systemd applies
+#: the drop-in last.
+DROP_IN = "zz-postprox-check.conf"
 
 _SECTIONS = ("Unit", "Service", "Socket", "Install")
 _TRUE = ("1", "yes", "true", "on")

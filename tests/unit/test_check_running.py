@@ -723,6 +723,24 @@ def test_remedy_for_unit_contains_all_corrections(
     assert "ReadWritePaths=/srv" in drop_ins[0]
 
 
+@pytest.mark.parametrize("unit", ["service", "socket"])
+def test_second_remedy_keeps_settings_of_first_remedy(
+    site: Site, capsys: pytest.CaptureFixture[str], unit: str
+) -> None:
+    later = {"service": "PrivateNetwork=yes", "socket": "BindToDevice=eth0"}
+    if unit == "service":
+        site.write(site.arguments.replace("--foreground ", ""))
+    else:
+        site.drop_in("postprox.socket", "Socket", "ListenStream=", "ListenStream=10025")
+    apply(site, check(site, capsys))
+    written = site.units / f"postprox.{unit}.d/zz-postprox-check.conf"
+    first = written.read_text()
+    (written.parent / "more.conf").write_text(f"[{unit.capitalize()}]\n{later[unit]}\n")
+    apply(site, check(site, capsys))
+    assert written.read_text().startswith(first)
+    assert check(site, capsys).names() == []
+
+
 def test_unit_without_foreground_option_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
