@@ -437,8 +437,8 @@ def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
             name = route.stage.value
             edits: tuple[Edit, ...] = (fixes.set_own(behind, name, ""),)
             other = setup.place_for_filtered(proxy)
-            if other and not setup.is_for_filtered(behind):
-                edits = sent_to(setup, proxy, other)
+            if is_wrong_service(setup, proxy, behind):
+                edits = sent_to(setup, proxy, other) if other else _sent_to_new(setup, proxy)
             yield Fault(
                 "loop",
                 proxy.where,
@@ -446,6 +446,31 @@ def loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
                 "mail loops and is never delivered",
                 edits,
             )
+
+
+def is_wrong_service(setup: Setup, proxy: Proxy, behind: Service) -> bool:
+    """Return whether the proxy sends mail back to a service that filters it, such as port 25."""
+    endpoint = setup.endpoint_of(behind)
+    is_loop = any(setup.comes_back(route, proxy) for route in setup.routes_from(behind))
+    is_public = endpoint is None or not endpoint.is_here()
+    is_replaced = is_public or setup.place_for_filtered(proxy) is not None
+    return is_loop and is_replaced and not setup.is_for_filtered(behind)
+
+
+def _sent_to_new(setup: Setup, proxy: Proxy) -> tuple[Edit, ...]:
+    """Return the edits that add the recipe's service for filtered mail on a free port."""
+    address = f"127.0.0.1:{master_rules.free_port(setup, 10026)}"
+    return add_service(setup, proxy, address), fixes.send_to(proxy, address)
+
+
+def add_service(setup: Setup, proxy: Proxy, target: str) -> Edit:
+    """Append the recipe's service for filtered mail."""
+    is_after = any(route.stage is FilterStage.AFTER_QUEUE for route in setup.routes_to(proxy))
+    file = f"{setup.examples}/{'after' if is_after else 'before'}-queue.master.cf"
+    start = "/^127.0.0.1:10026/"
+    script = shlex.quote(f"{start},$ {{ s{start[:-1]}/{target}/; p; }}")
+    path = f'"$({setup.configuration.postconf} -h config_directory)/master.cf"'
+    return fixes.run(f"sed -n {script} {shlex.quote(file)} >> {path}")
 
 
 def own_loop(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:

@@ -14,8 +14,8 @@ from . import correction, environment, fixes, sandbox
 from .facts import DirectoryFacts, ProgramFacts, ProxyFacts, SpoolFacts
 from .findings import Fault
 from .fixes import Edit
-from .postfix_rules import sent_to
-from .routes import FilterStage, Proxy, arguments, is_proxy, target_endpoint
+from .postfix_rules import add_service, sent_to
+from .routes import Proxy, arguments, is_proxy, target_endpoint
 from .setup import Setup
 from .unit import Unit
 
@@ -334,7 +334,7 @@ def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) 
     if facts.upstream_missing and not is_proxy:
         target = wanted.target.text
         other = setup.place_for_filtered(proxy)
-        edits = sent_to(setup, proxy, other) if other else (_add_service(setup, proxy, target),)
+        edits = sent_to(setup, proxy, other) if other else (add_service(setup, proxy, target),)
         yield Fault(
             "no-upstream",
             proxy.where,
@@ -342,16 +342,6 @@ def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) 
             "(451)",
             edits,
         )
-
-
-def _add_service(setup: Setup, proxy: Proxy, target: str) -> Edit:
-    """Append the recipe's service for filtered mail."""
-    is_after = any(route.stage is FilterStage.AFTER_QUEUE for route in setup.routes_to(proxy))
-    file = f"{setup.examples}/{'after' if is_after else 'before'}-queue.master.cf"
-    start = "/^127.0.0.1:10026/"
-    script = shlex.quote(f"{start},$ {{ s{start[:-1]}/{target}/; p; }}")
-    path = f'"$({setup.configuration.postconf} -h config_directory)/master.cf"'
-    return fixes.run(f"sed -n {script} {shlex.quote(file)} >> {path}")
 
 
 def spool(  # noqa: C901

@@ -387,3 +387,30 @@ def test_socket_that_smtpd_cannot_open_is_reported(user: str, mode: str, is_repo
     findings = plan(configuration, list(socket_owner(Setup(configuration, [proxy], {}), proxy)))
     assert [each.name for each in findings] == ["unit-setting"] * is_reported
     assert all("'[Socket]' SocketUser=postfix >" in each.remedy for each in findings)
+
+
+@pytest.mark.parametrize(
+    ("main", "master"), [(BEFORE, FRONT + UP), (AFTER, FRONT.replace("- 20", "- -") + UP + SCAN)]
+)
+def test_loop_through_public_service_causes_single_finding(main: str, master: str) -> None:
+    master = master.replace("127.0.0.1:10026", "127.0.0.1")
+    main += "smtpd_tls_security_level = encrypt\nsmtp_tls_security_level = none\n"
+    findings = findings_in(main, master + BEHIND)
+    assert [each.name for each in findings if "127.0.0.1:10026" in each.remedy] == ["loop"]
+    assert not [each for each in findings if each.name in ("xforward", "starttls")]
+    # Without a service for filtered mail, the remedy adds one, and port 25 still filters mail.
+    (finding,) = [each for each in findings_in(main, master) if each.name == "loop"]
+    added, changed = finding.commands
+    assert added.startswith("sed -n '/^127.0.0.1:10026/,$ { s/^127.0.0.1:10026/127.0.0.1:10026/")
+    assert ("after" if "content_filter" in main else "before") in added
+    assert changed.endswith(" -c /f 127.0.0.1:10026'")
+    taken = "10026 unix - - - - - smtp\n127.0.0.2:10026 inet n - n - - discard\n"
+    (finding,) = [each for each in findings_in(main, master + taken) if each.name == "loop"]
+    assert finding.commands[1].endswith(" -c /f 127.0.0.1:10027'")
+
+
+def test_loop_through_service_on_this_machine_is_interrupted() -> None:
+    findings = findings_in(BEFORE, FRONT + UP + BEHIND, "127.0.0.1:10026/inet/x = y\n")
+    remedies = {each.name: each.remedy for each in findings}
+    assert remedies["loop"] == "postconf -P 127.0.0.1:10026/inet/smtpd_proxy_filter="
+    assert "xforward" in remedies
