@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from . import fixes
@@ -20,13 +22,17 @@ from .routes import (
     FilterStage,
     Proxy,
     Route,
+    endpoint_of,
     has_ports,
     is_host,
     is_port,
     listening_endpoint,
     routes,
+    upstream,
+    upstream_endpoint,
 )
 from .setup import Setup, distinct
+from .source_text import Orphan
 
 _COLUMNS = re.compile(
     r"(?P<name>\S+) (?P<type>inet|unix|fifo|pass|unix-dgram)( [yn-]){3} [0-9?-]+ [0-9-]+ [a-z]\S*"
@@ -56,6 +62,66 @@ def mistyped(configuration: Configuration) -> Iterator[Fault]:
     for each in configuration.corrections:
         if each.problem:
             yield Fault("arguments", each.file, each.problem, (fixes.correct(configuration, each),))
+
+
+def orphaned(setup: Setup) -> Iterator[Fault]:
+    """Report an entry that is commented out, but whose following lines are not."""
+    path = f'"$({setup.configuration.postconf} -h config_directory)/master.cf"'
+    for each in setup.configuration.orphans:
+        is_needed = _is_needed(setup, each)
+        if not is_needed and each.program == each.owner_program:
+            continue  # the comment is probably a remark between the owner and its parameters
+        script = each.uncomment if is_needed else each.comment_out
+        effect = ", whose mail is deferred or refused"
+        if is_needed:
+            effect = f", and {each.name} does not run, so mail is deferred"
+        yield Fault(
+            "arguments",
+            "master.cf",
+            f"the entry {each.name}/{each.type} is commented out, but the lines that follow it are "
+            f"not; Postfix reads them as arguments of {each.owner}{effect}",
+            (fixes.run(f"sed -E -i {shlex.quote(script)} {path}"),),
+        )
+
+
+def _is_needed(setup: Setup, orphan: Orphan) -> bool:
+    """Return whether a proxy or another service sends mail to a service, or mail arrives there."""
+    configuration = setup.configuration
+    service = Service(
+        *(orphan.name, orphan.type, "-", "-", "-", "-", "-"), (orphan.program,), {}, {}
+    )
+    if any((each.name, each.type) == (orphan.name, orphan.type) for each in configuration.services):
+        return False
+    endpoint = endpoint_of(configuration, replace(service, main=configuration.main))
+    # A unit that is installed, but not enabled, does not replace a spawned proxy.
+    unused = [each for each in setup.proxies if each.unit and not each.unit.enabled]
+    targets = [
+        route.endpoint
+        for route in routes(configuration)
+        if setup.service_at(route.endpoint) is None
+        and not _is_served(setup, route.endpoint)
+        and setup.proxy_at(route) in (None, *unused)
+    ]
+    targets += [
+        upstream_endpoint(configuration, proxy.options)
+        for proxy in setup.proxies
+        if proxy.options and upstream(configuration, proxy) is None
+    ]
+    is_transport = orphan.type != "inet" and any(
+        route.transport_name == orphan.name and route.transport is None
+        for route in routes(configuration)
+    )
+    # The lines can also have become arguments of the proxy, so that its options are unknown.
+    is_named = any(orphan.name in proxy.words for proxy in setup.proxies)
+    is_public = orphan.type == "inet" and orphan.name in ("smtp", "25")
+    is_target = endpoint is not None and any(target.is_at(endpoint) for target in targets)
+    return is_target or is_transport or is_named or is_public
+
+
+def _is_served(setup: Setup, endpoint: Endpoint) -> bool:
+    """Return whether a program other than a Postfix that was not reloaded listens there."""
+    listener = setup.listener_at(endpoint)
+    return listener is not None and "master" not in listener.programs
 
 
 def names(configuration: Configuration) -> Iterator[Fault]:

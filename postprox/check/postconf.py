@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from . import values
-from .source_text import Correction, Misplaced
+from .source_text import Correction, Misplaced, Orphan
 
 #: Default values of the parameters used in this package (postconf(5)).
 DEFAULTS = {
@@ -121,6 +121,8 @@ class Configuration:
     corrections: tuple[Correction, ...] = ()
     #: The lines that were moved from one of these copies to the other before the corrections.
     misplaced: tuple[Misplaced, ...] = ()
+    #: The entries of master.cf that are commented out without their following lines.
+    orphans: tuple[Orphan, ...] = ()
     #: The directory of the original files, to which the corrections apply.
     corrected: str = ""
     #: The addresses of each host name in /etc/hosts.

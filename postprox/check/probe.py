@@ -79,13 +79,15 @@ def read_configuration(directory: str) -> Configuration:
             raise UnreadableError(f"{path} is not a regular file")
     own = directory or _default_directory()
     texts = _source_texts(own)
+    orphans = tuple(source_text.orphans(texts[source_text.MASTER]) if texts else ())
     misplaced = source_text.misplaced(*texts.values()) if texts else []
     for lines in misplaced:
         texts = lines.applied(texts)
     corrections = source_text.corrections(*texts.values()) if texts else []
     if not corrections and not misplaced:
         main, master, overrides = _outputs(directory)
-        return replace(parse(main, master, overrides, directory), hosts=_hosts())
+        configuration = parse(main, master, overrides, directory)
+        return replace(configuration, orphans=orphans, hosts=_hosts())
     # postconf(1) cannot read these files, or misreads them, so it gets corrected copies.
     with tempfile.TemporaryDirectory() as copy:
         for name, text in texts.items():
@@ -103,6 +105,7 @@ def read_configuration(directory: str) -> Configuration:
         configuration,
         corrections=tuple(corrections),
         misplaced=tuple(misplaced),
+        orphans=orphans,
         corrected=own,
         hosts=_hosts(),
     )

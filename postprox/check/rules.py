@@ -6,7 +6,7 @@ Rule: this module only calls the rules. The conditions are in the modules `*_rul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..core.options import Options
 from . import (
@@ -23,24 +23,31 @@ from . import (
     unit_rules,
 )
 from .findings import DANGER, LEVELS, Fault, Finding
+from .postconf import Configuration
 from .routes import Proxy, routes, upstream
 from .setup import Setup
+
+
+def _of(rule: Callable[[Configuration], Iterator[Fault]]) -> Callable[[Setup], Iterator[Fault]]:
+    return lambda setup: rule(setup.configuration)
+
 
 #: The rules that apply first, because their problems can cause all others. Each has the name of
 #: what must be corrected first.
 _FIRST = (
-    (master_rules.mistyped, "main.cf and master.cf"),
-    (master_rules.indented, "the lines that begin with whitespace"),
-    (master_rules.no_break_spaces, "the no-break spaces"),
-    (service_rules.misread, "the arguments in master.cf"),
-    (master_rules.names, "the names of services in master.cf"),
+    (_of(master_rules.mistyped), "main.cf and master.cf"),
+    (master_rules.orphaned, "the comments in master.cf"),
+    (_of(master_rules.indented), "the lines that begin with whitespace"),
+    (_of(master_rules.no_break_spaces), "the no-break spaces"),
+    (_of(service_rules.misread), "the arguments in master.cf"),
+    (_of(master_rules.names), "the names of services in master.cf"),
 )
 
 
 def judge(setup: Setup) -> list[Finding]:
     """Return a finding for each problem."""
     for faults_first, _ in _FIRST:
-        if faults := list(faults_first(setup.configuration)):
+        if faults := list(faults_first(setup)):
             # All other findings could be consequences of these problems.
             return fixes.plan(setup.configuration, faults)
     faults = [*_configuration_faults(setup)]
@@ -203,7 +210,7 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
 def unchecked(setup: Setup) -> Iterator[str]:
     """List the items that could not be checked."""
     for faults_first, correction in _FIRST:
-        if list(faults_first(setup.configuration)):
+        if list(faults_first(setup)):
             yield f"the rest of the configuration (correct {correction} first)"
             return
     if services := postfix_rules.overridden(setup):

@@ -10,7 +10,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 MAIN, MASTER = "main.cf", "master.cf"
@@ -198,6 +198,55 @@ def _blocks(text: str) -> list[list[str]]:
         else:
             blocks.append([line])
     return blocks
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """An entry of master.cf that is commented out, but whose following lines are not.
+
+    Postfix reads these lines as arguments of the entry before the comment, the owner.
+    """
+
+    name: str
+    type: str
+    program: str
+    #: The label and the program of the owner.
+    owner: str
+    owner_program: str
+    #: The numbers of the comment and of the last line that follows it.
+    first: int
+    last: int
+
+    @property
+    def uncomment(self) -> str:
+        """Return the script for `sed -E` that makes the comment an entry again."""
+        return rf"{self.first}s/^#+[ \t]*({_escaped(self.name)}[ \t])/\1/"
+
+    @property
+    def comment_out(self) -> str:
+        """Return the script for `sed -E` that makes the lines after the comment comments, too."""
+        return rf"{self.first},{self.last}s/^[ \t]+[^# \t]/#&/"
+
+
+def orphans(master: str) -> list[Orphan]:
+    """Return the entries that are commented out without their following lines."""
+    found: list[Orphan] = []
+    owner: list[str] = []
+    comment: tuple[int, list[str]] | None = None
+    for number, line in enumerate(master.split("\n"), 1):
+        if line.startswith("#"):
+            text = line.lstrip("#")
+            comment = (number, text.split()) if _ENTRY.match(text) else comment
+        elif line.strip() and not line[0].isspace():
+            owner, comment = line.split(), None
+        elif line.strip() and not line.lstrip().startswith("#") and comment and len(owner) > 7:
+            first, (name, kind, *rest) = comment
+            if found and found[-1].first == first:
+                found[-1] = replace(found[-1], last=number)
+            elif name != owner[0]:
+                label = f"{owner[0]}/{owner[1]}"
+                found.append(Orphan(name, kind, rest[5], label, owner[7], first, number))
+    return found
 
 
 def corrections(main: str, master: str) -> list[Correction]:

@@ -741,6 +741,60 @@ def test_second_remedy_keeps_settings_of_first_remedy(
     assert check(site, capsys).names() == []
 
 
+class Commented(NamedTuple):
+    """An entry that is commented out without its lines, and the rest of master.cf."""
+
+    entry: str
+    rest: str
+    is_needed: bool
+    is_enabled: bool = True
+    program: str = "systemd"
+
+
+SPAWNED = "127.0.0.1:10025 inet n n n - 20 spawn\n  user=nobody argv=/p/postprox -v\n"
+COMMENTED = [
+    Commented("127.0.0.1:10026 inet n - n - - smtpd\n  -o x=y\n", FRONT, is_needed=True),
+    Commented("127.0.0.1:10036 inet n - n - - smtpd\n  -o x=y\n", FRONT + BEHIND, is_needed=False),
+    Commented("smtp inet n - n - 20 smtpd\n  -o x=y\n", BEHIND, is_needed=True),
+    Commented(SPAWNED, FRONT + BEHIND, is_needed=False),
+    Commented(SPAWNED, FRONT + BEHIND, is_needed=False, is_enabled=False),
+    # Postfix was not reloaded, so it still listens for the spawned proxy.
+    Commented(SPAWNED, FRONT + BEHIND, is_needed=True, is_enabled=False, program="master"),
+]
+
+
+@pytest.mark.parametrize("case", COMMENTED)
+def test_entry_commented_out_without_its_lines_is_reported(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    case: Commented,
+) -> None:
+    owner = "mailman unix - n n - - pipe flags=R user=nobody argv=/bin/mailman\n"
+    site.master = case.rest + owner
+    (site.directory / "master.cf").write_text(f"{site.master}#{case.entry}")
+    (site.directory / "main.cf").write_text(site.main)
+    monkeypatch.setenv("MAIL_CONFIG", str(site.directory))
+    if not case.is_enabled:
+        site.disable()
+    site.machine.programs[11] = {case.program}
+    checked = check(site, capsys)
+    assert checked.names() == ["arguments"]
+    assert "arguments of mailman/unix" in checked.problem
+    assert ("does not run, so mail is deferred" in checked.problem) == case.is_needed
+    assert ("s/^#+" in checked.remedy) == case.is_needed
+
+
+def test_lines_after_comment_may_belong_to_entry_with_same_program(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"{BEHIND}{FRONT}#submission inet n - n - - smtpd\n  -o x=y\n"
+    (site.directory / "master.cf").write_text(text)
+    (site.directory / "main.cf").write_text(site.main)
+    monkeypatch.setenv("MAIL_CONFIG", str(site.directory))
+    assert check(site, capsys).names() == []
+
+
 def test_unit_without_foreground_option_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from postprox.check.findings import Fault
 from postprox.check.fixes import plan, set_own
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
-from postprox.check.source_text import Correction, corrections, misplaced
+from postprox.check.source_text import Correction, corrections, misplaced, orphans
 from tests.unit.checking import postconf
 
 SPAWN = "127.0.0.1:10025 inet n n n - 20 spawn\n  user=u argv=/p -c /f up\n"
@@ -241,3 +241,44 @@ def test_byte_order_mark_is_removed() -> None:
 @pytest.mark.parametrize("line", ["smtp", "\u2013", "smtp inet", "x unix n"])
 def test_incomplete_line_is_not_corrected(line: str) -> None:
     assert corrections(MAIN, f"{line}\n{MASTER}") == []
+
+
+PIPE = "mailman unix - n n - - pipe\n  flags=R user=list argv=/bin/mailman\n"
+#: Lines that Postfix reads as arguments of mailman, and the lines between them.
+AFTER_COMMENT = "  -o x=y\n    # a\n# b\n\n\t-o z=\n"
+
+
+@pytest.mark.parametrize("comment", ["#{}", "##  {}", "#{}# c\n#smtp x\n"])
+def test_entry_commented_out_without_its_lines_is_found(comment: str) -> None:
+    entry = "127.0.0.1:10026 inet n - n - - smtpd\n"
+    text = f"{PIPE}{comment.format(entry)}{AFTER_COMMENT}{SCAN}"
+    (found,) = orphans(text)
+    assert (found.name, found.type, found.program) == ("127.0.0.1:10026", "inet", "smtpd")
+    assert (found.owner, found.owner_program) == ("mailman/unix", "pipe")
+    corrected_texts = []
+    for script in (found.uncomment, found.comment_out):
+        command = ["sed", "-E", script]
+        for _ in range(2):  # the second time, sed(1) changes nothing
+            done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+            corrected_texts.append(done.stdout)
+    uncommented, _, commented, _ = corrected_texts
+    assert corrected_texts == [uncommented, uncommented, commented, commented]
+    assert uncommented == f"{PIPE}{comment.format(entry).lstrip('# ')}{AFTER_COMMENT}{SCAN}"
+    lines = AFTER_COMMENT.replace("  -o", "#  -o").replace("\t-o", "#\t-o")
+    assert commented == f"{PIPE}{comment.format(entry)}{lines}{SCAN}"
+    assert orphans(uncommented) == orphans(commented) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{PIPE}#{SCAN}#  -o x=y\n{SCAN}  -o x=y\n",
+        f"{PIPE}#{SCAN}{SCAN}  -o x=y\n",
+        # The comment is another version of the same entry.
+        f"{SCAN}#{SCAN}  -o x=y\n",
+        f"{SCAN}# scan unix is the transport\n  -o x=y\n",
+        f"#{SCAN}  -o x=y\n",
+    ],
+)
+def test_comment_between_entries_is_no_problem(text: str) -> None:
+    assert orphans(text) == []
