@@ -139,7 +139,7 @@ def packaged_over_it() -> None:
     """Check that the package reports another installation and is removed completely."""
     said = run("dpkg", "-i", "/trial/postprox.deb")
     for other in ("/usr/local/sbin/postprox", f"{UNITS}/postprox.service"):
-        assert f"postprox: there is {other}, too" in said, said
+        assert f"postprox: {other} takes precedence" in said, said
     refused = run("sh", "packaging/install", "--prefix=/usr", status=1)
     assert "belongs to another installation" in refused
     send("after the package came, too.")
