@@ -37,7 +37,7 @@ INSTALLED = """\
 
 The package has installed the proxy, its units, the user `postprox` and the directory
 `/var/spool/postprox`. Skip the commands below that create them.
-[README.Debian](packaging/README.md) has the steps, in their order. See what the proxy does:
+[README.Debian](packaging/README.md) lists the steps in order. To see what the proxy does, run:
 
 ```sh
 postprox-rehearse
@@ -49,9 +49,9 @@ UPGRADING = """\
 
     apt-get install postprox
 
-The package makes its byte code and restarts the services that run. Messages under way are finished
-first, and a client that connects meanwhile waits at the socket, which stays open. Spawned proxies
-need no restart: the next session runs the new version. An upgrade of Python makes the byte code
+The package creates its byte code and restarts the running services. They first finish the messages
+in progress. Meanwhile, new clients wait at the socket, which stays open. Spawned proxies need no
+restart, because each new session runs the new version. An upgrade of Python creates the byte code
 again.
 
 """

@@ -668,7 +668,8 @@ def test_error_mentions_unsupported_python_implementation(tmp_path: Path) -> Non
     other.chmod(0o755)
     done = install("--prefix", tmp_path / "new", "--python", other)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"install: --python {other}: this is pypy, and postprox needs CPython\n"
+    problem = f"--python {other}: this is pypy, but postprox requires CPython"
+    assert done.stderr == f"install: {problem}\n"
     assert not (tmp_path / "new").exists()
 
 
@@ -708,7 +709,7 @@ def test_uninstallation_preserves_edited_options_file(own: Path) -> None:
     file = own / "etc/default/postprox"
     file.write_text("POSTPROX_UPSTREAM=192.0.2.1\n")
     removed = install("--prefix", own, "--uninstall")
-    assert f"kept {file}, which was edited\n" in removed.stdout
+    assert f"kept {file}, because it was edited\n" in removed.stdout
     assert [path for path in own.rglob("*") if not path.is_dir()] == [file]
 
 
@@ -734,7 +735,7 @@ def test_files_of_another_installation_are_not_replaced(tmp_path: Path) -> None:
     done = install("--prefix", tmp_path, "--python", PYTHON)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"install: {tmp_path}/lib/postprox belongs to another installation, such as a package: "
+        f"install: {tmp_path}/lib/postprox belongs to another installation, such as a package; "
         "remove it first\n"
     )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [packaged]
@@ -750,7 +751,7 @@ def test_concurrent_installation_is_rejected(tmp_path: Path) -> None:
     finally:
         os.close(other)
     assert (done.returncode, done.stderr) == (
-        *(1, f"install: another installation into {tmp_path} is under way\n"),
+        *(1, f"install: another installation into {tmp_path} is in progress\n"),
     )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -858,10 +859,10 @@ def test_destdir_does_not_appear_in_installed_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--prefix", "relative"], "--prefix 'relative': give an absolute path"),
-        (["--prefix", "/with space"], "--prefix '/with space': only letters, digits"),
-        (["--python", "python3"], "--python 'python3': give an absolute path"),
-        (["--prefix"], "--prefix needs a value"),
+        (["--prefix", "relative"], "--prefix 'relative': must be an absolute path"),
+        (["--prefix", "/with space"], "--prefix '/with space': may contain only letters, digits"),
+        (["--python", "python3"], "--python 'python3': must be an absolute path"),
+        (["--prefix"], "--prefix requires a value"),
         (["--frob"], "unexpected argument '--frob'"),
     ],
 )
@@ -874,7 +875,7 @@ def test_invalid_argument_is_reported(arguments: list[str], complaint: str) -> N
 def test_missing_interpreter_is_reported(tmp_path: Path) -> None:
     done = install("--prefix", tmp_path, "--python", tmp_path / "python3")
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"--python {tmp_path}/python3: there is no such program" in done.stderr
+    assert f"--python {tmp_path}/python3: no such program" in done.stderr
 
 
 def test_outdated_interpreter_is_reported_with_version(tmp_path: Path) -> None:
@@ -883,7 +884,7 @@ def test_outdated_interpreter_is_reported_with_version(tmp_path: Path) -> None:
     old.chmod(0o755)
     done = install("--prefix", tmp_path / "new", "--python", old)
     assert done.returncode == 1
-    assert f"--python {old}: this is Python 3.9, and postprox needs 3.11 or later" in done.stderr
+    assert f"--python {old}: this is Python 3.9, but postprox requires 3.11 or later" in done.stderr
     assert not (tmp_path / "new").exists()
 
 
@@ -891,7 +892,7 @@ def test_prefix_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = install("--prefix", tmp_path / "file", "--python", PYTHON)
     assert done.returncode == 1
-    assert f"{tmp_path}/file/lib cannot be made: run this as root" in done.stderr
+    assert f"{tmp_path}/file/lib cannot be created; run this script as root" in done.stderr
 
 
 def test_packaging_page_lists_all_build_requirements() -> None:
