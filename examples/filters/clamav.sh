@@ -1,21 +1,21 @@
 #!/bin/sh
 # Reject messages with a virus, which clamd detects.
 #
-# Needs:  a running clamd, and clamdscan (Debian: clamav-daemon, clamdscan).
+# Needs:  clamdscan and a running clamd (Debian: clamdscan, clamav-daemon).
 # Use:    --strict -c /usr/local/bin/clamav.sh
 #         or with another configuration file:
 #         --strict -c {/usr/local/bin/clamav.sh /etc/clamav/mail.conf}
-# Down:   clamdscan ends with status 2, and the filter as well (451). The sender tries again later.
+# Down:   clamdscan and the filter exit with status 2 (451). The sender tries again later.
 #
 # clamdscan passes the open file to clamd, so clamd may run as another user. For a message above its
-# limits (MaxScanSize, MaxFileSize), clamd returns "OK", unless its configuration has
+# limits (MaxScanSize, MaxFileSize), clamd returns "OK", unless its configuration contains
 # `AlertExceedsMax yes`.
 
 config=${1:-/etc/clamav/clamd.conf}
 
-# For a directory, for example, clamd returns "OK".
+# If the path is, for example, a directory, clamd returns "OK".
 if ! [ -f "$EMAIL" ]; then
-    echo "clamav.sh: EMAIL is no file" >&2
+    echo "clamav.sh: EMAIL is not a file" >&2
     exit 2
 fi
 
@@ -27,7 +27,7 @@ case $status in
     exit 0
     ;;
 1)
-    # The line with the name ends with "FOUND", for example "stream: Eicar-Signature FOUND".
+    # The line with the virus name ends with "FOUND", for example "stream: Eicar-Signature FOUND".
     name=$(printf '%s\n' "$found" | sed -n 's/.*: \(.*\) FOUND$/\1/p' | head -n 1)
     if [ -n "$name" ]; then
         printf '550 5.7.1 The message contains a virus: %s\n' "$name" >&2
@@ -35,5 +35,5 @@ case $status in
     fi
     ;;
 esac
-printf 'clamdscan ended with status %s: %s\n' "$status" "$found" >&2
+printf 'clamdscan exited with status %s: %s\n' "$status" "$found" >&2
 exit 2

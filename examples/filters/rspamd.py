@@ -1,26 +1,26 @@
 #!/usr/bin/python3 -IS
-"""Ask rspamd about each message, and do what it says.
+"""Send each message to rspamd, and apply rspamd's action.
 
-Needs:  a running rspamd with a `normal` worker (Debian: rspamd), and Python 3.
+Needs:  Python 3, and a running rspamd with a `normal` worker (Debian: rspamd).
 Use:    --strict -c /usr/local/bin/rspamd.py
-        or with rspamd elsewhere: --strict -c {/usr/local/bin/rspamd.py 127.0.0.1:11333}
-        or on a unix-domain socket: --strict -c {/usr/local/bin/rspamd.py /run/rspamd/mail.sock}
-Down:   no answer, or one that is not understood, is a failure: 451, the sender tries again later.
-        rspamd refuses messages above its max_message (50 MB): keep Postfix's message_size_limit
-        below, or put size-limit.sh before this in a chain.
+        or with another address: --strict -c {/usr/local/bin/rspamd.py 127.0.0.1:11333}
+        or on a Unix-domain socket: --strict -c {/usr/local/bin/rspamd.py /run/rspamd/mail.sock}
+Down:   if rspamd sends no response or an invalid response, the filter fails (451). The sender tries
+        again later. rspamd refuses messages above its max_message (50 MB). Set Postfix's
+        message_size_limit to a lower value, or run size-limit.sh before this filter in a chain.
 
-rspamd's action        what happens
-no action, greylist    the message passes; the greylist module says `soft reject` when it is time
+rspamd's action        effect on the message
+no action, greylist    it passes. The greylist module requests a delay with `soft reject`.
 add header             it passes with `X-Spam: Yes`
-rewrite subject        it passes with the subject that rspamd gives
-soft reject            451, with rspamd's words
-reject, quarantine     554, with rspamd's words; quarantine.py keeps such a message
-discard                250: the sender believes that it is delivered
-any other              a failure: 451
+rewrite subject        it passes with the subject that rspamd returned
+soft reject            the sender gets 451 and rspamd's text
+reject, quarantine     the sender gets 554 and rspamd's text. quarantine.py can store the message.
+discard                the sender gets 250 and assumes that the message was delivered
+any other              the filter fails (451)
 
-Header fields that rspamd adds or removes (its milter_headers module), and its DKIM signatures, are
-added and removed whatever the action is. A filter cannot change the envelope: an answer with
-change_from, add_rcpt or del_rcpt is a failure.
+If the message passes, the filter also adds and removes the header fields that rspamd requests (in
+its milter_headers module), and adds rspamd's DKIM signatures. A filter cannot change the envelope,
+so a response with change_from, add_rcpt or del_rcpt is a failure.
 """
 
 from __future__ import annotations
@@ -38,16 +38,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Seconds for rspamd's answer; less than the proxy's -t, so that the log can say what was slow.
+# Timeout of rspamd's response, in seconds. It is shorter than the proxy's -t, so that the log
+# contains the cause.
 TIMEOUT = 25
-# Octets of the largest answer that is read. Answers of rspamd have a few thousand.
+# Maximum size of a response, in octets. Responses of rspamd have a few thousand.
 LARGEST = 1_000_000
-# Recipients that rspamd gets, and octets of each value: it refuses a request header above 80 KB.
+# Maximum number of recipients in the request, and of octets in each value. rspamd refuses a request
+# header above 80 KB.
 MOST = 200
 LONGEST = 300
-# Characters of rspamd's words in a reply, whose line may have 512 octets (RFC 5321, 4.5.3.1.5).
+# Maximum length of rspamd's text in a reply. A reply line is limited to 512 octets (RFC 5321,
+# 4.5.3.1.5).
 WORDS = 400
-# Characters in each encoded word of a subject: in UTF-8 and base64 they fit into 75 (RFC 2047, 2).
+# Number of characters in each encoded word of a subject. In UTF-8 and base64, they fit into the 75
+# characters of RFC 2047, 2.
 CHUNK = 10
 PASS, REJECT, FAIL = 0, 1, 2
 
@@ -57,17 +61,17 @@ REJECTIONS = {
     "soft reject": ("451 4.7.1", "Try again later"),
     "discard": ("250 2.7.1", "Discarded"),
 }
-# Control characters that header fields must not have.
+# Replacements of the control characters that header fields must not contain.
 HARMLESS = dict.fromkeys({*range(0x20), 0x7F} - {*b"\t\n"}, "?")
 PASSING = ("no action", "greylist", "add header", "rewrite subject")
 
 
 class UnclearError(Exception):
-    """An answer that this filter does not understand."""
+    """The response is invalid."""
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """HTTP to a unix-domain socket."""
+    """An HTTP connection on a Unix-domain socket."""
 
     def __init__(self, path: str) -> None:
         super().__init__("localhost")
@@ -80,7 +84,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def ask(where: str, message: bytes) -> dict[str, Any]:
-    """Return rspamd's answer as a dict."""
+    """Send the message to rspamd, and return the response."""
     connection = (
         UnixConnection(where) if where.startswith("/") else http.client.HTTPConnection(where)
     )
@@ -88,7 +92,7 @@ def ask(where: str, message: bytes) -> dict[str, Any]:
     connection.putheader("Content-Length", str(len(message)))
     for name, value in envelope():
         if value:
-            # A control character would end the field. The octets above 127 are rspamd's to judge.
+            # A control character could end the field. rspamd decodes the octets above 127.
             connection.putheader(name, re.sub(rb"[\0-\x1f\x7f]", b"?", value[:LONGEST]))
     connection.endheaders(message)
     answer = connection.getresponse()
@@ -96,21 +100,21 @@ def ask(where: str, message: bytes) -> dict[str, Any]:
     if answer.status != 200:
         raise OSError(f"HTTP status {answer.status}")
     if len(body) > LARGEST:
-        raise OSError(f"the answer has more than {LARGEST} octets")
+        raise OSError(f"the response has more than {LARGEST} octets")
     try:
         found = json.loads(body.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
-        raise UnclearError(f"no JSON: {error!s:.200}") from None
+        raise UnclearError(f"not JSON: {error!s:.200}") from None
     if not isinstance(found, dict):
-        raise UnclearError("the answer is no object")
+        raise UnclearError("the response is not an object")
     return found
 
 
 def envelope() -> Iterator[tuple[str, bytes]]:
-    """Yield rspamd's names for what is known, with values in octets."""
+    """Yield the envelope's values in octets, with rspamd's names."""
     known = os.environb
     yield "From", known[b"SENDER"]
-    # All recipients where the proxy tells them, else the first.
+    # Use all recipients if the proxy passes them, or else the first recipient.
     for recipient in (known.get(b"RECIPIENTS") or known[b"RECIPIENT"]).split(b"\n")[:MOST]:
         yield "Rcpt", recipient
     yield "IP", known[b"REMOTEIP"]
@@ -120,7 +124,7 @@ def envelope() -> Iterator[tuple[str, bytes]]:
 
 
 def changed(message: bytes, answer: dict[str, Any]) -> bytes:
-    """Return the message as rspamd wants it."""
+    """Return the message with the changes that rspamd requests."""
     head, rest = split(message)
     fields = re.split(rb"\n(?![ \t])", head) if head else []
     milter = table(answer.get("milter"))
@@ -153,7 +157,7 @@ def split(message: bytes) -> tuple[bytes, bytes]:
 
 
 def without(fields: list[bytes], name: str, positions: list[int]) -> list[bytes]:
-    """Leave out fields of that name: all (0), or some, counted from the first or from the last."""
+    """Remove all fields `name` (0), or some, counted from the first or from the last field."""
     start = re.compile(re.escape(name.encode()) + rb"[ \t]*:", re.IGNORECASE)
     found = [at for at, text in enumerate(fields) if start.match(text)]
     gone = {found[at - 1 if at > 0 else at] for at in positions if at and abs(at) <= len(found)}
@@ -163,47 +167,47 @@ def without(fields: list[bytes], name: str, positions: list[int]) -> list[bytes]
 
 
 def many(given: Any) -> list[Any]:
-    """Return a list of values without the empty ones.
+    """Return the non-empty values of a list.
 
-    rspamd writes one value without a list, and an empty Lua table as [], even inside a list.
+    rspamd sends a single value without a list, and an empty Lua table as [], even inside a list.
     """
     values = given if isinstance(given, list) else [given]
     return [value for value in values if value not in (None, [], {})]
 
 
 def table(given: Any) -> dict[str, list[Any]]:
-    """Return an object, or the objects of a list as one, with a list of values for each name."""
+    """Merge an object or a list of objects into one object, with a list of values for each name."""
     found: dict[str, list[Any]] = {}
     for value in many(given):
         if not isinstance(value, dict):
-            raise UnclearError(f"no object: {value!r:.100}")
+            raise UnclearError(f"not an object: {value!r:.100}")
         for name, values in value.items():
             found.setdefault(name, []).extend(many(values))
     return found
 
 
 def texts(given: Any) -> list[str]:
-    """Return texts; rspamd gives a text, a number, an object with the text, or a list of them."""
+    """Return the texts of a text, a number, an object with a text, or a list of these."""
     values: list[Any] = []
     for value in many(given):
         values += many(value["value"]) if isinstance(value, dict) and "value" in value else [value]
     for value in values:
         if not isinstance(value, str | int | float):
-            raise UnclearError(f"no text: {value!r:.100}")
+            raise UnclearError(f"not a text: {value!r:.100}")
     return [str(value) for value in values]
 
 
 def position(given: Any) -> int:
-    """Return a position; Lua writes 1 as 1.0 after a division, and as "1" after a match."""
+    """Return a position. Lua writes 1 as 1.0 after a division, and as "1" after a match."""
     if isinstance(given, str) and re.fullmatch(r"-?[0-9]{1,9}", given):
         return int(given)
     if isinstance(given, int | float) and not isinstance(given, bool) and given % 1 == 0:
         return int(given)
-    raise UnclearError(f"no position of a header field: {given!r:.100}")
+    raise UnclearError(f"not a position of a header field: {given!r:.100}")
 
 
 def field(addition: tuple[str, str]) -> bytes:
-    """Return a field in octets; no character in its value ends it."""
+    """Return a field in octets, without characters that would end it."""
     name, value = addition
     if not re.fullmatch(r"[!-9;-~]+", name):
         raise UnclearError(f"{name!r:.100} cannot be the name of a header field")
@@ -213,7 +217,7 @@ def field(addition: tuple[str, str]) -> bytes:
 
 
 def encoded(subject: str) -> str:
-    """Return a subject in ASCII, as rspamd gives it, or in encoded words."""
+    """Return an ASCII subject unchanged, and any other subject in encoded words."""
     subject = " ".join(re.sub(r"[\0-\x20\x7f]", " ", subject).split())
     if subject.isascii():
         return subject
@@ -223,14 +227,14 @@ def encoded(subject: str) -> str:
 
 
 def reply(answer: dict[str, Any], code: str, otherwise: str) -> None:
-    """Print the reply to the sender: the text of rspamd, in one line of printable ASCII."""
+    """Print rspamd's text, or else `otherwise`, as one reply line of printable ASCII."""
     given = " ".join(texts(table(answer.get("messages")).get("smtp_message")))
     words = re.sub(r"[^ -~]", "?", " ".join(given.split()))[:WORDS]
     print(code, words or otherwise, file=sys.stderr)
 
 
 def obey(answer: dict[str, Any], message: bytes) -> int:
-    """Do what rspamd says; return the exit status."""
+    """Apply rspamd's action, and return the exit status."""
     action = answer.get("action")
     if not isinstance(action, str):
         raise UnclearError(f"no action: {action!r:.100}")
@@ -242,7 +246,7 @@ def obey(answer: dict[str, Any], message: bytes) -> int:
     milter = table(answer.get("milter"))
     for change in ("change_from", "add_rcpt", "del_rcpt"):
         if milter.get(change):
-            raise UnclearError(f"a filter cannot do {change}")
+            raise UnclearError(f"a filter cannot apply {change}")
     new = changed(message, answer)
     if new != message:
         Path(os.environ["OUTFILE"]).write_bytes(new)
@@ -250,12 +254,12 @@ def obey(answer: dict[str, Any], message: bytes) -> int:
 
 
 def too_late(*_: object) -> NoReturn:
-    """End the filter, however many octets rspamd has sent."""
-    raise TimeoutError(f"no complete answer within {TIMEOUT} s")
+    """Raise an error, even if rspamd is still sending octets."""
+    raise TimeoutError(f"no complete response within {TIMEOUT} s")
 
 
 def main(arguments: list[str]) -> int:
-    """Return the exit status."""
+    """Run the filter, and return the exit status."""
     message = Path(os.environ["EMAIL"]).read_bytes()
     where = arguments[0] if arguments else "127.0.0.1:11333"
     signal.signal(signal.SIGALRM, too_late)
@@ -263,7 +267,7 @@ def main(arguments: list[str]) -> int:
     try:
         answer = ask(where, message)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        print(f"rspamd.py: rspamd at {where} does not answer: {error!r}", file=sys.stderr)
+        print(f"rspamd.py: no response from rspamd at {where}: {error!r}", file=sys.stderr)
         return FAIL
     return obey(answer, message)
 
@@ -272,10 +276,10 @@ if __name__ == "__main__":
     try:
         STATUS = main(sys.argv[1:])
     except UnclearError as unclear:
-        print(f"rspamd.py: the answer is not understood: {unclear}", file=sys.stderr)
+        print(f"rspamd.py: invalid response: {unclear}", file=sys.stderr)
         STATUS = FAIL
     except Exception as failure:
-        # Python's own status after a traceback is 1, which would reject the message.
+        # After a traceback, Python exits with status 1, which would reject the message.
         traceback.print_exc()
         print(f"rspamd.py: {type(failure).__name__}: {failure!s:.200}", file=sys.stderr)
         STATUS = FAIL

@@ -1,29 +1,30 @@
 #!/bin/sh
-# Mark spam with SpamAssassin's header fields, and reject what is certainly spam.
+# Mark spam with SpamAssassin's header fields, and reject messages with a high score.
 #
-# Needs:  a running spamd, and spamc (Debian: spamd, spamc).
+# Needs:  spamc and a running spamd (Debian: spamc, spamd).
 # Use:    --strict -c /usr/local/bin/spamassassin.sh
-#         or to reject from 10 points, with options for spamc:
+#         or to reject messages with 10 points or more, with options for spamc:
 #         --strict -c {/usr/local/bin/spamassassin.sh 10 -U /run/spamd.sock}
-# Down:   spamc ends with a status of its own, and this with 2: 451, the sender tries again later.
+# Down:   spamc fails, and the filter exits with status 2 (451). The sender tries again later.
 #
-# SpamAssassin learns the envelope's sender from a field X-Envelope-From, which is taken out again.
+# The filter passes the envelope sender to SpamAssassin in the field X-Envelope-From, and removes
+# this field from the result.
 
-# Points from which a message is rejected, a whole number; below, it is only marked.
+# The lowest rejected score, a whole number. A message with a lower score is only marked.
 reject_from=${1:-15}
 [ "$#" -eq 0 ] || shift
-# Larger messages pass without a look, as spam is small. In octets.
+# The size limit in octets. Larger messages pass without a check, because spam is small.
 largest=512000
 
 case $reject_from in
-# Of very many digits sh makes no number; then nothing would be rejected.
+# sh does not support numbers with very many digits, and would reject no message.
 *[!0-9]* | ?????*)
-    echo "spamassassin.sh: '$reject_from': give a whole number of points" >&2
+    echo "spamassassin.sh: '$reject_from': the score must be a whole number" >&2
     exit 2
     ;;
 esac
 
-# A line break in the sender would end the field, and an empty line the header.
+# A line break in the sender would end the field, and an empty line would end the header.
 sender=$SENDER
 case $sender in
 *[[:cntrl:]]*) sender=$(printf '%s' "$sender" | LC_ALL=C tr '[:cntrl:]' '?') || exit 2 ;;
@@ -32,19 +33,20 @@ esac
 size=$(wc -c <"$EMAIL") || exit 2
 [ "$size" -le "$largest" ] || exit 0
 
-# Whatever fails in the pipe says so on descriptor 3: a message cut short must not look like one
-# that was marked. -x: fail if spamd does not answer, rather than hand the message back unseen.
+# Each command of the pipeline reports a failure on descriptor 3, so that a truncated message is not
+# taken for a marked message. -x: fail if spamd does not respond. Otherwise, spamc would return the
+# message unchecked.
 failed=$(
     {
         {
-            # 141 is the death of SIGPIPE: spamc has ended first, and says why.
+            # 141 means SIGPIPE. In this case, spamc has exited first and has reported the error.
             printf 'X-Envelope-From: %s\n' "$sender" && cat "$EMAIL" ||
                 [ $? -eq 141 ] || echo "cannot read EMAIL" >&3
         } | {
             spamc -x -s 100000000 "$@" || case $? in
-                # 70: it does not find the socket.
-                69 | 70) echo "spamc has no answer from spamd: is it running?" >&3 ;;
-                *) echo "spamc ended with status $?" >&3 ;;
+                # 70: spamc does not find the socket.
+                69 | 70) echo "spamc received no reply; check that spamd is running" >&3 ;;
+                *) echo "spamc exited with status $?" >&3 ;;
             esac
         } | {
             LC_ALL=C sed '0,/^X-Envelope-From: /{//d}' >"$OUTFILE" || echo "cannot write OUTFILE" >&3
@@ -56,15 +58,16 @@ if [ -n "$failed" ]; then
     exit 2
 fi
 
-# In the header, that is, before the first empty line; SpamAssassin's own fields are the first.
+# Search only the header, which ends at the first empty line. SpamAssassin inserts its own fields at
+# the beginning.
 score=$(sed -n -e '/^$/q' \
     -e 's/^X-Spam-Status: [A-Za-z]*, score=\(-\{0,1\}\)0*\([0-9][0-9]*\).*/\1\2/p' "$OUTFILE" |
     head -n 1)
 if [ -z "$score" ]; then
-    echo "spamd has answered without an X-Spam-Status field: see add_header in its configuration" >&2
+    echo "spamd returned no X-Spam-Status field; see add_header in its configuration" >&2
     exit 2
 fi
-# sh makes no number of many digits. More than nine digits count as the largest number.
+# sh does not support numbers with many digits. Treat more than nine digits as the largest number.
 case $score in
 -??????????*) score=-999999999 ;;
 -*) ;;

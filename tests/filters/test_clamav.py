@@ -40,7 +40,7 @@ def test_invalid_email_path_results_in_status_2(run: Filter, clamd: Path, email:
 def test_stopped_clamd_results_in_status_2(run: Filter, stopped_clamd: Path) -> None:
     ended = run(command("clamav.sh", stopped_clamd), VIRUS)
     assert ended.status == 2
-    assert "clamdscan ended with status 2" in ended.said
+    assert "clamdscan exited with status 2" in ended.said
 
 
 def test_missing_clamdscan_results_in_status_2(run: Filter, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_header_of_message_without_body_is_preserved(run: Filter, rspamd: Path) 
 def test_stopped_rspamd_results_in_status_2(run: Filter, stopped_rspamd: Path) -> None:
     ended = run(command("rspamd.py", stopped_rspamd), MESSAGE + b"cheapest pills of all\n")
     assert ended.status == 2
-    assert ended.reply.startswith(f"rspamd.py: rspamd at {stopped_rspamd} does not answer: ")
+    assert ended.reply.startswith(f"rspamd.py: no response from rspamd at {stopped_rspamd}: ")
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
@@ -274,7 +274,7 @@ def test_requested_envelope_change_results_in_status_2(
 ) -> None:
     answer = {"action": "no action", "milter": {change: ["x@example.org"]}}
     ended = run(command("rspamd.py", impostor.gives(answer)))
-    assert (ended.status, ended.reply.endswith(f"a filter cannot do {change}")) == (2, True)
+    assert (ended.status, ended.reply.endswith(f"a filter cannot apply {change}")) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_slow_rspamd_reply_is_subject_to_overall_timeout(
     hasty.chmod(0o755)
     ended = run(f"{hasty} {impostor.place}")
     ended_it.set()
-    assert (ended.status, "no complete answer within 1 s" in ended.reply) == (2, True)
+    assert (ended.status, "no complete response within 1 s" in ended.reply) == (2, True)
 
 
 HOSTILE = {

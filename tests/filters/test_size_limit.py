@@ -13,7 +13,7 @@ def test_size_limit_determines_exit_status(run: Filter, limit: int, status: int)
 
 
 def test_rejection_reply_contains_size_and_limit(run: Filter) -> None:
-    reply = "552 5.3.4 The message is too large: 56 octets, and we take 10"
+    reply = "552 5.3.4 The message is too large: 56 octets, but the limit is 10"
     assert run(command("size-limit.sh", 10), b"Subject: x\n" + b"x" * 45).reply == reply
 
 

@@ -70,18 +70,18 @@ def test_large_message_is_accepted_without_scan(run: Filter, tmp_path: Path) -> 
 def test_stopped_spamd_results_in_status_2(run: Filter, stopped_spamd: Path) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", stopped_spamd), CERTAIN)
     assert ended.status == 2
-    assert ended.reply == "spamc has no answer from spamd: is it running?"
+    assert ended.reply == "spamc received no reply; check that spamd is running"
 
 
 def test_missing_spamd_socket_results_in_status_2(run: Filter, stopped_spamd: Path) -> None:
     ended = run(command("spamassassin.sh", 15, "-U", stopped_spamd.with_name("none")), CERTAIN)
     assert ended.status == 2
-    assert ended.reply == "spamc has no answer from spamd: is it running?"
+    assert ended.reply == "spamc received no reply; check that spamd is running"
 
 
 def test_missing_spamc_results_in_status_2(run: Filter, tmp_path: Path) -> None:
     ended = run(command("spamassassin.sh"), PATH=only(tmp_path, "wc", "cat", "sed", "head"))
-    assert (ended.status, ended.reply) == (2, "spamc ended with status 127")
+    assert (ended.status, ended.reply) == (2, "spamc exited with status 127")
 
 
 def test_unwritable_outfile_results_in_status_2(run: Filter, spamd: Path) -> None:
@@ -139,7 +139,7 @@ def test_spamd_reply_without_score_results_in_status_2(run: Filter, tmp_path: Pa
     spamc.write_text("#!/bin/sh\nexec cat\n")
     spamc.chmod(0o755)
     ended = run(command("spamassassin.sh"), PATH=f"{tmp_path}:/usr/bin:/bin")
-    assert (ended.status, "without an X-Spam-Status field" in ended.reply) == (2, True)
+    assert (ended.status, "no X-Spam-Status field" in ended.reply) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,17 @@
 #!/bin/sh
-# The filter of the demonstration. It needs nothing but grep and sed.
+# The filter of the demonstration. It requires only grep and sed.
 #
-# EMAIL names the file that holds the message, OUTFILE an empty one for a changed version.
-# Exit status 0 lets the message pass, 1 rejects it with the last line of standard error,
-# and 2 says that the filter itself has failed.
+# EMAIL is the path of the file that contains the message. OUTFILE is the path of an empty file for
+# a changed message. Exit status 0 lets the message pass, and 1 rejects it with the last line of
+# standard error. Status 2 means that the filter has failed.
 
-# Reject: a subject that promises money.
+# Reject messages with a lottery in the subject.
 if grep -qi '^Subject:.*lottery' "$EMAIL"; then
     echo "550 5.7.1 We do not play the lottery here" >&2
     exit 1
 fi
 
-# Rewrite: links without what only tracks the reader.
+# Remove tracking parameters from links.
 if grep -q '?utm_' "$EMAIL"; then
     sed 's/?utm_[^ >]*//' "$EMAIL" >"$OUTFILE" || exit 2
 fi
