@@ -1,7 +1,7 @@
-"""The checks of this project, each in an environment of its own: `nox` runs all of them.
+"""The checks of this project. Each one runs in a separate environment, and `nox` runs all of them.
 
-Rule: a check is defined here once; the gate (.ci/run) and pre-commit ask for it by its name.
-CONTRIBUTING.md says when to run which.
+Rule: each check is defined only here. The gate (.ci/run) and pre-commit run it by its name.
+CONTRIBUTING.md explains when to run each check.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def postfix(session: nox.Session) -> None:
-    """Run the tests with a real Postfix; root and Debian's package postfix are required."""
+    """Run the tests with a real Postfix (requires root and Debian's package postfix)."""
     session.install("-e", ".[test]")
     session.run(
         *STRICT_PYTEST, "tests/postfix", *session.posargs, env={"POSTPROX_REQUIRE_POSTFIX": "1"}
@@ -48,7 +48,7 @@ def postfix(session: nox.Session) -> None:
 
 @nox.session
 def conformance(session: nox.Session) -> None:
-    """Judge an implementation: nox -s conformance -- --implementation './my-postprox'."""
+    """Test an implementation: nox -s conformance -- --implementation './my-postprox'."""
     session.install("-e", ".[test]")
     session.run(*STRICT_PYTEST, "tests/conformance", *session.posargs)
 
@@ -86,7 +86,7 @@ def installed_peers(session: nox.Session, path: str) -> list[str]:
 
 
 def put_peer(session: nox.Session, folder: Path, programs: Path) -> str:
-    """Put the program of `folder` into `programs`, and return its name."""
+    """Install the program of `folder` in `programs`, and return its name."""
     if (folder / "go.mod").is_file():
         program = programs / "postprox-go"
         with session.chdir(folder):
@@ -128,15 +128,15 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the site into build/site; a link or an anchor that leads nowhere is an error."""
+    """Build the documentation site in build/site. Broken links and anchors are errors."""
     session.install("-e", ".[docs]")
-    # What its authors have to say about the theme's future is no fault of a page.
+    # The theme's warning about MkDocs 2 does not concern the pages.
     session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Let everything round the proxy fail, at every step; root is wanted."""
+    """Test the proxy with injected faults at every step (preferably as root)."""
     session.install("-e", ".[test]")
     session.run("python", "-bb", "-m", "tests.faults", *(session.posargs or ["--all"]))
     session.run(*STRICT_PYTEST, "tests/faults", env={"POSTPROX_FAULTS": "all"})
@@ -145,40 +145,40 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Search an hour for an input that breaks something; `-- --seconds N` for another time."""
+    """Fuzz the proxy for an hour, or for N seconds with `-- --seconds N`."""
     session.install("-e", ".[test]")
     session.run("python", "-bb", "-m", "tests.fuzz", *(session.posargs or ["--seconds", "3600"]))
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Send 100 000 messages through one listening proxy, and see that nothing grows."""
+    """Send 100 000 messages through one server, and check that its resources do not grow."""
     session.install("-e", ".")
     session.run("python", "-bb", "-m", "tests.faults.soak", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def deb(session: nox.Session) -> None:
-    """Build the Debian package into dist/ and let lintian judge it; debhelper is required."""
+    """Build the Debian package in dist/ and check it with lintian (requires debhelper)."""
     session.run("sh", "packaging/deb", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")
 def clean_system(session: nox.Session) -> None:
-    """Install, use, upgrade and purge the Debian package on a clean system; root is required."""
+    """Install, use, upgrade and purge the Debian package on a clean system (requires root)."""
     session.run("python3", "-m", "tests.debian", *session.posargs, external=True)
 
 
 @nox.session
 def container(session: nox.Session) -> None:
-    """Run the container files in namespaces; root and a Debian mirror are required."""
+    """Run the container files in namespaces (requires root and a Debian mirror)."""
     session.install("-e", ".[test]")
     session.run("python", "-bb", "-m", "tests.containers", *session.posargs)
 
 
 @nox.session
 def product(session: nox.Session) -> None:
-    """Build the suite's wheel and image, and run its action; root is required."""
+    """Build the suite's wheel and image, and run its action (requires root)."""
     session.install("-e", ".[test]", "setuptools>=77")
     wheels = Path(session.create_tmp()).resolve() / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
@@ -188,6 +188,6 @@ def product(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def mutation(session: nox.Session) -> None:
-    """Change the proxy in every small way, and see a test fail each time."""
+    """Run the mutation tests, in which a test must fail for each small change to the proxy."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.mutation", *session.posargs)
