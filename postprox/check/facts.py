@@ -15,6 +15,23 @@ UNLIMITED = 1 << 62
 
 
 @dataclass(frozen=True)
+class MissingCommand:
+    """A program that a script runs, but that the proxy's user cannot run."""
+
+    program: str
+    line: int
+    #: True if the exit status of the program is the exit status of the script.
+    is_result: bool
+    #: The value of PATH, or "" if the script names the directory of the program.
+    sought_path: str
+    exists: bool
+    #: The path of the same program in another directory, or the name of a similar program, or "".
+    replacement: str = ""
+    #: The Debian package that contains the program, or "" if unknown.
+    package: str = ""
+
+
+@dataclass(frozen=True)
 class ProgramFacts:
     """A file that the proxy's user must be able to execute."""
 
@@ -82,6 +99,8 @@ class ProgramFacts:
     sought_path: str = ""
     #: The path of a program with this name in another directory, or "" if there is none.
     elsewhere: str = ""
+    #: In a shell script: the first program that the user cannot run, or None.
+    missing_command: MissingCommand | None = None
     #: The first syntax error that the interpreter reports, or "" if there is none.
     syntax_error: str = ""
 

@@ -23,6 +23,11 @@ from .unit import split_words
 _OWN = "/usr/local/bin/mail-filter"
 #: The interpreter for each file name extension.
 _LANGUAGES = {".py": "python3", ".pl": "perl", ".rb": "ruby"}
+#: Settings that give the filter other files than those that the check sees.
+_OTHER_FILES = (
+    *("RootDirectory", "RootImage", "BindPaths", "BindReadOnlyPaths", "MountImages"),
+    *("ExtensionImages", "ExtensionDirectories", "PassEnvironment"),
+)
 #: Programs that need their set-user-ID bit to run another program.
 _SET_USER_ID = ("sudo", "doas", "su", "pkexec")
 #: A filter command that only sudo or doas runs as another user.
@@ -263,6 +268,45 @@ def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
     """Report only the first problem in the filter's contents, as that problem can cause others."""
     found = [*_unusable(proxy, seen, effect), *_marked(proxy, seen, effect)]
     yield from found[:1]
+    if not found or found[0].name == "exit-status":
+        yield from _missing_command(proxy, seen, effect)
+
+
+def _missing_command(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
+    """Report a script that runs a program which is not installed."""
+    missing = seen.missing_command
+    if missing is None or (
+        proxy.unit and any(name in proxy.unit.settings for name in _OTHER_FILES)
+    ):
+        return
+    program, path = missing.program, shlex.quote(seen.path)
+    problem = f"which user {proxy.user} cannot execute"
+    command = f"chmod a+rx {shlex.quote(program)}"
+    if not missing.exists:
+        problem = "which does not exist"
+        command = f"ls -l {shlex.quote(program)}"
+    if missing.sought_path:
+        problem = f"which is not in {missing.sought_path}, the PATH of the proxy"
+        command = f"command -v {shlex.quote(program)}"
+    if missing.replacement:
+        near = "[^[:alnum:]_./-]"
+        old = re.sub("[.+]", r"\\\g<0>", program)
+        script = f"{missing.line}s,(^|{near}){old}($|{near}),\\1{missing.replacement}\\2,"
+        command = f"sed -E -i {shlex.quote(script)} {path}"
+        problem += f", but {missing.replacement} exists"
+    elif missing.package:
+        command = f"apt-get install {missing.package}"
+    is_scanner = PurePosixPath(program).name in shell_command.SCANNERS
+    if not missing.is_result:
+        effect = "mail is deferred or passes unfiltered"
+    if not missing.is_result and not is_scanner:
+        effect = "the filter may fail, so mail may be deferred or pass unfiltered"
+    yield Fault(
+        "filter" if missing.is_result or is_scanner else "filter-command",
+        proxy.where,
+        f"line {missing.line} of the filter {seen.path} runs {program}, {problem}; {effect}",
+        (fixes.run(command),),
+    )
 
 
 def _unusable(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:

@@ -42,6 +42,7 @@ LEVELS = {
     "syntax": DANGER,
     "filter-open": WARNING,
     "filter-write": WARNING,
+    "filter-command": WARNING,
     "lost-reply": WARNING,
     "no-reject": WARNING,
     "no-strict": WARNING,

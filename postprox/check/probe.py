@@ -25,8 +25,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from . import access, machine, sandbox, shell_command, source_text, tables
-from .facts import UNLIMITED, DirectoryFacts, ProgramFacts, ProxyFacts, SpoolFacts
+from . import access, machine, sandbox, script_commands, shell_command, source_text, tables
+from .facts import (
+    UNLIMITED,
+    DirectoryFacts,
+    MissingCommand,
+    ProgramFacts,
+    ProxyFacts,
+    SpoolFacts,
+)
 from .postconf import Configuration, UnreadableError, host_names, parse
 from .routes import Proxy, upstream, upstream_endpoint
 from .shell_command import Target
@@ -621,7 +628,8 @@ def _filter(command: str, user: str, search: str) -> tuple[ProgramFacts | None, 
         return None, (
             f"the filter, because the first word of its command is not a program ({command})"
         )
-    return next((each for each in found if not each.exists), found[0]), ""
+    seen = next((each for each in found if not each.exists), found[0])
+    return (replace(seen, missing_command=None) if "PATH=" in command else seen), ""
 
 
 def _script_of(target: Target, path: str, user: str, search: str) -> ProgramFacts:
@@ -700,8 +708,80 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         lost_status_line=lost_status_line,
         unread_line=unread_line,
         unread_line_number=unread_line_number,
+        missing_command=None if language else _missing_command(text, interpreter, user, search),
         syntax_error="" if has_crlf else machine.syntax_error(interpreter, script),
     )
+
+
+#: Commands that bash implements itself, but sh(1) may not.
+_BASH_BUILTINS = (
+    *("bind", "builtin", "caller", "compgen", "complete", "declare", "dirs", "disown", "enable"),
+    *("function", "help", "history", "let", "local", "logout", "mapfile", "popd", "pushd"),
+    *("readarray", "select", "shopt", "suspend", "time", "typeset"),
+)
+#: Directories whose contents can be different for the proxy, or when the filter runs.
+_VOLATILE = ("/tmp", "/var/tmp", "/run", "/var/run", "/dev", "/proc")  # noqa: S108
+#: The Debian packages of the scanners, and the programs that accept the same arguments.
+_PACKAGES = {
+    "clamdscan": "clamdscan",
+    "clamscan": "clamav",
+    "rspamc": "rspamd",
+    "spamassassin": "spamassassin",
+    "spamc": "spamc",
+}
+_EQUIVALENT = {"clamscan": "clamdscan", "python": "python3"}
+
+
+def _missing_command(
+    script: str, interpreter: str, user: str, search: str
+) -> MissingCommand | None:
+    """Return the first program in a shell script that the user cannot run."""
+    if Path(interpreter or "sh").name not in ("sh", "dash", "bash"):
+        return None
+    for command in script_commands.commands(script):
+        name = command.program
+        found = MissingCommand(name, command.line, command.is_result, "", exists=True)
+        if name.startswith("/"):
+            if sandbox.is_below(name, _VOLATILE):
+                continue
+            try:
+                is_file = stat.S_ISREG(Path(name).stat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                other = shutil.which(Path(name).name, path=SYSTEMD_PATH) or ""
+                return replace(found, exists=False, replacement=other)
+            except OSError:
+                continue
+            if is_file and command.is_direct and _may(user, os.X_OK, name) is False:
+                return found
+        elif name not in _BASH_BUILTINS and not Path(_found_by_shell(name, search)).is_file():
+            if "/" not in _found_by_shell(name, search):
+                continue  # a builtin
+            other = shutil.which(name, path=SYSTEMD_PATH) or _similar_program(name, search)
+            package = _PACKAGES.get(name, "") if shutil.which("apt-get", path=SYSTEMD_PATH) else ""
+            return replace(
+                found, exists=False, sought_path=search, replacement=other, package=package
+            )
+    return None
+
+
+def _similar_program(name: str, search: str) -> str:
+    """Return the program in PATH whose name was probably mistyped, or "".
+
+    Only equivalent programs, exchanged letters and doubled letters are considered, because any
+    other similar name can be that of a different program.
+    """
+    if shutil.which(other := _EQUIVALENT.get(name, name), path=search):
+        return other
+    names = {each for place in search.split(":") for each in _names(place)}
+    near = [each for each in names if set(each) == set(name) and abs(len(each) - len(name)) < 2]
+    return (difflib.get_close_matches(name, near, 1, 0.85) or [""])[0]
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return [each.name for each in Path(directory).iterdir()]
+    except OSError:
+        return []
 
 
 def _replacement(interpreter: str, language: str, search: str) -> str:

@@ -36,7 +36,8 @@ INTERPRETERS = {
     "perl": "eEIMm",
     "ruby": "eIr",
 }
-_SCANNER = re.compile(r"\b(clamdscan|clamscan|spamc|spamassassin|rspamc)\b")
+SCANNERS = ("clamdscan", "clamscan", "spamc", "spamassassin", "rspamc")
+_SCANNER = re.compile(rf"\b({'|'.join(SCANNERS)})\b")
 #: A part of a script that can replace the filter's exit status, or that changes the message.
 _OTHER_RESULT = re.compile(
     r"\bexit\b(?!\s+0\b)|\bset\s+-\w*e|errexit|\b(exec|return|trap|kill|OUTFILE|source)\b"
@@ -273,6 +274,12 @@ def targets(command: str) -> list[Target]:
             found += [target] if target else []
             words = []
     return found
+
+
+def targets_of_words(words: Sequence[str]) -> list[str]:
+    """Return the program of a simple command, and the script that this program reads."""
+    target = _target(words)
+    return [each for each in (target.program, target.script) if each] if target else []
 
 
 def _target(words: Sequence[str]) -> Target | None:

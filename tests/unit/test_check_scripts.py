@@ -225,3 +225,109 @@ def test_script_that_may_read_message_is_not_reported(
 ) -> None:
     site.filter.write_text(f"#!/bin/sh\n{text}\n")
     assert "never reads" not in "".join(check(site, capsys, "--offline").problem)
+
+
+# Programs that are not installed
+
+SCAN = 'no-such-scan - < "$EMAIL"'
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [
+        (f"{SCAN}\ncase $? in\n0) exit 0 ;;\nesac\nexit 2\n", "filter-command"),
+        (f"{SCAN} > /dev/null\n", "filter"),
+        ('exec /usr/no-such-dir/scan "$EMAIL"\n', "filter"),
+        ('found=$(timeout 9 no-such-scan "$EMAIL")\nexit 2\n', "filter-command"),
+        ('found="$(no-such-scan - < "$EMAIL")"\nexit 2\n', "filter-command"),
+        (f"if ! {SCAN}; then exit 1; fi\nexit 0\n", "filter-command"),
+        (f"{SCAN} || exit 2\nexit 0\n", "filter-command"),
+        ('exec python3 /usr/no-such-dir/filter.py "$EMAIL"\n', "filter"),
+        ('rspamc < "$EMAIL" | grep -q x\nexit 2\n', "filter"),
+    ],
+)
+def test_script_with_missing_program_is_reported(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    name: str,
+) -> None:
+    found = probe._found_by_shell
+    monkeypatch.setattr(
+        probe,
+        "_found_by_shell",
+        lambda word, path: "/bin/rspamc-gone" if word == "rspamc" else found(word, path),
+    )
+    site.filter.write_text(f"#!/bin/sh\n{script}")
+    checked = check(site, capsys, "--offline")
+    assert checked.names() == [name]
+    assert f"line 2 of the filter {site.filter} runs" in checked.problem
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "no_such() { return 1; }\nno_such\nexit 2\n",
+        "if command -v no-such; then no-such; fi\nexit 2\n",
+        "if type no-such > /dev/null; then no-such; else other-such; fi\nexit 2\n",
+        "[ -x /opt/no-such ] && /opt/no-such\nexit 2\n",
+        "no-such || true\nexit 2\n",
+        "no-such || other-such || exit 2\nexit 1\n",
+        "PATH=$PATH:/opt/bin\nno-such\nexit 2\n",
+        "if true; then\n    . /etc/filter.conf\nfi\nno-such\nexit 2\n",
+        "alias no-such=ls\nno-such\nexit 2\n",
+        "cat <<END > /dev/null\nno-such\nEND\nexit 2\n",
+        "case $x in\nno-such | other) exit 2 ;;\n(yet) exit 2 ;;\nesac\nexit 1\n",
+        "echo 'no-such' \"\nno-such\n\" >&2\nexit 2\n",
+        "x=no-such; $x a\nlocal y\nread -r z\n\nexit 2\n",
+        "for x in no-such other; do\n    echo $x\ndone\nexit 2 # no-such\n",
+        "# no-such\nset -- no-such; test no-such = \\\n  no-such; exit 2\n",
+        "> /dev/null 2>&1 echo a\n/tmp/no-such\nexit 2\n",
+        'while read -r x; do :; done\n{ echo a; cat "$EMAIL"; } > "$OUTFILE"\nexit 2\n',
+    ],
+)
+def test_script_whose_programs_exist_is_not_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], script: str
+) -> None:
+    site.filter.write_text(f"#!/bin/sh\n{script}")
+    assert [n for n in check(site, capsys, "--offline").names() if n.startswith("filter")] == []
+
+
+def test_missing_program_is_replaced(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = site.directory / "tools"
+    tools.mkdir()
+    for name in ("clamdscan", "mail-scan"):
+        (tools / name).write_text("#!/bin/sh\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setattr(probe, "SYSTEMD_PATH", f"{tools}:{probe.SYSTEMD_PATH}")
+    monkeypatch.setattr(probe, "_EQUIVALENT", {"clamscan-gone": "clamdscan"})
+    for old, new in (("clamscan-gone", "clamdscan"), ("mail-sacn", "mail-scan")):
+        site.filter.write_text(f'#!/bin/sh\n{old} - < "$EMAIL" || exit 2\nexit 1\n')
+        checked = check(site, capsys, "--offline")
+        apply(site, checked)
+        apply(site, checked)
+        assert site.filter.read_text().split("\n")[1] == f'{new} - < "$EMAIL" || exit 2'
+        assert check(site, capsys, "--offline").names() == []
+
+
+def test_program_outside_path_of_spawned_proxy_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "SYSTEMD_PATH", "/bin")
+    missing = probe._missing_command("cat x\n", "/bin/sh", "root", "/nonexistent")
+    assert missing
+    assert (missing.program, missing.replacement) == ("cat", "/bin/cat")
+
+
+def test_program_that_user_cannot_execute_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may = probe._may
+    monkeypatch.setattr(
+        probe, "_may", lambda u, r, p: False if p == "/etc/passwd" else may(u, r, p)
+    )
+    site.filter.write_text("#!/bin/sh\n/etc/passwd x\nexit 2\n")
+    checked = check(site, capsys, "--offline")
+    assert checked.names() == ["filter-command"]
+    assert checked.remedy == "chmod a+rx /etc/passwd"
