@@ -62,7 +62,8 @@ class ProgramFacts:
     is_blank: bool = False
     #: True if the file is a program for another processor architecture.
     is_foreign: bool = False
-    #: True if the #! line is not at the beginning of the file.
+    #: True if the #! line is not at the beginning of the file, and names another interpreter than
+    #: sh(1), which runs the script.
     is_displaced: bool = False
     #: The arguments in the first line that the kernel passes to the interpreter as one argument.
     joined_arguments: str = ""

@@ -701,7 +701,9 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         is_utf16=script.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
         is_blank=is_file and machine.is_blank(path, script, interpreter),
         is_foreign=is_file and machine.is_foreign(path),
-        is_displaced=script[:1].isspace() and script.lstrip().startswith(b"#!"),
+        is_displaced=script[:1].isspace()
+        and script.lstrip().startswith(b"#!")
+        and shell_command.needs_first_line(text),
         joined_arguments=arguments,
         has_crlf=has_crlf,
         lost_status=lost_status,

@@ -226,6 +226,18 @@ def bash_feature(script: str) -> str:
     return found[0].strip(" \t\n;&|") if found else ""
 
 
+def needs_first_line(script: str) -> bool:
+    """Return whether a script can fail if sh(1) runs it instead of the interpreter after #!.
+
+    The result is False for sh without options, and for bash if the script needs no feature of bash.
+    """
+    words = script.lstrip().removeprefix("#!").partition("\n")[0].split()
+    names = [word.rpartition("/")[2] for word in words]
+    if names[:1] == ["env"]:
+        names = names[1:]
+    return names not in (["sh"], ["dash"]) and (names != ["bash"] or bool(bash_feature(script)))
+
+
 #: The programs whose last operand is a path that they write to.
 _WRITERS = ("cp", "mv", "install", "tee", "touch", "mkdir", "rsync", "ln")
 

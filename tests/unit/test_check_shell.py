@@ -191,8 +191,9 @@ def test_program_for_another_processor_is_reported(
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        (b"\n\n#!/bin/sh\nexit 0\n", "interpreter"),
-        (b" \t#!/bin/sh\nexit 0\n", "interpreter"),
+        (b"\n\n#!/usr/bin/python3\nexit()\n", "interpreter"),
+        (b"\n#!/bin/bash\n[[ $EMAIL ]] || exit 2\nexit 1\n", "interpreter"),
+        (b" \t#!/bin/sh -e\nexit 0\n", "interpreter"),
         (b"#!/bin/sh -e -u\nexit 0\n", "interpreter"),
         (b"#!/usr/bin/python3 -I -S\nexit()\n", "interpreter"),
         ("#!/bin/sh\nexit 0\n".encode("utf-16"), "byte-order-mark"),
@@ -207,6 +208,16 @@ def test_remedy_makes_script_usable(
     assert (checked.status, checked.names()) == (2, [name])
     apply(site, checked)
     apply(site, checked)  # two proxies with the same filter print the commands twice
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize(
+    "text", ["\n#!/bin/sh\nexit 1\n", " #! /usr/bin/env sh\nexit 1\n", "\n#!/bin/bash\nexit 1\n"]
+)
+def test_displaced_first_line_for_shell_is_not_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    site.filter.write_text(text)
     assert check(site, capsys).names() == []
 
 
