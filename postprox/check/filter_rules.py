@@ -389,7 +389,7 @@ def _marked(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
             "interpreter",
             proxy.where,
             f"the filter {seen.path} requires bash ({seen.bash_feature!r}), but sh(1) runs it; "
-            f"{effect}",
+            f"{_effect_of_feature(seen, effect)}",
             (_new_first_line(seen, _with_arguments(seen)),),
         )
     elif seen.joined_arguments:
@@ -446,6 +446,17 @@ def _is_fatal(seen: ProgramFacts) -> bool:
     return bool(
         re.search(r"pipefail|\[\[|\$\{|declare|mapfile|readarray|shopt|source", seen.bash_feature)
     )
+
+
+def _effect_of_feature(seen: ProgramFacts, effect: str) -> str:
+    """Return the effect on mail if sh(1) runs a script that requires bash.
+
+    sh(1) exits at a syntax error, an unknown option or a wrong expansion. After an unknown command,
+    such as `[[`, it continues, so the script can still exit with status 0.
+    """
+    is_unknown = re.search(r"\[\[|declare|mapfile|readarray|shopt|source", seen.bash_feature)
+    is_mixed = is_unknown and not seen.syntax_error and "deferred" in effect
+    return "mail passes unfiltered or is deferred" if is_mixed else effect
 
 
 def _with_arguments(seen: ProgramFacts) -> str:

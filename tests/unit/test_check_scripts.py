@@ -118,6 +118,22 @@ def test_missing_interpreter_is_replaced(
     assert check(site, capsys).names() == []
 
 
+@pytest.mark.parametrize(
+    ("line", "effect"),
+    [
+        ("if [[ $x == y ]]; then exit 1; fi", "mail passes unfiltered or is deferred"),
+        ("mapfile -t lines", "mail passes unfiltered or is deferred"),
+        ("set -o pipefail", "all mail is deferred"),
+        ("grep -q x <<< $y", "all mail is deferred"),
+    ],
+)
+def test_effect_depends_on_feature_that_requires_bash(
+    site: Site, capsys: pytest.CaptureFixture[str], line: str, effect: str
+) -> None:
+    site.filter.write_text(f"#!/bin/sh\n{line}\nexit 0\n")
+    assert check(site, capsys).problem.endswith(f"sh(1) runs it; {effect}")
+
+
 def test_interpreter_in_virtual_environment_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "pyvenv.cfg").touch()
     assert probe._replacement(f"{tmp_path}/bin/python3", "", "/usr/bin:/bin") == ""
