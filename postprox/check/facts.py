@@ -102,6 +102,10 @@ class ProgramFacts:
     elsewhere: str = ""
     #: In a shell script: the first program that the user cannot run, or None.
     missing_command: MissingCommand | None = None
+    #: If the file does not exist: an existing file or directory with a similar path, or "". If
+    #: `dangling_link` is not "", the similar path is a target for this link.
+    similar: str = ""
+    dangling_link: str = ""
     #: The first syntax error that the interpreter reports, or "" if there is none.
     syntax_error: str = ""
 

@@ -219,12 +219,24 @@ def filter_command(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
         return
     for problem, edit in cannot_run(seen, proxy.user):
         edits = (edit,)
+        if seen.similar and not seen.exists and not seen.closed_directory:
+            problem += f", but {seen.similar} exists"  # noqa: PLW2901
+            edits = (_similar(proxy, wanted, seen),)
         if is_home(seen.closed_directory):
             edits = _moved(proxy, wanted, seen)
             problem += f", and the unit hides it ({setting})" if setting else ""  # noqa: PLW2901
         yield Fault("filter", proxy.where, f"{problem}; the filter cannot run, and {effect}", edits)
     if seen.executable:
         yield from _text(proxy, seen, effect)
+
+
+def _similar(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Edit:
+    """Return the edit that uses the existing file with a similar path."""
+    if seen.dangling_link:
+        return fixes.run(f"ln -sfn {shlex.quote(seen.similar)} {shlex.quote(seen.dangling_link)}")
+    pattern = rf"(?<![\w/.-]){re.escape(seen.path)}(?![\w/.-])"
+    command = re.sub(pattern, lambda _: seen.similar, wanted.command or "")
+    return set_filter(proxy, wanted, command)
 
 
 def _not_in_path(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Fault:

@@ -658,7 +658,15 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:
-        return ProgramFacts(path, exists=False, real=_real(path), is_link=Path(path).is_symlink())
+        similar, link = _similar_path(path)
+        return ProgramFacts(
+            path,
+            exists=False,
+            real=_real(path),
+            is_link=Path(path).is_symlink(),
+            similar=similar,
+            dangling_link=link,
+        )
     except OSError:
         return ProgramFacts(path, exists=True, closed_directory=_closed(path, user))
     is_file = stat.S_ISREG(mode)
@@ -749,8 +757,8 @@ def _missing_command(
             try:
                 is_file = stat.S_ISREG(Path(name).stat().st_mode)
             except (FileNotFoundError, NotADirectoryError):
-                other = shutil.which(Path(name).name, path=SYSTEMD_PATH) or ""
-                return replace(found, exists=False, replacement=other)
+                other, link = _similar_path(name)
+                return replace(found, exists=False, replacement="" if link else other)
             except OSError:
                 continue
             if is_file and command.is_direct and _may(user, os.X_OK, name) is False:
@@ -784,6 +792,37 @@ def _names(directory: str) -> list[str]:
         return [each.name for each in Path(directory).iterdir()]
     except OSError:
         return []
+
+
+#: The ends of the names of backups and templates.
+_BACKUPS = ("~", ".bak", ".dist", ".example", ".old", ".orig", ".rej", ".sample", ".save", ".swp")
+
+
+def _similar_path(path: str) -> tuple[str, str]:
+    """Return an existing path that is similar to a missing one, and the dangling link, or ("", "").
+
+    If the path contains a dangling link, the result is similar to the target of the link.
+    """
+    parts = Path(path).parts
+    for number in range(2, len(parts) + 1):
+        link = Path(*parts[:number])
+        if link.is_symlink() and not link.exists():
+            target = Path(os.path.realpath(link))
+            return _similar(target, parts[number:]), str(link)
+    found = _similar(Path(path), ())
+    return found or shutil.which(Path(path).name, path=SYSTEMD_PATH) or "", ""
+
+
+def _similar(path: Path, rest: Sequence[str]) -> str:
+    """Return a similar path that contains the file `rest`, or that is a file, or ""."""
+    existing = next((each for each in path.parents if each.is_dir()), Path("/"))
+    name, *below = path.relative_to(existing).parts
+    names = [each for each in _names(str(existing)) if not each.endswith(_BACKUPS)]
+    for near in difflib.get_close_matches(name, names, 5, 0.8):
+        found = existing.joinpath(near, *below)
+        if found.joinpath(*rest).is_file():
+            return str(found)
+    return ""
 
 
 def _replacement(interpreter: str, language: str, search: str) -> str:

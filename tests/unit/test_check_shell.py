@@ -313,3 +313,57 @@ def test_characters_inserted_by_word_processor_are_replaced(
     again = check(site, capsys)
     assert again.names() == []
     assert again.document["proxies"][0]["command"][1:] == site.arguments.split()
+
+
+# A similar path
+
+
+@pytest.mark.parametrize(
+    ("missing", "present"),
+    [
+        ("mail-filterr", "mail-filter"),
+        ("mail_filter", "mail-filter"),
+        ("app-1.2/bin/mail-filter", "app-1.3/bin/mail-filter"),
+    ],
+)
+def test_filter_with_similar_path_is_used(
+    site: Site, capsys: pytest.CaptureFixture[str], missing: str, present: str
+) -> None:
+    path = site.directory / present
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(site.launcher, path)
+    command_of(site, f"timeout 50 {site.directory}/{missing} --x")
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["filter"])
+    assert f"{missing} does not exist, but {path} exists; the filter cannot run" in checked.problem
+    apply(site, checked)
+    again = check(site, capsys)
+    assert again.names() == []
+    assert f"timeout 50 {path} --x" in again.document["proxies"][0]["command"]
+
+
+@pytest.mark.parametrize("other", ["mail-filter.bak", "postprox", "mailman"])
+def test_different_file_is_not_used(
+    site: Site, capsys: pytest.CaptureFixture[str], other: str
+) -> None:
+    site.filter.rename(site.directory / other)
+    assert check(site, capsys).remedy == f"ls -l {site.filter}"
+
+
+@pytest.mark.parametrize("link", ["mail-filter", "app"])
+def test_dangling_link_to_filter_is_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str], link: str
+) -> None:
+    new, old = site.directory / "app-1.3", site.directory / "app-1.2"
+    new.mkdir()
+    site.filter.rename(new / "mail-filter")
+    if link == "app":
+        (site.directory / link).symlink_to(old)
+        command_of(site, f"{site.directory}/app/mail-filter")
+    else:
+        site.filter.symlink_to(old / "mail-filter")
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["filter"])
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+    assert (site.directory / link).resolve() == (new if link == "app" else new / "mail-filter")
