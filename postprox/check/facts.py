@@ -159,6 +159,8 @@ class ProxyFacts:
     program: ProgramFacts
     #: True if the user exists only while the service runs.
     is_user_temporary: bool = False
+    #: True if the user `postprox` exists.
+    has_own_user: bool = True
     #: The directory or file of the installed package that the user cannot read, or "".
     closed_library: str = ""
     #: The first program of the filter command, or None if unknown.

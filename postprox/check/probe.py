@@ -49,6 +49,9 @@ from .unit import (
 )
 from .unit import parse as parse_unit
 
+#: The user of the recipe.
+OWN_USER = "postprox"
+
 #: The PATH of commands started by spawn(8), and of commands started by systemd.
 SPAWN_PATH = "/usr/bin:/bin"
 SYSTEMD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -458,6 +461,7 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
     is_dynamic = proxy.unit is not None and proxy.unit.dynamic_user
     return ProxyFacts(
         user_exists=not user or is_dynamic or _account(user) is not None,
+        has_own_user=has_user(OWN_USER),
         program=_program(_found(proxy.words[0] if proxy.words else ""), user, SYSTEMD_PATH),
         is_user_temporary=is_dynamic and _account(user) is None,
         closed_library=_closed_library(_found(proxy.words[0]), user) if proxy.words else "",

@@ -197,15 +197,28 @@ def set_filter(proxy: Proxy, wanted: Options, command: str) -> Edit:
     )
 
 
+def _is_refused(proxy: Proxy) -> bool:
+    """Return whether spawn(8) refuses the proxy's user."""
+    return proxy.service is not None and (not proxy.user or proxy.user in _REFUSED_USERS)
+
+
+def _future_user(proxy: Proxy) -> str:
+    """Return the proxy's user after the commands for its user have been run."""
+    return _OWN_USER if _is_refused(proxy) else proxy.user
+
+
 def user(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a missing, unknown or forbidden user."""
-    if proxy.service and (not proxy.user or proxy.user in _REFUSED_USERS):
+    if proxy.service and _is_refused(proxy):
         user_is = f"cannot be {proxy.user}" if proxy.user else "is missing"
         yield Fault(
             "user",
             proxy.where,
             f"user= for spawn(8) {user_is}; the proxy cannot start, so all mail is deferred (451)",
-            (fixes.set_user(proxy.service, "postprox"),),
+            (
+                *([] if facts.has_own_user else [fixes.add_user(_OWN_USER)]),
+                fixes.set_user(proxy.service, _OWN_USER),
+            ),
         )
     elif not facts.user_exists:
         yield Fault(
@@ -365,9 +378,9 @@ def spool(  # noqa: C901
         problem = f"{name}, is on a file system that is mounted read-only"
         mount_point = f'"$(findmnt -n -o TARGET -T {shlex.quote(wanted.directory)})"'
         edits = (fixes.run(f"mount -o remount,rw {mount_point}"),)
-    elif not seen.exists or (seen.writable is False and not seen.closed_directory):
+    elif _is_closed(proxy, seen):
         problem = "" if seen.exists else f"{name}, does not exist"
-        problem = problem or f"user {proxy.user} cannot write to {name}"
+        problem = problem or f"user {_future_user(proxy)} cannot write to {name}"
         edits = _private_spool(proxy, wanted, seen)
         if seen.exists and proxy.service and seen.owner == _OWN_USER != proxy.user:
             problem = f"{problem}, which belongs to user {_OWN_USER}"
@@ -389,6 +402,16 @@ def spool(  # noqa: C901
     yield Fault("spool", proxy.where, f"{problem}; all mail is deferred (452)", edits)
 
 
+def _is_closed(proxy: Proxy, seen: SpoolFacts) -> bool:
+    """Return whether the directory is missing or the proxy's user cannot write to it.
+
+    If spawn(8) refuses the user, this is the user that replaces it.
+    """
+    if seen.exists and _is_refused(proxy):
+        return seen.owner != _OWN_USER and not seen.mode & 0o002
+    return not seen.exists or (seen.writable is False and not seen.closed_directory)
+
+
 def _is_relative(proxy: Proxy, wanted: Options) -> bool:
     """Return whether the directory depends on the working directory, which spawn(8) sets."""
     return proxy.service is not None and not wanted.directory.startswith("/")
@@ -406,18 +429,19 @@ def _private_spool(proxy: Proxy, wanted: Options, seen: SpoolFacts) -> tuple[Edi
     if _is_relative(proxy, wanted):
         return _own_spool(proxy)
     if not _is_shared(wanted, seen) and not is_dangling:
-        return (fixes.make_spool(proxy.user, wanted.directory), *_at_boot(proxy, wanted))
+        return (fixes.make_spool(_future_user(proxy), wanted.directory), *_at_boot(proxy, wanted))
     if seen.is_link:
         # install(1) follows symbolic links, so it would change the shared directory.
         path = shlex.quote(wanted.directory)
         remove = fixes.run(f"test ! -L {path} || rm {path}")
-        return remove, fixes.make_spool(proxy.user, wanted.directory)
+        return remove, fixes.make_spool(_future_user(proxy), wanted.directory)
     return _own_spool(proxy)
 
 
 def _own_spool(proxy: Proxy) -> tuple[Edit, ...]:
     """Return the edits that create the recipe's directory for messages and let the proxy use it."""
-    create, move = fixes.make_spool(proxy.user, _OWN_SPOOL), fixes.set_directory(proxy, _OWN_SPOOL)
+    create = fixes.make_spool(_future_user(proxy), _OWN_SPOOL)
+    move = fixes.set_directory(proxy, _OWN_SPOOL)
     if proxy.unit and sandbox.protecting_setting(proxy.unit, _OWN_SPOOL):
         return create, move, fixes.add_path(proxy.unit, "ReadWritePaths", _OWN_SPOOL)
     return create, move

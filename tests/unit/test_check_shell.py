@@ -367,3 +367,34 @@ def test_dangling_link_to_filter_is_corrected(
     apply(site, checked)
     assert check(site, capsys).names() == []
     assert (site.directory / link).resolve() == (new if link == "app" else new / "mail-filter")
+
+
+# The spool of a proxy whose user spawn(8) refuses
+
+
+@pytest.mark.parametrize("argument", ["user=postfix", "user=root", ""])
+@pytest.mark.parametrize("state", ["own", "other", "missing"])
+def test_spool_belongs_to_user_that_replaces_refused_user(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    argument: str,
+    state: str,
+) -> None:
+    owner = {"own": "postprox", "other": "postfix"}.get(state, "")
+    monkeypatch.setattr(probe, "_user_name", lambda user: owner if user.isdigit() else user)
+    monkeypatch.setattr(probe, "has_user", lambda _: state != "missing")
+    spool = site.directory / "own-spool"
+    if owner:
+        spool.mkdir(mode=0o700)
+    site.disable()
+    site.machine.states = {}
+    site.machine.programs = {11: {"master"}}
+    site.master += (
+        f"127.0.0.1:10025 inet n n n - 20 spawn {argument} argv={site.launcher} --strict"
+        f" -d {spool} -c {site.filter} 127.0.0.1:10026\n"
+    )
+    checked = check(site, capsys, "--offline")
+    assert ("spool" in checked.names()) is (state != "own")
+    assert ("useradd" in checked.remedy) is (state == "missing")
+    assert ("install -d -o postprox" in checked.remedy) is (state != "own")
