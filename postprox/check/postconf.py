@@ -127,6 +127,9 @@ class Configuration:
     corrected: str = ""
     #: The addresses of each host name in /etc/hosts.
     hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: The absolute paths of filters that chrooted services can also reach, for example because
+    #: of a bind mount.
+    shared: frozenset[str] = frozenset()
 
     @property
     def postconf(self) -> str:

@@ -99,6 +99,8 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         edits.append(fixes.set_own(behind, name, ""))
     if setup.configuration.parameter(name) != value:
         edits.append(fixes.set_main(name, value))
+    fronts = [each for each in setup.configuration.services if setup.is_public(each)]
+    edits += _unchrooted(setup, fronts, endpoint)
     if not any(map(setup.is_public, setup.configuration.services)):
         yield Fault(
             "no-way",
@@ -115,7 +117,7 @@ def _way(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[FilterStage, s
 
     If Postfix maps addresses only before the filter, the proxy must be after the queue.
     """
-    address = nearest(endpoint)
+    address = setup.relative(nearest(endpoint))
     behind = setup.reinjection_service(proxy)
     transport = _recipe_transport(setup)
     if transport and behind and _NO_MAPPINGS in behind.tokens(_OVERRIDES):
@@ -166,6 +168,9 @@ def nearest(endpoint: Endpoint) -> Endpoint:
 
 def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
     """Report a route to a local address on which no server listens."""
+    if setup.proxy_outside(route):
+        yield from _hidden(setup, route)
+        return
     idle = [proxy for proxy in setup.proxies if proxy.endpoint and not setup.routes_to(proxy)]
     nothing_listens = setup.running is not None and setup.listener_at(route.endpoint) is None
     if not idle and not (nothing_listens and setup.running and setup.running.postfix):
@@ -176,13 +181,15 @@ def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
     if route.stage is FilterStage.AFTER_QUEUE:
         effect = "all its mail stays in the queue"
     address = _proxy_for(setup)
-    edit = fixes.redirect(route, str(address)) if address else fixes.run("ss -ltnp")
+    edits = [fixes.redirect(route, str(address)) if address else fixes.run("ss -ltnp")]
+    if address:
+        edits += _unchrooted(setup, [route.source], address)
     yield Fault(
         "wrong-port",
         f"master.cf, {route.source.label}",
         f"it sends mail to {route.endpoint} ({name}), but no server listens on that address"
         f"{_origin(route)}; {effect}",
-        (edit,),
+        tuple(edits),
     )
 
 
@@ -210,7 +217,32 @@ def bypass(setup: Setup, route: Route) -> Iterator[Fault]:
 def _proxy_for(setup: Setup) -> Endpoint | None:
     """Return the address of a proxy to which no mail is routed, or else that of the first proxy."""
     proxies = sorted(setup.proxies, key=lambda proxy: bool(setup.routes_to(proxy)))
-    return next((nearest(each.endpoint) for each in proxies if each.endpoint), None)
+    found = next((nearest(each.endpoint) for each in proxies if each.endpoint), None)
+    return setup.relative(found) if found else None
+
+
+def _unchrooted(setup: Setup, services: Sequence[Service], address: Endpoint) -> list[Edit]:
+    """Run services without a chroot if they could not reach the socket of a filter in it."""
+    path = setup.relative(address).path
+    if not path.startswith("/") or path in setup.configuration.shared:
+        return []
+    return [fixes.set_field(each, "chroot", "n") for each in services if each.is_chrooted()]
+
+
+def _hidden(setup: Setup, route: Route) -> Iterator[Fault]:
+    """Report a proxy whose socket a service cannot reach because the service is chrooted."""
+    name = route.stage.value
+    queue = setup.configuration.parameter("queue_directory")
+    path = route.endpoint.path.removeprefix(queue)
+    address = setup.relative(Endpoint("", 0, path))
+    edits = _unchrooted(setup, [route.source], address)
+    yield Fault(
+        "wrong-port",
+        f"master.cf, {route.source.label}",
+        f"it runs in the chroot {queue} and cannot reach the socket {path} ({name}); all its mail "
+        "is deferred (451)",
+        tuple(edits or [fixes.redirect(route, str(address))]),
+    )
 
 
 def malformed(setup: Setup) -> Iterator[Fault]:
@@ -221,7 +253,7 @@ def malformed(setup: Setup) -> Iterator[Fault]:
             continue
         transport = _intended_transport(setup, value) if stage is FilterStage.AFTER_QUEUE else ""
         route = Route(stage, service, address, None, transport)
-        edits = [fixes.redirect(route, str(address))]
+        edits = [fixes.redirect(route, str(address)), *_unchrooted(setup, [service], address)]
         if transport and setup.configuration.transport(transport) is None:
             edits.append(fixes.add_line(setup.configuration, transport, f"- - n - 20 {fixes.SCAN}"))
         is_after = stage is FilterStage.AFTER_QUEUE
@@ -716,8 +748,9 @@ def _signed(setup: Setup, front: Service) -> list[Edit]:
     for proxy in setup.proxies:
         behind = setup.reinjection_service(proxy)
         if behind and has_milters(behind) and proxy.endpoint:
-            address = str(nearest(proxy.endpoint))
+            address = str(setup.relative(nearest(proxy.endpoint)))
             return [
+                *_unchrooted(setup, [front], proxy.endpoint),
                 fixes.set_own(front, name, address),
                 fixes.set_own(front, "smtpd_milters", ""),
                 fixes.set_own(front, "smtpd_milter_maps", ""),

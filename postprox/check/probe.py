@@ -35,7 +35,7 @@ from .facts import (
     SpoolFacts,
 )
 from .postconf import Configuration, UnreadableError, host_names, parse
-from .routes import Proxy, upstream, upstream_endpoint
+from .routes import Proxy, proxy_filter, upstream, upstream_endpoint
 from .shell_command import Target
 from .unit import (
     DROP_IN,
@@ -97,7 +97,7 @@ def read_configuration(directory: str) -> Configuration:
     if not corrections and not misplaced:
         main, master, overrides = _outputs(directory)
         configuration = parse(main, master, overrides, directory)
-        return replace(configuration, orphans=orphans, hosts=_hosts())
+        return _with_files(replace(configuration, orphans=orphans))
     # postconf(1) cannot read these files, or misreads them, so it gets corrected copies.
     with tempfile.TemporaryDirectory() as copy:
         for name, text in texts.items():
@@ -111,14 +111,38 @@ def read_configuration(directory: str) -> Configuration:
         except UnreadableError as error:
             raise UnreadableError(str(error).replace(copy, own)) from None
     configuration = parse(main, master, overrides, directory)
-    return replace(
+    configuration = replace(
         configuration,
         corrections=tuple(corrections),
         misplaced=tuple(misplaced),
         orphans=orphans,
         corrected=own,
-        hosts=_hosts(),
     )
+    return _with_files(configuration)
+
+
+def _with_files(configuration: Configuration) -> Configuration:
+    """Add the contents of /etc/hosts, and the sockets that chrooted services can reach."""
+    queue = configuration.parameter("queue_directory")
+    paths = {
+        endpoint.path
+        for service in configuration.services
+        if (endpoint := proxy_filter(service.parameter("smtpd_proxy_filter"), queue))
+    }
+    shared = frozenset(path for path in paths if path and _is_shared(queue, path))
+    return replace(configuration, hosts=_hosts(), shared=shared)
+
+
+def _is_shared(queue_directory: str, path: str) -> bool:
+    """Return whether a path may be the same file in a chroot, because of a mount or a link."""
+    inner = Path(f"{queue_directory}{path}")
+    parents = [each for each in inner.parents if each.is_relative_to(queue_directory)][:-1]
+    with contextlib.suppress(OSError):
+        if not Path(path).parent.is_dir():
+            return False
+        has_link = any(map(os.path.islink, parents))
+        return has_link or os.path.lexists(inner) or inner.parent.samefile(Path(path).parent)
+    return False
 
 
 def _outputs(directory: str) -> tuple[str, str, str]:

@@ -166,14 +166,15 @@ def has_ports() -> bool:
         return False
 
 
-def proxy_filter(text: str, queue_directory: str) -> Endpoint | None:
+def proxy_filter(text: str, queue_directory: str, root: str = "/") -> Endpoint | None:
     """Parse smtpd_proxy_filter, or return None if the value cannot be resolved.
 
     A single word is a port, and the default host is this machine (see Postfix's host_port(3)).
+    In a chroot, `root` is the directory to which absolute paths refer.
     """
     kind, rest = text[:5].lower(), text[5:]
     if kind == "unix:":
-        return _socket(rest, queue_directory)
+        return _socket(f"{root}/{rest}" if rest.startswith("/") else rest, queue_directory)
     host, _, port = (rest if kind == "inet:" else text).rpartition(":")
     if "[" in host.lstrip("[") or not is_host(_bare(host)):
         return None
@@ -207,7 +208,17 @@ def next_hop(text: str, queue_directory: str) -> Endpoint | None:
 
 
 def _socket(path: str, queue_directory: str) -> Endpoint:
-    return Endpoint("", 0, str(PurePosixPath(queue_directory, path)))
+    # PurePosixPath keeps two slashes at the beginning of a path.
+    return Endpoint("", 0, str(PurePosixPath(queue_directory, re.sub("^//+", "/", path))))
+
+
+def _connection(configuration: Configuration, service: Service, text: str) -> Endpoint | None:
+    """Return the address to which a service with this smtpd_proxy_filter connects."""
+    queue = configuration.parameter("queue_directory")
+    endpoint = proxy_filter(text, queue)
+    if endpoint and service.is_chrooted() and endpoint.path not in configuration.shared:
+        return proxy_filter(text, queue, queue)
+    return endpoint
 
 
 def _bare(host: str) -> str:
@@ -320,7 +331,7 @@ def routes(configuration: Configuration) -> Iterator[Route]:
     for service in configuration.services:
         text = service.parameter(FilterStage.BEFORE_QUEUE.value)
         if service.program == "smtpd" and text:
-            if endpoint := proxy_filter(text, queue):
+            if endpoint := _connection(configuration, service, text):
                 endpoint = _resolved(configuration, endpoint)
                 yield Route(FilterStage.BEFORE_QUEUE, service, endpoint)
         elif service.program in ENTRANCES:

@@ -58,6 +58,23 @@ class Setup:
         listeners = self.running.listeners if self.running else ()
         return next((each for each in listeners if endpoint.is_at(each.endpoint)), None)
 
+    def proxy_outside(self, route: Route) -> Proxy | None:
+        """Return the proxy that a route was meant for if a chroot hides the proxy's socket."""
+        queue = self.configuration.parameter("queue_directory")
+        path = route.endpoint.path.removeprefix(queue)
+        if not route.source.is_chrooted() or not path or path == route.endpoint.path:
+            return None
+        outside = Endpoint("", 0, path)
+        return next((proxy for proxy in self.proxies if proxy.is_at(outside)), None)
+
+    def relative(self, endpoint: Endpoint) -> Endpoint:
+        """Return an endpoint whose path, if it can be, is relative to the queue directory.
+
+        Postfix reaches such a path with and without a chroot.
+        """
+        queue = self.configuration.parameter("queue_directory")
+        return endpoint._replace(path=endpoint.path.removeprefix(f"{queue}/"))
+
     def transports_to(self, proxy: Proxy) -> list[Service]:
         """Return the transports that send mail from the queue to the proxy."""
         return distinct(route.transport for route in self.routes_to(proxy) if route.transport)

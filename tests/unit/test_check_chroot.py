@@ -1,0 +1,104 @@
+"""postprox-check: sockets of filters, as chrooted services see them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from postprox.check import probe
+from postprox.check.findings import Finding
+from postprox.check.postconf import parse
+from postprox.check.routes import listening_proxy, spawned_proxies
+from postprox.check.rules import judge
+from postprox.check.setup import Setup
+from postprox.check.unit import SocketUnit, Unit
+from tests.unit.checking import SEEN
+from tests.unit.test_check_ways import BASE, BEHIND, UP, own
+
+CHROOTED = "smtp inet n - y - 20 smtpd\n"
+QUEUE = "/var/spool/postfix"
+WORDS = (
+    "postprox",
+    "-l",
+    "10025",
+    "--strict",
+    "--foreground",
+    "-t",
+    "60",
+    "-c",
+    "/f",
+    "127.0.0.1:10026",
+)
+
+
+def findings_at(
+    socket: str, value: str, master: str = CHROOTED, shared: tuple[str, ...] = ()
+) -> list[Finding]:
+    """Return the findings for a listening proxy, with this value of smtpd_proxy_filter."""
+    main = f"{BASE}smtpd_proxy_filter = {value}\n"
+    configuration = replace(parse(main, master + BEHIND, own()), shared=frozenset(shared))
+    path = (socket.removeprefix("unix:"),)
+    unit = Unit("p.service", WORDS, user="nobody", socket=SocketUnit("p.socket", path))
+    proxy = listening_proxy(unit)
+    found = judge(Setup(configuration, [proxy], {proxy: SEEN}))
+    return [each for each in found if each.name in ("wrong-port", "no-way", "unused")]
+
+
+@pytest.mark.parametrize("socket", ["/run/p/proxy.sock", f"{QUEUE}/private/proxy"])
+def test_socket_outside_chroot_is_reported(socket: str) -> None:
+    (finding,) = findings_at(socket, f"unix:{socket}")
+    assert (finding.name, finding.where) == ("wrong-port", "master.cf, smtp/inet")
+    assert f"it runs in the chroot {QUEUE} and cannot reach the socket {socket}" in finding.problem
+    remedy = (
+        "-F smtp/inet/chroot=n" if "run" in socket else "-e smtpd_proxy_filter=unix:private/proxy"
+    )
+    assert finding.remedy == f"postconf {remedy}"
+    assert findings_at(socket, f"unix:{socket}", CHROOTED.replace(" y ", " n ")) == []
+    assert findings_at(socket, f"unix:{socket}", CHROOTED, (socket,)) == []
+
+
+def test_service_behind_postscreen_leaves_chroot() -> None:
+    master = "smtp inet n - y - 1 postscreen\nsmtpd pass - - y - 20 smtpd\n"
+    (finding,) = findings_at("/run/p/proxy.sock", "unix:/run/p/proxy.sock", master)
+    assert finding.remedy == "postconf -F smtpd/pass/chroot=n"
+
+
+@pytest.mark.parametrize("path", ["private/proxy", "/private/proxy"])
+def test_socket_in_chroot_is_not_reported(path: str) -> None:
+    assert findings_at(f"{QUEUE}/private/proxy", f"unix:{path}") == []
+    main = f"{BASE}smtpd_proxy_filter = unix:{path}\n"
+    proxy = UP.replace("127.0.0.1:10025 inet n", "proxy unix -")
+    configuration = parse(main, CHROOTED + proxy + BEHIND, own())
+    proxies = list(spawned_proxies(configuration))
+    assert judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN))) == []
+
+
+@pytest.mark.parametrize("value", ["", "unix:/run/p/prox.sock", "unix:/run/p/proxy.sock:"])
+def test_remedy_for_route_lets_service_reach_socket(value: str) -> None:
+    (finding,) = findings_at("/run/p/proxy.sock", value)
+    edits = "-e smtpd_proxy_filter=unix:/run/p/proxy.sock", "-F smtp/inet/chroot=n"
+    assert finding.commands == tuple(f"postconf {edit}" for edit in edits)
+
+
+def test_remedy_for_route_uses_relative_path() -> None:
+    (finding,) = findings_at(f"{QUEUE}/private/proxy", "unix:privat/proxy")
+    assert finding.remedy == "postconf -e smtpd_proxy_filter=unix:private/proxy"
+
+
+def test_linked_or_existing_socket_is_shared_with_chroot(tmp_path: Path) -> None:
+    queue, run = tmp_path / "queue", tmp_path / "run"
+    run.mkdir()
+    inner = Path(f"{queue}{run}")
+    path = str(run / "proxy.sock")
+    assert not probe._is_shared(str(queue), path)
+    inner.mkdir(parents=True)
+    assert not probe._is_shared(str(queue), path)
+    (inner / "proxy.sock").touch()
+    assert probe._is_shared(str(queue), path)
+    assert not probe._is_shared(str(queue), f"{run}/missing/proxy.sock")
+    (inner / "proxy.sock").unlink()
+    inner.rmdir()
+    inner.symlink_to(run)
+    assert probe._is_shared(str(queue), path)
