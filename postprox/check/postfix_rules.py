@@ -505,6 +505,26 @@ def add_service(setup: Setup, proxy: Proxy, target: str) -> Edit:
     return fixes.run(f"sed -n {script} {shlex.quote(file)} >> {path}")
 
 
+def return_loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
+    """Report a service for mail from another filter that sends this mail to the proxy again."""
+    name = FilterStage.BEFORE_QUEUE.value
+    onward = [each for each in setup.routes_from(behind) if setup.proxy_at(each) is None]
+    for route in setup.routes_to(proxy) if onward else ():
+        front = route.source
+        endpoint = setup.endpoint_of(front)
+        is_return = front.own.get(FilterStage.AFTER_QUEUE.value) == "" and name not in front.own
+        is_return = is_return and not is_for_users(front) and front is not behind
+        if is_return and endpoint and endpoint.is_here():
+            yield Fault(
+                "loop",
+                f"master.cf, {front.label}",
+                f"it sends mail to the proxy ({name} in main.cf), and {behind.label} behind the "
+                f"proxy sends mail to the filter at {onward[0].endpoint}; if this filter returns "
+                f"mail to {front.label}, mail loops until Postfix bounces it",
+                (fixes.set_own(front, name, ""),),
+            )
+
+
 def own_loop(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report a proxy that sends mail to itself, directly or through another proxy."""
     seen: list[Proxy] = []

@@ -195,6 +195,7 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
         yield from postfix_rules.loop(setup, proxy, behind)
         if postfix_rules.is_wrong_service(setup, proxy, behind):
             return  # any other problem would be a consequence
+        yield from postfix_rules.return_loop(setup, proxy, behind)
         yield from postfix_rules.open_service(setup, proxy, behind)
         yield from postfix_rules.behind_limit(setup, proxy, behind)
         yield from postfix_rules.milters(setup, proxy, behind)

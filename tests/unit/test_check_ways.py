@@ -298,6 +298,19 @@ def test_milters_that_their_service_disables_are_reported() -> None:
     assert finding.remedy == "postconf -P 127.0.0.1:10028/inet/receive_override_options="
 
 
+def test_inherited_filter_of_return_service_is_reported() -> None:
+    main = f"{BEFORE}content_filter = amavis:[127.0.0.1]:10024\n"
+    master = FRONT + UP + BEHIND + BEHIND.replace("10026", "10030") + SCAN.replace("scan", "amavis")
+    overrides = own().replace("127.0.0.1:10026/inet/content_filter =\n", "")
+    overrides += "127.0.0.1:10030/inet/content_filter =\n"
+    found = [each for each in findings_in(main, master, overrides) if each.name == "loop"]
+    (finding,) = found
+    assert (finding.level, finding.where) == (2, "master.cf, 127.0.0.1:10030/inet")
+    assert finding.remedy == "postconf -P 127.0.0.1:10030/inet/smtpd_proxy_filter="
+    overrides += "127.0.0.1:10030/inet/smtpd_proxy_filter =\n"
+    assert "loop" not in {each.name for each in findings_in(main, master, overrides)}
+
+
 def test_proxy_that_sends_to_itself_has_one_finding() -> None:
     master = FRONT + UP.replace("10026", "10025") + BEHIND
     (finding,) = findings_in(BEFORE, master, is_upstream_missing=True)
