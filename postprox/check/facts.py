@@ -136,8 +136,9 @@ class SpoolFacts:
     #: The tmpfiles.d line for the directory, and the file that contains it, or "" if there is none.
     boot_line: str = ""
     boot_file: str = ""
-    #: True if the directory is below /run, and nothing is known to create it at boot.
-    is_lost_at_boot: bool = False
+    #: The directory below which everything is lost at boot, or the file whose line removes or hides
+    #: the directory at boot. "" if the directory is kept, or if something is known to create it.
+    lost_by: str = ""
 
 
 @dataclass(frozen=True)

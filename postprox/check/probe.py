@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO
 
@@ -980,7 +981,7 @@ def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
         owner=_user_name(str(status.st_uid)),
         boot_line=line,
         boot_file=file,
-        is_lost_at_boot=not line and _is_lost_at_boot(proxy, directory),
+        lost_by="" if line else _lost_by(proxy, directory),
     )
 
 
@@ -1013,11 +1014,25 @@ TMPFILES_DIRECTORIES = (
 )
 
 
+#: The file systems that are mounted at boot.
+MOUNTS = "/etc/fstab"
+
+
 def _boot_line(directory: Path) -> tuple[str, str]:
-    """Return the line that systemd-tmpfiles(8) uses for a directory, and the line's file.
+    """Return the line that systemd-tmpfiles(8) uses for a directory, and the line's file."""
+    for file, line in _tmpfiles_lines():
+        words = line.split()
+        is_directory = len(words) > 1 and words[0][:1] in ("d", "D", "e", "v", "q", "Q")
+        if is_directory and words[1].rstrip("/") == str(directory):
+            return line, file
+    return "", ""
+
+
+def _tmpfiles_lines() -> Iterator[tuple[str, str]]:
+    """Yield the files and lines of tmpfiles.d(5), in the order of precedence.
 
     Among files with the same name, the first directory takes precedence. Among lines for the same
-    path, the first file name takes precedence (tmpfiles.d(5)).
+    path, the first file name takes precedence.
     """
     files: dict[str, Path] = {}
     for place in TMPFILES_DIRECTORIES:
@@ -1026,19 +1041,25 @@ def _boot_line(directory: Path) -> tuple[str, str]:
     for name in sorted(files):
         with contextlib.suppress(OSError, UnreadableError):
             for line in _text(files[name]).split("\n"):
-                words = line.split()
-                is_directory = len(words) > 1 and words[0][:1] in ("d", "D", "e", "v", "q", "Q")
-                if is_directory and words[1].rstrip("/") == str(directory):
-                    return line, str(files[name])
-    return "", ""
+                yield str(files[name]), line
 
 
-def _is_lost_at_boot(proxy: Proxy, directory: Path) -> bool:
-    """Return whether the directory is below /run and nothing is known to create it at boot."""
-    if (
-        not sandbox.is_below(str(directory), ("/run", "/var/run", "/dev/shm"))  # noqa: S108
-        or directory.is_mount()
-    ):
-        return False
+def _lost_by(proxy: Proxy, directory: Path) -> str:
+    """Return what removes the directory or gives it to root at boot (`SpoolFacts.lost_by`)."""
     settings = proxy.unit.settings if proxy.unit else {}
-    return not {"ExecStartPre", "RuntimeDirectory"} & settings.keys()
+    if {"ExecStartPre", "RuntimeDirectory"} & settings.keys():
+        return ""
+    for top in ("/run", "/var/run", "/dev/shm"):  # noqa: S108
+        if sandbox.is_below(str(directory), (top,)) and not directory.is_mount():
+            return top
+    for file, line in _tmpfiles_lines():
+        words = line.split()
+        if len(words) > 1 and words[0][:1] in ("r", "R") and fnmatch(str(directory), words[1]):
+            return file
+    with contextlib.suppress(OSError, UnreadableError):
+        for line in _text(Path(MOUNTS)).split("\n"):
+            words = [*line.partition("#")[0].split(), "", "", "", ""]
+            is_empty = words[2] == "tmpfs" and not re.search(r"\buid=", words[3])
+            if is_empty and words[1].rstrip("/") == str(directory):
+                return MOUNTS
+    return ""

@@ -553,9 +553,12 @@ def spool_boot(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
     is_kept = owner == proxy.user or re.match("[:0-9]|.*%", owner)
     if seen.boot_line and not is_kept:
         problem = f"systemd-tmpfiles(8) gives {name} to {owner} at each boot ({seen.boot_file})"
-    elif seen.is_lost_at_boot:
-        top = "/dev/shm" if wanted.directory.startswith("/dev/shm") else "/run"  # noqa: S108
-        problem = f"{name} is below {top}, which is empty after each boot"
+    elif seen.lost_by.endswith(".conf"):
+        problem = f"systemd-tmpfiles(8) removes {name} at each boot ({seen.lost_by})"
+    elif seen.lost_by.endswith("fstab"):
+        problem = f"{name} is an empty file system of user root after each boot ({seen.lost_by})"
+    elif seen.lost_by:
+        problem = f"{name} is below {seen.lost_by}, which is empty after each boot"
     else:
         return
     yield Fault(

@@ -419,7 +419,13 @@ def test_owner_of_spool_becomes_user_of_spawned_proxy() -> None:
         ({"etc/postprox.conf": "d {} 0700 nobody nogroup"}, False),
         ({"etc/postprox.conf": "d {} 0700 65534 nogroup"}, False),
         ({"etc/postprox.conf": "d {} 0700 :root :root"}, False),
-        ({"etc/postprox.conf": "r {}\nd {}/other 0700 root root"}, False),
+        ({"etc/postprox.conf": "r {}/*\nd {}/other 0700 root root"}, False),
+        ({"etc/clean.conf": "R! {}"}, True),
+        ({"etc/clean.conf": "r {}*"}, True),
+        ({"etc/clean.conf": "R! {}", "lib/postprox.conf": "d {} 0700 nobody -"}, False),
+        ({"fstab": "tmpfs {} tmpfs size=1g,mode=0700 0 0"}, True),
+        ({"fstab": "tmpfs {} tmpfs size=1g,mode=0700,uid=nobody 0 0"}, False),
+        ({"fstab": "#tmpfs {} tmpfs size=1g 0 0\n/dev/sdb1 {} ext4 defaults 0 2\n"}, False),
         ({"etc/a.conf": "d {} 0700 nobody -", "lib/b.conf": "d {} - root -"}, False),
         ({"etc/b.conf": "d {} 0700 nobody -", "lib/a.conf": "d {} - root -"}, True),
         ({"etc/a.conf": "", "lib/a.conf": "d {} - root -"}, False),
@@ -437,6 +443,7 @@ def test_owner_of_spool_at_boot_is_checked(
         (tmp_path / name).write_text(text.replace("{}", str(directory)))
     places = [str(tmp_path / name) for name in ("etc", "lib")]
     monkeypatch.setattr(probe, "TMPFILES_DIRECTORIES", places)
+    monkeypatch.setattr(probe, "MOUNTS", str(tmp_path / "fstab"))
     monkeypatch.setattr(probe, "_may", lambda user, right, path: True)
     found_names = spool_findings(directory)
     assert [each.name for each in found_names] == ["spool-boot"] * is_reported
