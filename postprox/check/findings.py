@@ -71,6 +71,8 @@ LEVELS = {
     "unsigned": WARNING,
     "mapped-twice": WARNING,
     "mapped-never": DANGER,
+    "replaced-filter": WARNING,
+    "disabled-checks": WARNING,
     "xforward": WARNING,
     "time-limit": DANGER,
     "process-limit": WARNING,

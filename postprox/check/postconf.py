@@ -125,6 +125,8 @@ class Configuration:
     orphans: tuple[Orphan, ...] = ()
     #: The directory of the original files, to which the corrections apply.
     corrected: str = ""
+    #: The value of an earlier content_filter line in main.cf, or "".
+    replaced_filter: str = ""
     #: The addresses of each host name in /etc/hosts.
     hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: The absolute paths of filters that chrooted services can also reach, for example because

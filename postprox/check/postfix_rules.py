@@ -806,7 +806,7 @@ def is_for_users(front: Service) -> bool:
 
 def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     """Report addresses that Postfix maps both before and after the filter, or not at all."""
-    if setup.routes_from(behind):
+    if any(not setup.comes_back(route, proxy) for route in setup.routes_from(behind)):
         return  # another filter follows, whose upstream service may map addresses
     is_mapped_behind = _NO_MAPPINGS not in behind.tokens(_OVERRIDES)
     found = setup.routes_to(proxy)
@@ -833,6 +833,49 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
             f"addresses in mail from {unmapped[0].source.label} are never mapped "
             f"({_NO_MAPPINGS}); mail for virtual aliases is not delivered",
             tuple(_mapped_edits(unmapped) if mapped and not is_needed else edits),
+        )
+
+
+def replaced_filter(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
+    """Report a content_filter line that has no effect, because this proxy's line follows it."""
+    configuration, name = setup.configuration, FilterStage.AFTER_QUEUE.value
+    earlier, current = configuration.replaced_filter, configuration.parameter(name)
+    transports = [value.partition(":")[0] for value in (earlier, current)]
+    is_ours = any(
+        route.stage is FilterStage.AFTER_QUEUE and route.source.parameter(name) == current
+        for route in setup.routes_to(proxy)
+    )
+    is_used = any(each.own.get(name) == earlier for each in configuration.services)
+    if not earlier or not is_ours or is_used or transports[0] == transports[1]:
+        return
+    edits = (fixes.run(f"{configuration.postconf} -e {shlex.quote(f'{name}={current}')}"),)
+    if configuration.transport(transports[0]) and not behind.parameter(name):
+        edits = (fixes.set_own(behind, name, earlier),)
+    yield Fault(
+        "replaced-filter",
+        proxy.where,
+        f"main.cf sets {name} more than once, and only the last line has an effect; mail no longer "
+        f"passes through {earlier}",
+        edits,
+    )
+
+
+_CHECKS = ("header_checks", "mime_header_checks", "nested_header_checks", "body_checks")
+
+
+def disabled_checks(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
+    """Report header and body checks that no service applies to mail filtered before the queue."""
+    option = "no_header_body_checks"
+    checks = [name for name in _CHECKS if behind.parameter(name)]
+    found = setup.routes_to(proxy)
+    is_before = all(route.stage is FilterStage.BEFORE_QUEUE for route in found)
+    if found and is_before and checks and option in behind.tokens(_OVERRIDES):
+        yield Fault(
+            "disabled-checks",
+            proxy.where,
+            f"{behind.label} does not apply {', '.join(checks)} ({option}), and neither does the "
+            "service in front of the filter",
+            (fixes.remove_item(behind, _OVERRIDES, option),),
         )
 
 

@@ -95,10 +95,12 @@ def read_configuration(directory: str) -> Configuration:
     for lines in misplaced:
         texts = lines.applied(texts)
     corrections = source_text.corrections(*texts.values()) if texts else []
+    earlier = source_text.replaced_value(texts[source_text.MAIN], "content_filter") if texts else ""
     if not corrections and not misplaced:
         main, master, overrides = _outputs(directory)
         configuration = parse(main, master, overrides, directory)
-        return _with_files(replace(configuration, orphans=orphans))
+        configuration = replace(configuration, orphans=orphans, replaced_filter=earlier)
+        return _with_files(configuration)
     # postconf(1) cannot read these files, or misreads them, so it gets corrected copies.
     with tempfile.TemporaryDirectory() as copy:
         for name, text in texts.items():

@@ -202,6 +202,8 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
         yield from postfix_rules.disabled_milters(proxy, behind)
         yield from postfix_rules.repeated_milters(setup, proxy, behind)
         yield from postfix_rules.mappings(setup, proxy, behind)
+        yield from postfix_rules.replaced_filter(setup, proxy, behind)
+        yield from postfix_rules.disabled_checks(setup, proxy, behind)
         yield from postfix_rules.xforward_refused(setup, proxy, wanted, behind)
         yield from postfix_rules.starttls_behind(setup, proxy, behind)
         yield from inherited_rules.at_smtpd(setup, proxy, wanted, behind)

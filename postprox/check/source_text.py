@@ -249,6 +249,16 @@ def orphans(master: str) -> list[Orphan]:
     return found
 
 
+def replaced_value(main: str, name: str) -> str:
+    """Return the last value of a parameter in main.cf that a later line replaces, or "".
+
+    Lines that repeat the last value are ignored.
+    """
+    text = re.sub(r"\n([ \t]*(#.*)?\n)*[ \t]+(?=\S)", " ", main)
+    found = re.findall(rf"^{name}[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE)
+    return next((each for each in reversed(found) if each != found[-1]), "")
+
+
 def corrections(main: str, master: str) -> list[Correction]:
     """Return the corrections that the text of main.cf and of master.cf need."""
     marks = [

@@ -1,0 +1,104 @@
+"""postprox-check: filters and checks that a change for the proxy disables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from postprox.check.findings import Finding
+from postprox.check.postconf import parse
+from postprox.check.routes import spawned_proxies
+from postprox.check.rules import judge
+from postprox.check.setup import Setup
+from postprox.check.source_text import replaced_value
+from tests.unit.checking import FRONT, SEEN
+from tests.unit.test_check_ways import AFTER, BEFORE, BEHIND, SCAN, UNMAPPED, UP, own
+
+AMAVIS = "smtp-amavis:[127.0.0.1]:10024"
+AMAVIS_SERVICE = "smtp-amavis unix - - n - 20 smtp\n"
+UNCHECKED = "receive_override_options = no_header_body_checks\n"
+
+
+def findings(
+    main: str, master: str, *own_lines: str, earlier: str = "", overrides: str = ""
+) -> list[Finding]:
+    text = own("127.0.0.1:10026", *own_lines) + overrides
+    configuration = replace(parse(main, master, text), replaced_filter=earlier)
+    proxies = list(spawned_proxies(configuration))
+    return judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN)))
+
+
+def after(earlier: str, more: str = "") -> list[Finding]:
+    return findings(AFTER, FRONT + UP + BEHIND + SCAN + more, UNMAPPED, earlier=earlier)
+
+
+@pytest.mark.parametrize(
+    ("main", "value"),
+    [
+        ("content_filter = a:b\n# x\ncontent_filter=c:d\n", "a:b"),
+        ("content_filter =\n  a:b\nmynetworks = x\ncontent_filter = c:d\n", "a:b"),
+        ("content_filter = a:b\ncontent_filter = c:d\ncontent_filter = c:d\n", "a:b"),
+        ("#content_filter = a:b\ncontent_filter = c:d\n", ""),
+        ("content_filter = c:d\ncontent_filter = c:d\n", ""),
+        ("content_filter = \ncontent_filter = c:d\n", ""),
+        ("other_content_filter = a:b\ncontent_filter = c:d\n", ""),
+        ("", ""),
+    ],
+)
+def test_value_before_last_line_of_parameter_is_found(main: str, value: str) -> None:
+    assert replaced_value(main, "content_filter") == value
+
+
+def test_replaced_filter_is_set_after_proxy() -> None:
+    (finding,) = after(AMAVIS, AMAVIS_SERVICE)
+    assert (finding.name, finding.level) == ("replaced-filter", 1)
+    assert AMAVIS in finding.problem
+    assert finding.remedy == f"postconf -P '127.0.0.1:10026/inet/content_filter={AMAVIS}'"
+
+
+def test_line_of_removed_filter_is_replaced() -> None:
+    (finding,) = after(AMAVIS)
+    assert finding.remedy == "postconf -e 'content_filter=scan:[127.0.0.1]:10025'"
+
+
+def test_replaced_filter_that_is_used_elsewhere_is_not_reported() -> None:
+    master = FRONT + UP + BEHIND + SCAN + AMAVIS_SERVICE
+    lines = own("127.0.0.1:10026", UNMAPPED).replace(
+        "content_filter =", f"content_filter = {AMAVIS}"
+    )
+    configuration = replace(parse(AFTER, master, lines), replaced_filter=AMAVIS)
+    proxies = list(spawned_proxies(configuration))
+    found = judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN)))
+    assert "replaced-filter" not in {each.name for each in found}
+
+
+def test_earlier_port_of_same_transport_is_not_reported() -> None:
+    assert after("scan:[127.0.0.1]:10035") == []
+
+
+@pytest.mark.parametrize("checks", ["header_checks", "body_checks"])
+def test_disabled_checks_are_reported_before_queue(checks: str) -> None:
+    main = f"{BEFORE}{checks} = regexp:/etc/postfix/checks\n"
+    (finding,) = findings(main, FRONT + UP + BEHIND, UNCHECKED)
+    assert (finding.name, finding.level) == ("disabled-checks", 1)
+    assert finding.remedy == "postconf -P 127.0.0.1:10026/inet/receive_override_options="
+
+
+def test_disabled_checks_are_not_reported_after_queue() -> None:
+    main = f"{AFTER}header_checks = regexp:/etc/postfix/checks\n"
+    options = UNMAPPED.replace("mappings", "mappings,no_header_body_checks")
+    assert findings(main, FRONT + UP + BEHIND + SCAN, options) == []
+
+
+def test_option_without_checks_is_not_reported() -> None:
+    assert findings(BEFORE, FRONT + UP + BEHIND, UNCHECKED) == []
+
+
+def test_mapping_is_checked_in_same_run_as_loop() -> None:
+    master = FRONT + UP + "127.0.0.1:10026 inet n - n - - smtpd\n" + SCAN
+    lines = own().replace("127.0.0.1:10026/inet/content_filter =\n", "")
+    configuration = parse(AFTER, master, lines)
+    proxies = list(spawned_proxies(configuration))
+    found = judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN)))
+    assert {"loop", "mapped-twice"} <= {each.name for each in found}
