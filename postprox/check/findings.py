@@ -69,6 +69,7 @@ LEVELS = {
     "inherited-risk": WARNING,
     "milters": WARNING,
     "unsigned": WARNING,
+    "no-milter": DANGER,
     "mapped-twice": WARNING,
     "mapped-never": DANGER,
     "replaced-filter": WARNING,

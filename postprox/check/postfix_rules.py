@@ -22,6 +22,7 @@ from .routes import (
     Proxy,
     Route,
     malformed_routes,
+    proxy_filter,
     routes,
     target_endpoint,
     upstream,
@@ -39,6 +40,8 @@ _TLS_DEMANDED = ("encrypt", "dane-only", "fingerprint", "verify", "secure")
 
 #: The name of a service that was meant to listen on a TCP port.
 _TCP_NAME = re.compile(r"([0-9.]+|localhost|\[[0-9a-fA-F:]+\]):[0-9]+", re.ASCII)
+#: The milter in the recipe.
+_RECIPE_MILTER = "inet:127.0.0.1:8891"
 _OVERRIDES = "receive_override_options"
 _NO_MAPPINGS = "no_address_mappings"
 _STAGES = ("client", "helo", "sender", "relay", "recipient")
@@ -682,6 +685,43 @@ def disabled_milters(proxy: Proxy, behind: Service) -> Iterator[Fault]:
             "milters, so they cannot sign mail",
             (fixes.remove_item(behind, _OVERRIDES, "no_milters"),),
         )
+
+
+def no_milter(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
+    """Report a milter of a service for filtered mail that does not exist on this machine."""
+    name, configuration = "smtpd_milters", setup.configuration
+    used = behind.own.get(name, "")
+    if not has_milters(behind) or behind.parameter("milter_default_action") == "accept":
+        return
+    shared = [
+        milter
+        for each in (name, "non_smtpd_milters")
+        for milter in re.findall(r"[^,\s]+", configuration.parameter(each))
+        if "dkim" in milter.lower()
+    ]
+    for milter in re.findall(r"[^,\s{}]+", used):
+        is_unused = milter == _RECIPE_MILTER and bool(shared) and milter not in shared
+        if not is_unused and not _is_missing(setup, milter):
+            continue
+        reason = f"main.cf uses {shared[0]}" if is_unused else "no program listens there"
+        edit = fixes.run("ss -ltn")
+        if shared and shared[0] != milter:
+            edit = fixes.set_own(behind, name, used.replace(milter, shared[0]))
+        yield Fault(
+            "no-milter",
+            proxy.where,
+            f"{behind.label} passes mail to the milter {milter}, but {reason}; if the milter does "
+            "not exist, filtered mail is deferred (451)",
+            (edit,),
+        )
+
+
+def _is_missing(setup: Setup, milter: str) -> bool:
+    """Return whether no program listens on a milter's TCP port of this machine."""
+    endpoint = proxy_filter(milter, "/")
+    if setup.running is None or endpoint is None or endpoint.path or not endpoint.is_here():
+        return False
+    return setup.listener_at(endpoint) is None
 
 
 def repeated_milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:

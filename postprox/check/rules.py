@@ -201,6 +201,7 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
         yield from postfix_rules.milters(setup, proxy, behind)
         yield from postfix_rules.disabled_milters(proxy, behind)
         yield from postfix_rules.repeated_milters(setup, proxy, behind)
+        yield from postfix_rules.no_milter(setup, proxy, behind)
         yield from postfix_rules.mappings(setup, proxy, behind)
         yield from postfix_rules.replaced_filter(setup, proxy, behind)
         yield from postfix_rules.disabled_checks(setup, proxy, behind)

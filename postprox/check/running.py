@@ -14,7 +14,7 @@ from dataclasses import replace
 from .facts import Listener, RunningFacts, UnitState
 from .machine import Machine
 from .postconf import Configuration, UnreadableError
-from .routes import Endpoint, Proxy, listening_proxy, routes
+from .routes import Endpoint, Proxy, listening_proxy, proxy_filter, routes
 from .unit import Unit
 
 #: The properties of a unit that the rules use (org.freedesktop.systemd1(5)).
@@ -115,6 +115,12 @@ def running_facts(
     own = [endpoint for proxy in proxies for endpoint in proxy.endpoints]
     ports = {endpoint.port for endpoint in own}
     ports |= {route.endpoint.port for route in routes(configuration)}
+    ports |= {
+        endpoint.port
+        for service in configuration.services
+        for milter in service.tokens("smtpd_milters")
+        if (endpoint := proxy_filter(milter, "/"))
+    }
     found = [each for each in listening_sockets(machine.sockets()) if each[0].port in ports]
     owners = machine.owners({inode for _, inode in found})
     return RunningFacts(

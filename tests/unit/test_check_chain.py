@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from postprox.check.facts import Listener, RunningFacts
 from postprox.check.findings import Finding
 from postprox.check.postconf import parse
-from postprox.check.routes import spawned_proxies
+from postprox.check.routes import Endpoint, spawned_proxies
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
 from postprox.check.source_text import replaced_value
 from tests.unit.checking import FRONT, SEEN
-from tests.unit.test_check_ways import AFTER, BEFORE, BEHIND, SCAN, UNMAPPED, UP, own
+from tests.unit.test_check_ways import AFTER, BASE, BEFORE, BEHIND, SCAN, UNMAPPED, UP, own
 
 AMAVIS = "smtp-amavis:[127.0.0.1]:10024"
 AMAVIS_SERVICE = "smtp-amavis unix - - n - 20 smtp\n"
@@ -102,3 +103,44 @@ def test_mapping_is_checked_in_same_run_as_loop() -> None:
     proxies = list(spawned_proxies(configuration))
     found = judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN)))
     assert {"loop", "mapped-twice"} <= {each.name for each in found}
+
+
+USERS = f"{BASE}smtpd_milters = unix:/run/opendkim/opendkim.sock\n"
+USERS_FRONT = "submission inet n - n - 20 smtpd\n"
+
+
+def for_users(main: str, running: RunningFacts | None = None) -> list[Finding]:
+    """Return the findings for a proxy for users' mail, behind which the recipe's milter signs."""
+    lines = (
+        "127.0.0.1:10026/inet/smtpd_milters = inet:127.0.0.1:8891\n"
+        "submission/inet/smtpd_proxy_filter = 127.0.0.1:10025\n"
+        "submission/inet/smtpd_milters =\n"
+        "submission/inet/smtpd_sasl_auth_enable = yes\n"
+        "submission/inet/smtpd_relay_restrictions = permit_sasl_authenticated,reject\n"
+    )
+    configuration = parse(main, USERS_FRONT + UP + BEHIND, own() + lines)
+    proxies = list(spawned_proxies(configuration))
+    facts = dict.fromkeys(proxies, SEEN)
+    found = judge(Setup(configuration, proxies, facts, running=running))
+    return [each for each in found if each.name == "no-milter"]
+
+
+def test_recipe_milter_is_reported_if_site_has_another_milter() -> None:
+    (finding,) = for_users(USERS)
+    assert finding.level == 2
+    remedy = "postconf -P 127.0.0.1:10026/inet/smtpd_milters=unix:/run/opendkim/opendkim.sock"
+    assert finding.remedy == remedy
+
+
+def test_recipe_milter_beside_other_milters_is_not_reported() -> None:
+    assert for_users(f"{BASE}smtpd_milters = inet:localhost:11332\n") == []
+
+
+@pytest.mark.parametrize(
+    ("listeners", "is_reported"),
+    [((), True), ((Listener(Endpoint("127.0.0.1", 8891)),), False)],
+)
+def test_milter_without_listener_is_reported(
+    listeners: tuple[Listener, ...], is_reported: bool
+) -> None:
+    assert len(for_users(BASE, RunningFacts(postfix=True, listeners=listeners))) == is_reported
