@@ -21,7 +21,7 @@ _STEPS = {
     203: "it cannot execute the program in ExecStart",
     216: "its group does not exist",
     217: "its user does not exist",
-    226: "its namespace cannot be set up; a path of ReadWritePaths= or BindPaths= may be missing",
+    226: "its namespace cannot be set up; a path in ReadWritePaths= or BindPaths= may be missing",
     233: "its directory in /run cannot be created",
     238: "its directory in /var/lib cannot be created",
 }

@@ -56,7 +56,7 @@ class SocketUnit:
     drop_ins: str = ""
     #: The names of all drop-ins, from any directory.
     drop_in_names: frozenset[str] = frozenset()
-    #: The lines of the drop-in that this check has written earlier.
+    #: The lines of the drop-in that an earlier run of this check has written.
     written: tuple[str, ...] = ()
     #: True if systemd reads this unit file.
     installed: bool = False
@@ -101,7 +101,7 @@ class Unit:
     drop_ins: str = ""
     #: The names of all drop-ins, from any directory.
     drop_in_names: frozenset[str] = frozenset()
-    #: The lines of the drop-in that this check has written earlier.
+    #: The lines of the drop-in that an earlier run of this check has written.
     written: tuple[str, ...] = ()
     #: True if systemd reads this unit file.
     installed: bool = False

@@ -482,7 +482,7 @@ def values_with_comments(proxy: Proxy) -> Iterator[Fault]:
     kept = [re.split(r"\s+[#;]", file)[0] for file in files]
     if unit.options_file and kept != files:
         wrong = next(file for file, path in zip(files, kept, strict=True) if file != path)
-        # A drop-in that this check writes cannot contain several lines of one setting.
+        # In a drop-in that this check writes, each setting has only one line.
         edit = fixes.set_setting(unit, "EnvironmentFile", kept[0])
         yield Fault(
             "options-file",
