@@ -1010,7 +1010,7 @@ def _status_directories(proxy: Proxy) -> Iterator[tuple[str, DirectoryFacts]]:
         yield directory, DirectoryFacts(True, writable, _user_name(str(status.st_uid)))
 
 
-#: The directories with tmpfiles.d files, in the order of precedence.
+#: The directories that contain tmpfiles.d files, in order of precedence.
 TMPFILES_DIRECTORIES = (
     *("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d", "/usr/lib/tmpfiles.d"),
 )

@@ -48,7 +48,7 @@ _OTHER_RESULT = re.compile(
 _EARLY_END = re.compile(r"\bset\s+-|\b(exit|exec|return|trap|kill)\b")
 _PIPE_TO_SINK = rf"\|&?[ \t]*(/[^ \t|;&]*/)?({'|'.join(_SINKS)})([ \t][^|;&(){{}}]*)?$"
 _ALWAYS_ZERO = r"(true|:|exit\s+0)\s*;?\s*$"
-#: A use of the message or of the arguments, or the execution of another script.
+#: Code that uses the message or the arguments, or that runs another script.
 _ANY_MESSAGE = re.compile(
     r"EMAIL|\$\{?[1-9@*]|\b(exec|source|eval|python3?|perl|sh|bash)\b|(^|[;&|]\s*)\.\s",
     re.MULTILINE,

@@ -106,7 +106,7 @@ def test_harmful_setting_of_reinjection_service_is_reported(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", AT_THE_TRANSPORT)
-def test_harmful_setting_of_transport_to_proxy_is_reported(line: str) -> None:
+def test_harmful_setting_for_scan_transport_is_reported(line: str) -> None:
     name, own = AT_THE_TRANSPORT[line]
     parameter = line.partition(" ")[0]
     (finding,) = after(line)

@@ -311,7 +311,7 @@ def test_inherited_filter_of_return_service_is_reported() -> None:
     assert "loop" not in {each.name for each in findings_in(main, master, overrides)}
 
 
-def test_proxy_that_sends_to_itself_has_one_finding() -> None:
+def test_proxy_that_sends_to_itself_causes_one_finding() -> None:
     master = FRONT + UP.replace("10026", "10025") + BEHIND
     (finding,) = findings_in(BEFORE, master, is_upstream_missing=True)
     assert finding.name == "loop"
