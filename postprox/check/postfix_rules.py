@@ -29,6 +29,7 @@ from .routes import (
     upstream_endpoint,
 )
 from .setup import Setup, distinct
+from .unit import Ignored
 from .values import TRANSPORT_LIMIT, number
 
 #: With speed_adjust, a proxy is busy only while its filter is running, so five smtpd(8) processes
@@ -183,17 +184,23 @@ def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
     name, effect = route.stage.value, "all its mail is deferred (451)"
     if route.stage is FilterStage.AFTER_QUEUE:
         effect = "all its mail stays in the queue"
+    unread = [each.path for proxy in idle for each in _ignored(proxy) if each.is_unread_socket]
     address = _proxy_for(setup)
     edits = [fixes.redirect(route, str(address)) if address else fixes.run("ss -ltnp")]
     if address:
         edits += _unchrooted(setup, [route.source], address)
+    hint = f" ({unread[0]} is not read)" if unread else ""
     yield Fault(
         "wrong-port",
         f"master.cf, {route.source.label}",
         f"it sends mail to {route.endpoint} ({name}), but no server listens on that address"
-        f"{_origin(route)}; {effect}",
-        tuple(edits),
+        f"{_origin(route)}{hint}; {effect}",
+        () if unread else tuple(edits),  # the drop-in probably sets this address
     )
+
+
+def _ignored(proxy: Proxy) -> tuple[Ignored, ...]:
+    return proxy.unit.ignored if proxy.unit else ()
 
 
 def _origin(route: Route) -> str:

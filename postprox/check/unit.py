@@ -28,6 +28,11 @@ class Ignored:
     #: The section that contains the line, if the setting belongs to another section.
     section: str = ""
 
+    @property
+    def is_unread_socket(self) -> bool:
+        """Whether the whole file is a drop-in of a socket unit."""
+        return not self.line and ".socket" in self.path
+
 
 @dataclass(frozen=True)
 class MissingUnit:

@@ -247,6 +247,15 @@ def socket_settings(proxy: Proxy) -> Iterator[Fault]:
     socket = unit.socket if unit else None
     if unit is None or socket is None:
         return
+    names = [text for text in socket.listen if re.fullmatch(r"[A-Za-z][\w.-]*:\d+", text)]
+    if names:
+        yield Fault(
+            "unit-setting",
+            socket.name,
+            f"ListenStream={names[0]}: systemd requires an IP address instead of a host name, so "
+            "the socket unit fails; all mail is deferred (451)",
+            (fixes.set_setting(socket, "ListenStream", f"127.0.0.1:{names[0].partition(':')[2]}"),),
+        )
     values = {name: texts[-1] for name, texts in socket.settings.items() if texts}
     streams = list(dict.fromkeys(socket.listen))
     ports = [text.rpartition(":")[2] for text in streams]

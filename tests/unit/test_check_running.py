@@ -310,6 +310,28 @@ def test_socket_on_all_addresses_is_reported_as_open_relay(
     assert check(site, capsys).names() == []
 
 
+def test_unread_socket_drop_in_is_renamed_instead_of_changing_postfix(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = site.units / "postprox.socket.d"
+    folder.mkdir()
+    (folder / "override").write_text("[Socket]\nListenStream=\nListenStream=127.0.0.1:10029\n")
+    site.main = site.main.replace("10025", "10029")
+    checked = check(site, capsys)
+    assert set(checked.names()) == {"wrong-port", "unit-ignored"}
+    assert f"({folder}/override is not read)" in checked.problem
+    assert checked.remedy.strip() == f"mv {folder}/override {folder}/override.conf"
+
+
+def test_host_name_in_listen_stream_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.drop_in("postprox.socket", "Socket", "ListenStream=", "ListenStream=localhost:10025")
+    checked = check(site, capsys)
+    assert checked.names() == ["unit-setting"]
+    assert "ListenStream=127.0.0.1:10025" in checked.remedy
+
+
 def test_listen_stream_without_reset_adds_address(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
