@@ -140,7 +140,7 @@ class Configuration:
 
     @property
     def postfix(self) -> str:
-        """Return the command that starts and reloads Postfix with this configuration."""
+        """Return the command that controls Postfix, to start or reload this configuration."""
         return f"postfix -c {shlex.quote(self.directory)}" if self.directory else "postfix"
 
     def parameter(self, name: str) -> str:

@@ -426,7 +426,7 @@ def test_background_process_that_writes_output_is_not_awaited(site: Site) -> Non
     run_until(site.loop, lambda: site.connection.session._state == "delivering")
 
 
-def test_large_standard_error_does_not_delay_reply(site: Site) -> None:
+def test_large_standard_error_output_does_not_delay_reply(site: Site) -> None:
     command = "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 550 no >&2; exit 1"
     client, _ = site.data("-c", command)
     client.says(*MESSAGE)

@@ -513,7 +513,7 @@ def test_filter_inherits_environment_except_filter_variables(
 # filter.reject-line, filter.timeout
 
 
-def test_large_standard_error_does_not_delay_reply(
+def test_large_standard_error_output_does_not_delay_reply(
     spawn: Spawn, upstream: Upstream, spool: Path
 ) -> None:
     command = "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 550 no >&2; exit 1"
