@@ -305,7 +305,7 @@ def _inserted(words: list[str], before: str, new: str) -> list[str] | None:
 
 
 def without_named_word(words: Sequence[str], error: str) -> Iterator[list[str]]:
-    """Yield the arguments without the word that the error names, and without its value.
+    """Yield the arguments, but leave out the word named in the error and its value.
 
     Each result keeps the filter and `--strict`. An unknown option may have been meant to refuse
     mail. If it is removed, `--strict` is added unless `-r` is given.

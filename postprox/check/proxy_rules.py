@@ -125,7 +125,7 @@ def target(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield Fault(
         "command-line",
         proxy.where,
-        f"HOST:PORT {given.text!r} has no valid host, such as 127.0.0.1; the proxy cannot reach "
+        f"HOST:PORT {given.text!r} needs a valid host, such as 127.0.0.1; the proxy cannot reach "
         "the upstream server, so all mail is deferred (451)",
         (fixes.send_to(proxy, correction.address(given.text) or _target(setup, proxy)),),
     )

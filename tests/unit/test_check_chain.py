@@ -58,7 +58,7 @@ def test_replaced_filter_is_set_after_proxy() -> None:
     assert finding.remedy == f"postconf -P '127.0.0.1:10026/inet/content_filter={AMAVIS}'"
 
 
-def test_line_of_removed_filter_is_replaced() -> None:
+def test_remedy_overwrites_line_of_removed_filter() -> None:
     (finding,) = after(AMAVIS)
     assert finding.remedy == "postconf -e 'content_filter=scan:[127.0.0.1]:10025'"
 

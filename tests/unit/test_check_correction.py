@@ -276,7 +276,7 @@ def with_options_file(site: Site, arguments: str) -> None:
         ),
     ],
 )
-def test_lost_variable_returns_to_command_line(
+def test_remedy_restores_missing_variable(
     site: Site, capsys: pytest.CaptureFixture[str], arguments: str, name: str, corrected: str
 ) -> None:
     with_options_file(site, f"-l 10025 --foreground {arguments}".rstrip())
@@ -294,7 +294,7 @@ def test_lost_variable_returns_to_command_line(
     "arguments",
     ["$POSTPROX_OPTIONS ${POSTPROX_UPSTREAM}", f"--strict -t 60 -c {{filter}} {TARGET}"],
 )
-def test_complete_command_line_needs_no_variable(
+def test_command_line_without_variables_is_accepted_if_complete(
     site: Site, capsys: pytest.CaptureFixture[str], arguments: str
 ) -> None:
     arguments = arguments.replace("{filter}", str(site.filter))

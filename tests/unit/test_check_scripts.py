@@ -127,7 +127,7 @@ def test_missing_interpreter_is_replaced(
         ("grep -q x <<< $y", "all mail is deferred"),
     ],
 )
-def test_effect_depends_on_feature_that_requires_bash(
+def test_effect_depends_on_bash_feature(
     site: Site, capsys: pytest.CaptureFixture[str], line: str, effect: str
 ) -> None:
     site.filter.write_text(f"#!/bin/sh\n{line}\nexit 0\n")
@@ -310,7 +310,7 @@ def test_script_whose_programs_exist_is_not_reported(
     assert [n for n in check(site, capsys, "--offline").names() if n.startswith("filter")] == []
 
 
-def test_missing_program_is_replaced(
+def test_remedy_replaces_missing_program(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tools = site.directory / "tools"

@@ -343,7 +343,7 @@ def test_filter_with_similar_path_is_used(
 
 
 @pytest.mark.parametrize("other", ["mail-filter.bak", "postprox", "mailman"])
-def test_different_file_is_not_used(
+def test_file_with_different_name_is_not_used(
     site: Site, capsys: pytest.CaptureFixture[str], other: str
 ) -> None:
     site.filter.rename(site.directory / other)
@@ -374,7 +374,7 @@ def test_dangling_link_to_filter_is_corrected(
 
 @pytest.mark.parametrize("argument", ["user=postfix", "user=root", ""])
 @pytest.mark.parametrize("state", ["own", "other", "missing"])
-def test_spool_belongs_to_user_that_replaces_refused_user(
+def test_remedy_gives_spool_to_new_user(
     site: Site,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -56,7 +56,11 @@ def add_run(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand `run`."""
     parser = words.add_parser("run", help="test an implementation", epilog=_RUN)
     add = parser.add_argument
-    add("implementation", metavar="IMPLEMENTATION", help="a command line, or a file FILE.toml")
+    add(
+        "implementation",
+        metavar="IMPLEMENTATION",
+        help="a command line, or a description FILE.toml",
+    )
     # Without a default, argparse would also report NAME as missing if IMPLEMENTATION is missing.
     add("names", nargs="*", default=[], metavar="NAME",
         help="select groups, families, requirements, transcripts or NAME::MODE")  # fmt: skip
@@ -117,8 +121,8 @@ def add_compare(words: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = words.add_parser(
         "compare", help="search for the shortest dialogue in which two implementations differ"
     )
-    parser.add_argument("one", metavar="A", help="a command line, or a file FILE.toml")
-    parser.add_argument("other", metavar="B", help="a command line, or a file FILE.toml")
+    parser.add_argument("one", metavar="A", help="a command line, or a description FILE.toml")
+    parser.add_argument("other", metavar="B", help="a command line, or a description FILE.toml")
     parser.add_argument("-k", dest="aspect", type=one_of("aspect", list(ASPECTS)), metavar="ASPECT",
         help=f"compare one aspect only: {', '.join(ASPECTS)}")  # fmt: skip
     parser.add_argument(
