@@ -70,6 +70,7 @@ LEVELS = {
     "milters": WARNING,
     "unsigned": WARNING,
     "no-milter": DANGER,
+    "unscanned": WARNING,
     "mapped-twice": WARNING,
     "mapped-never": DANGER,
     "replaced-filter": WARNING,

@@ -775,6 +775,9 @@ def unsigned(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             continue
         if front is behind or (behind and has_milters(behind)):
             continue
+        if _SCANNING_MILTER.search(milter_list) and not _SIGNING_MILTER.search(milter_list):
+            yield _unscanned(front, milter_list)
+            continue
         if not _takes_users(front, has_own_service):
             continue
         edits = _signed(setup, front)
@@ -788,6 +791,22 @@ def unsigned(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             "that signs)",
             tuple(edits),
         )
+
+
+#: The addresses of common milters that scan mail, and of common milters that sign it.
+_SCANNING_MILTER = re.compile(r":11332\b|rspamd|clam|spamass")
+_SIGNING_MILTER = re.compile(r":8891\b|:12301\b|dkim|sign|arc")
+
+
+def _unscanned(front: Service, milter_list: str) -> Fault:
+    return Fault(
+        "unscanned",
+        f"master.cf, {front.label}",
+        f"milters ({milter_list}) do not receive the message if smtpd_proxy_filter is set, so they "
+        "cannot scan it. Let the filter call the scanner (docs/rspamd.md), or filter after the "
+        "queue with the commands that this command prints",
+        (fixes.run("postprox-check --recipe after-queue"),),
+    )
 
 
 def _cost(edits: Sequence[Edit]) -> str:
@@ -969,13 +988,33 @@ def xforward_unsent(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     name = "smtp_send_xforward_command"
     for transport in setup.smtp_transports_to(proxy):
         if transport.parameter(name) != "yes":
+            edits = [fixes.set_own(transport, name, "yes")]
+            if transport.name in _GENERAL_TRANSPORTS:
+                edits = _scan_transport(setup, proxy, transport)
             yield Fault(
                 "xforward",
                 proxy.where,
                 f"{transport.label} does not send XFORWARD ({name}); "
                 "the filter does not get the sender's REMOTEIP and HELO",
-                (fixes.set_own(transport, name, "yes"),),
+                tuple(edits),
             )
+
+
+#: The transports that also deliver to other servers, which must not get XFORWARD.
+_GENERAL_TRANSPORTS = ("smtp", "relay")
+
+
+def _scan_transport(setup: Setup, proxy: Proxy, transport: Service) -> list[Edit]:
+    """Send mail to the proxy by the recipe's transport instead."""
+    name, configuration = "scan", setup.configuration
+    size = str(proxy.capacity or 20)
+    edits = [fixes.add_line(configuration, name, f"- - n - {size} {fixes.SCAN}")]
+    if configuration.transport(name):
+        edits = []
+    for route in setup.routes_to(proxy):
+        if route.transport is transport:
+            edits.append(fixes.redirect(replace(route, transport_name=name), str(route.endpoint)))
+    return edits
 
 
 def starttls_behind(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:

@@ -18,6 +18,7 @@ from tests.unit.test_check_ways import AFTER, BASE, BEFORE, BEHIND, SCAN, UNMAPP
 
 AMAVIS = "smtp-amavis:[127.0.0.1]:10024"
 AMAVIS_SERVICE = "smtp-amavis unix - - n - 20 smtp\n"
+NO_MILTERS = "receive_override_options = no_milters\n"
 UNCHECKED = "receive_override_options = no_header_body_checks\n"
 
 
@@ -144,3 +145,24 @@ def test_milter_without_listener_is_reported(
     listeners: tuple[Listener, ...], is_reported: bool
 ) -> None:
     assert len(for_users(BASE, RunningFacts(postfix=True, listeners=listeners))) == is_reported
+
+
+@pytest.mark.parametrize("milter", ["inet:localhost:11332", "unix:/run/clamav/milter.ctl"])
+def test_scanning_milter_before_queue_is_reported(milter: str) -> None:
+    (finding,) = findings(f"{BEFORE}smtpd_milters = {milter}\n", FRONT + UP + BEHIND, NO_MILTERS)
+    assert (finding.name, finding.level) == ("unscanned", 1)
+    assert finding.remedy == "postprox-check --recipe after-queue"
+
+
+def test_scanning_milter_after_queue_is_not_reported() -> None:
+    main = f"{AFTER}smtpd_milters = inet:localhost:11332\n"
+    options = UNMAPPED.replace("mappings", "mappings,no_milters")
+    assert findings(main, FRONT + UP + BEHIND + SCAN, options) == []
+
+
+def test_transport_for_other_servers_is_replaced_by_scan() -> None:
+    main = AFTER.replace("scan:", "smtp:").replace("smtp_send_xforward_command = yes\n", "")
+    master = FRONT + UP + BEHIND + "smtp unix - - n - 20 smtp\n"
+    (finding,) = [each for each in findings(main, master, UNMAPPED) if each.name == "xforward"]
+    assert "postconf -M 'scan/unix=scan unix - - n - " in finding.remedy
+    assert finding.remedy.endswith("postconf -e 'content_filter=scan:[127.0.0.1]:10025'")
