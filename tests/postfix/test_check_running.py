@@ -15,6 +15,7 @@ from . import readme
 from .instance import Postfix, public_directory
 from .proxies import Installation
 from .recipe import AFTER, BEFORE, NAMES, SPAWNED, master_cf, own_names, own_places, renamed
+from .signer import running_signer
 
 pytestmark = pytest.mark.usefixtures("needs_postfix")
 
@@ -54,16 +55,31 @@ def running(needs_postfix: None, request: pytest.FixtureRequest) -> Iterator[Run
         installation = Installation(directory)
         mail_filter = installation.executable("mail-filter", FILTER)
         names = own_names(installation.launcher, mail_filter, installation.spool)
-        with Postfix(
-            directory,
-            NAMES,
-            lambda addresses: (
-                f"{addresses['smtp']} inet n - n - - smtpd\n"
-                + renamed(master_cf(mode, SPAWNED), names | own_places(addresses))
-            ),
-            lambda addresses: renamed(readme.main_cf(mode), names | own_places(addresses)),
-        ) as postfix:
+        # Postfix ends only after all processes in its own directory.
+        with (
+            Postfix(
+                directory,
+                NAMES,
+                lambda addresses: (
+                    f"{addresses['smtp']} inet n - n - - smtpd\n"
+                    + renamed(master_cf(mode, SPAWNED), names | own_places(addresses))
+                ),
+                lambda addresses: renamed(readme.main_cf(mode), names | own_places(addresses)),
+            ) as postfix,
+            public_directory("postprox-signer-") as other,
+            running_signer(other, postfix.addresses["signer"]),
+        ):
             yield Running(postfix)
+
+
+def test_missing_milter_is_reported(running: Running) -> None:
+    signer = str(running.postfix.addresses["signer"])
+    with socket.create_server((signer.partition(":")[0], 0)) as free:
+        missing = f"{signer.partition(':')[0]}:{free.getsockname()[1]}"
+    running.edit("master.cf", f"inet:{signer}", f"inet:{missing}")
+    status, text = running.check()
+    assert (status, f"the milter inet:{missing}" in text) == (2, True)
+    assert text.endswith("[no-milter] ss -ltn")
 
 
 def test_running_system_based_on_recipe_has_no_findings(running: Running) -> None:
