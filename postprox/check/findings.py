@@ -54,6 +54,7 @@ LEVELS = {
     "pid-file": DANGER,
     "no-proxy": DANGER,
     "no-way": DANGER,
+    "unfiltered": WARNING,
     "unused": WARNING,
     "wrong-port": DANGER,
     "no-upstream": DANGER,

@@ -315,6 +315,33 @@ def unfiltered(setup: Setup) -> Iterator[Fault]:
             )
 
 
+def unfiltered_local_mail(setup: Setup) -> Iterator[Fault]:
+    """Report a service other than smtpd(8) that overrides an after-queue filter in main.cf.
+
+    Such a service does not use smtpd_proxy_filter. If it sets this parameter, the override is
+    considered intentional.
+    """
+    name, mark = FilterStage.AFTER_QUEUE.value, FilterStage.BEFORE_QUEUE.value
+    value = setup.configuration.parameter(name)
+    is_used = any(
+        route.source.parameter(name) == value
+        for proxy in setup.proxies
+        for route in setup.routes_to(proxy)
+        if route.stage is FilterStage.AFTER_QUEUE
+    )
+    for service in setup.configuration.services:
+        is_local = service.program in ENTRANCES and service.program != "smtpd"
+        if is_used and is_local and service.own.get(name) == "" and mark not in service.own:
+            mail = "mail from local programs" if service.program == "pickup" else "its mail"
+            yield Fault(
+                "unfiltered",
+                f"master.cf, {service.label}",
+                f"it sets {name} to an empty value, so {mail} passes unfiltered; if this is "
+                f"intended, also set {mark} to an empty value for this service",
+                (_remove_own(setup, service, name),),
+            )
+
+
 def overridden(setup: Setup) -> list[str]:
     """Return the services that override the filter in main.cf with an empty value.
 

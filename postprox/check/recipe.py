@@ -18,6 +18,7 @@ from .fixes import Edit
 from .postconf import Configuration, Service, UnreadableError, join_words, split_words
 from .postfix_rules import SPEED_ADJUST_FACTOR, has_milters, is_for_users
 from .routes import (
+    ENTRANCES,
     Endpoint,
     FilterStage,
     Proxy,
@@ -221,6 +222,7 @@ class _Recipe:
         for entry in added:
             self._override(entry)
         self._unfilter()
+        self._mark_local()
         self._route_users(signed)
         self.main.update(self._parameters())
         self.main[self.stage.value] = self._address(self._listener())
@@ -402,6 +404,16 @@ class _Recipe:
         if self.stage is FilterStage.BEFORE_QUEUE:
             found[before] = self.configuration.main.get(before, "")
         return {name: value for name, value in found.items() if value}
+
+    def _mark_local(self) -> None:
+        """Mark services such as pickup as intentionally unfiltered.
+
+        An empty smtpd_proxy_filter is the mark, because these services do not use this parameter.
+        """
+        for service in self.configuration.services:
+            is_local = service.program in ENTRANCES and service.program != "smtpd"
+            if is_local and self.stage is FilterStage.AFTER_QUEUE and self._is_unfiltered(service):
+                self.edits.append(fixes.set_own(service, FilterStage.BEFORE_QUEUE.value, ""))
 
     def _unfilter(self) -> None:
         """Keep unfiltered services unfiltered, and adapt the limits of all other services."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import machine, probe, sandbox
+from postprox.check import machine, probe, recipe, sandbox
 from postprox.check.facts import ProgramFacts, ProxyFacts, SpoolFacts
 from postprox.check.findings import Finding
 from postprox.check.postconf import UnreadableError, parse
-from postprox.check.routes import spawned_proxies
+from postprox.check.routes import FilterStage, spawned_proxies
 from postprox.check.rules import judge, unchecked
 from postprox.check.setup import Setup
 from postprox.check.shell_command import lost_status
@@ -22,6 +22,7 @@ from tests.unit.test_check_running import ROOT, Site, check, site
 
 __all__ = ["site"]
 BEHIND = "127.0.0.1:10026 inet n - n - - smtpd\n"
+USERS = "submission inet n - n - 20 smtpd\n"
 SCAN = "scan unix - - n - 20 smtp\n"
 TO_BEHIND = PROXY.replace(" up\n", " 127.0.0.1:10026\n")
 AFTER = (
@@ -281,6 +282,40 @@ def test_filter_that_gets_no_mail_from_outside_is_not_checked(own: str, count: i
     proxies = list(spawned_proxies(configuration))
     items = list(unchecked(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN))))
     assert sum("from outside" in item and "smtpd/pass" in item for item in items) == count
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remedies"),
+    [
+        ("pickup/unix/content_filter =\n", ["postconf -PX pickup/unix/content_filter"]),
+        ("pickup/unix/content_filter =\npickup/unix/smtpd_proxy_filter =\n", []),
+        ("pickup/unix/content_filter = other:[127.0.0.1]:10024\n", []),
+        ("submission/inet/content_filter =\n", []),
+        ("", []),
+    ],
+)
+def test_pickup_that_overrides_filter_is_reported(overrides: str, remedies: list[str]) -> None:
+    master = FRONT + USERS + "pickup unix n - n 60 1 pickup\n" + SCAN + TO_BEHIND + BEHIND
+    main = "smtpd_proxy_filter =\ncontent_filter = scan:[127.0.0.1]:10025\n"
+    findings = found(main, master, AFTER + overrides)
+    assert [each.remedy for each in findings if each.name == "unfiltered"] == remedies
+
+
+def test_pickup_that_overrides_other_filter_is_not_reported() -> None:
+    master = FRONT + "pickup unix n - n 60 1 pickup\n" + SCAN + TO_BEHIND + BEHIND
+    main = "content_filter = amavis:[127.0.0.1]:10024\n"
+    assert "unfiltered" not in names(found(main, master, "pickup/unix/content_filter =\n"))
+
+
+@pytest.mark.parametrize("own", ["pickup/unix/content_filter =\n", ""])
+def test_recipe_keeps_pickup_deliberately_unfiltered(own: str) -> None:
+    master = FRONT + "pickup unix n - n 60 1 pickup\n"
+    configuration = parse("compatibility_level = 3.6\n", master, own)
+    folder = Path(__file__).parents[2] / "examples/postfix"
+    examples = {each.name: each.read_text() for each in folder.glob("*.cf")}
+    installed = recipe.Installation(examples, "/p/postprox")
+    lines = recipe.commands(configuration, FilterStage.AFTER_QUEUE, installed)
+    assert any("pickup/unix/smtpd_proxy_filter=" in line for line in lines) == bool(own)
 
 
 def test_unindented_line_of_master_cf_is_explained(
