@@ -902,7 +902,8 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     if any(not setup.comes_back(route, proxy) for route in setup.routes_from(behind)):
         return  # another filter follows, whose upstream service may map addresses
     is_mapped_behind = _NO_MAPPINGS not in behind.tokens(_OVERRIDES)
-    found = setup.routes_to(proxy)
+    # A route from the service after the filter is a loop, which another finding removes.
+    found = [route for route in setup.routes_to(proxy) if route.source is not behind]
     mapped = [route for route in found if _is_mapped_before(route)]
     unmapped = [route for route in found if not _is_mapped_before(route)]
     # Before-queue mail is mapped only after the filter.

@@ -427,3 +427,14 @@ def test_loop_through_service_on_this_machine_is_interrupted() -> None:
     remedies = {each.name: each.remedy for each in findings}
     assert remedies["loop"] == "postconf -P 127.0.0.1:10026/inet/smtpd_proxy_filter="
     assert "xforward" in remedies
+
+
+def test_loop_does_not_change_remedy_for_mappings() -> None:
+    main = f"{AFTER}smtpd_proxy_filter = 127.0.0.1:10025\n"
+    master = FRONT + "pickup unix n - n 60 1 pickup\n" + UP + BEHIND + SCAN
+    overrides = own().replace("127.0.0.1:10026/inet/content_filter =\n", "")
+    findings = findings_in(main, master, overrides + SCAN_OWN)
+    assert {each.name: each.remedy for each in findings} == {
+        "loop": "postconf -P 127.0.0.1:10026/inet/content_filter=",
+        "mapped-twice": "postconf -P pickup/unix/receive_override_options=no_address_mappings",
+    }
