@@ -220,8 +220,24 @@ def bypass(setup: Setup, route: Route) -> Iterator[Fault]:
             f"master.cf, {route.source.label}",
             f"it sends mail to {service.label} ({route.stage.value}), which is not a filter; its "
             "mail passes unfiltered or loops",
-            (fixes.redirect(route, str(proxy)),),
+            (fixes.redirect(route, str(proxy)), *_mapped_once(setup, route, proxy)),
         )
+
+
+def _mapped_once(setup: Setup, route: Route, address: Endpoint) -> list[Edit]:
+    """Return the edits that keep addresses mapped once when a route moves to a proxy."""
+    proxy = next((each for each in setup.proxies if each.is_at(address)), None)
+    behind = setup.reinjection_service(proxy) if proxy else None
+    if proxy is None or behind is None or route.source is behind:
+        return []
+    is_mapped_behind = _NO_MAPPINGS not in behind.tokens(_OVERRIDES)
+    if route.stage is not FilterStage.AFTER_QUEUE or _is_mapped_before(route) != is_mapped_behind:
+        return []
+    if not is_mapped_behind:
+        return [fixes.remove_item(route.source, _OVERRIDES, _NO_MAPPINGS)]
+    # If other mail already reaches the proxy, the service after it may have to map addresses.
+    place = route.source if setup.routes_to(proxy) else behind
+    return [fixes.add_item(place, _OVERRIDES, _NO_MAPPINGS)]
 
 
 def _proxy_for(setup: Setup) -> Endpoint | None:

@@ -438,3 +438,21 @@ def test_loop_does_not_change_remedy_for_mappings() -> None:
         "loop": "postconf -P 127.0.0.1:10026/inet/content_filter=",
         "mapped-twice": "postconf -P pickup/unix/receive_override_options=no_address_mappings",
     }
+
+
+@pytest.mark.parametrize(
+    ("behind", "source", "added"),
+    [
+        ("", "", "postconf -P submission/inet/receive_override_options=no_address_mappings"),
+        (UNMAPPED, "", ""),
+        ("", f"submission/inet/{UNMAPPED}", ""),
+    ],
+)
+def test_redirected_mail_is_mapped_once(behind: str, source: str, added: str) -> None:
+    master = FRONT + UP + BEHIND + SCAN + FRONT.replace("smtp ", "submission ", 1)
+    more = "submission/inet/smtpd_proxy_filter =\n"
+    more += "submission/inet/content_filter = scan:[127.0.0.1]:10026\n"
+    overrides = own("127.0.0.1:10026", *([behind] if behind else [])) + SCAN_OWN + more + source
+    findings = [each for each in findings_in(BEFORE, master, overrides) if each.name == "no-way"]
+    redirect = "postconf -P 'submission/inet/content_filter=scan:[127.0.0.1]:10025'"
+    assert [each.remedy for each in findings] == ["; ".join(filter(None, [redirect, added]))]
