@@ -338,16 +338,8 @@ def unfiltered_local_mail(setup: Setup) -> Iterator[Fault]:
     considered intentional.
     """
     name, mark = FilterStage.AFTER_QUEUE.value, FilterStage.BEFORE_QUEUE.value
-    value = setup.configuration.parameter(name)
-    is_used = any(
-        route.source.parameter(name) == value
-        for proxy in setup.proxies
-        for route in setup.routes_to(proxy)
-        if route.stage is FilterStage.AFTER_QUEUE
-    )
-    for service in setup.configuration.services:
-        is_local = service.program in ENTRANCES and service.program != "smtpd"
-        if is_used and is_local and service.own.get(name) == "" and mark not in service.own:
+    for service in _excluded(setup):
+        if service.program != "smtpd":
             mail = "mail from local programs" if service.program == "pickup" else "its mail"
             yield Fault(
                 "unfiltered",
@@ -358,12 +350,60 @@ def unfiltered_local_mail(setup: Setup) -> Iterator[Fault]:
             )
 
 
+def _excluded(setup: Setup) -> list[Service]:
+    """Return the services that override only the after-queue filter in main.cf.
+
+    The result is empty if this filter is not a proxy.
+    """
+    name, mark = FilterStage.AFTER_QUEUE.value, FilterStage.BEFORE_QUEUE.value
+    value = setup.configuration.parameter(name)
+    is_used = any(
+        route.source.parameter(name) == value
+        for proxy in setup.proxies
+        for route in setup.routes_to(proxy)
+        if route.stage is FilterStage.AFTER_QUEUE
+    )
+    return [
+        service
+        for service in setup.configuration.services
+        if service.program in ENTRANCES
+        and (is_used and service.own.get(name) == "" and mark not in service.own)
+    ]
+
+
+def unfiltered_smtp(setup: Setup) -> Iterator[Fault]:
+    """Report services that override an after-queue filter in main.cf if no SMTP mail is filtered.
+
+    If a submission service has a filter, mail from outside may be intentionally unfiltered.
+    """
+    name, mark = FilterStage.AFTER_QUEUE.value, FilterStage.BEFORE_QUEUE.value
+    behind = [setup.reinjection_service(proxy) for proxy in setup.proxies]
+    if any(
+        has_filter(service) and service not in behind and not setup.is_for_filtered(service)
+        for service in setup.configuration.services
+        if service.program == "smtpd"
+    ):
+        return
+    for service in _excluded(setup):
+        if setup.is_public(service) and not is_for_users(service):
+            yield Fault(
+                "no-way",
+                f"master.cf, {service.label}",
+                f"it sets {name} to an empty value, and no other service sends mail that arrives "
+                "by SMTP to a filter, so mail from outside passes unfiltered; if this is intended, "
+                f"also set {mark} to an empty value for this service",
+                (_remove_own(setup, service, name),),
+            )
+
+
 def overridden(setup: Setup) -> list[str]:
     """Return the services that override the filter in main.cf with an empty value.
 
     If another service sends incoming mail to a filter, empty values are considered intentional, and
-    the result is empty.
+    the result is empty. The result does not contain services that `unfiltered_smtp` reports.
     """
+    if list(unfiltered_smtp(setup)):
+        return []
     services = [
         each
         for each in setup.configuration.services

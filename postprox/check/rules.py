@@ -78,6 +78,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from postfix_rules.no_proxy(setup)
     yield from postfix_rules.malformed(setup)
     yield from postfix_rules.unfiltered(setup)
+    yield from postfix_rules.unfiltered_smtp(setup)
     yield from postfix_rules.unfiltered_local_mail(setup)
     for route in setup.lost_routes():
         yield from postfix_rules.wrong_port(setup, route)

@@ -271,17 +271,37 @@ def test_typing_error_in_option_is_corrected() -> None:
     assert remedy == "postconf -e receive_override_options=no_unknown_recipient_checks"
 
 
-@pytest.mark.parametrize(("own", "count"), [("smtpd/pass/content_filter =\n", 1), ("", 0)])
-def test_filter_that_gets_no_mail_from_outside_is_not_checked(own: str, count: int) -> None:
+@pytest.mark.parametrize(
+    ("own", "users", "unchecked_count", "remedies"),
+    [
+        ("smtpd/pass/content_filter =\n", USERS, 1, []),
+        (
+            "smtpd/pass/content_filter =\n",
+            "",
+            0,
+            ["postconf -PX smtpd/pass/content_filter"],
+        ),
+        ("smtpd/pass/content_filter =\nsmtpd/pass/smtpd_proxy_filter =\n", "", 1, []),
+        ("", "", 0, []),
+    ],
+)
+def test_filter_that_gets_no_mail_from_outside_is_reported(
+    own: str, users: str, unchecked_count: int, remedies: list[str]
+) -> None:
     master = (
         "smtp inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\n"
         "pickup unix n - n 60 1 pickup\n"
     )
+    own += "submission/inet/smtpd_relay_restrictions = permit_sasl_authenticated,reject\n"
     main = f"{MAIN}smtpd_proxy_filter =\ncontent_filter = scan:[127.0.0.1]:10025\n"
-    configuration = parse(main, master + SCAN + PROXY, own)
+    configuration = parse(main, master + users + SCAN + PROXY, own)
     proxies = list(spawned_proxies(configuration))
-    items = list(unchecked(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN))))
-    assert sum("from outside" in item and "smtpd/pass" in item for item in items) == count
+    setup = Setup(configuration, proxies, dict.fromkeys(proxies, SEEN))
+    items = list(unchecked(setup))
+    found = [each.remedy for each in judge(setup) if each.name == "no-way"]
+    assert found == remedies
+    count = sum("from outside" in item and "smtpd/pass" in item for item in items)
+    assert count == unchecked_count
 
 
 @pytest.mark.parametrize(
