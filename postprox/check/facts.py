@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .routes import Endpoint
+from .script_mistakes import Mistake
 
 UNLIMITED = 1 << 62
 
@@ -102,6 +103,8 @@ class ProgramFacts:
     elsewhere: str = ""
     #: In a shell script: the first program that the user cannot run, or None.
     missing_command: MissingCommand | None = None
+    #: The lines of a shell script that change the filter's result by mistake.
+    mistakes: tuple[Mistake, ...] = ()
     #: If the file does not exist: an existing file or directory with a similar path, or "". If
     #: `dangling_link` is not "", the similar path is a target for this link.
     similar: str = ""

@@ -227,7 +227,7 @@ def filter_command(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
             problem += f", and the unit hides it ({setting})" if setting else ""  # noqa: PLW2901
         yield Fault("filter", proxy.where, f"{problem}; the filter cannot run, and {effect}", edits)
     if seen.executable:
-        yield from _text(proxy, seen, effect)
+        yield from _text(proxy, wanted, seen)
 
 
 def _similar(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Edit:
@@ -276,12 +276,29 @@ def _effect(wanted: Options) -> str:
     return "all mail is deferred" if wanted.reject else "all mail passes unfiltered"
 
 
-def _text(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
+def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
     """Report only the first problem in the filter's contents, as that problem can cause others."""
+    effect = _effect(wanted)
     found = [*_unusable(proxy, seen, effect), *_marked(proxy, seen, effect)]
     yield from found[:1]
     if not found or found[0].name == "exit-status":
         yield from _missing_command(proxy, seen, effect)
+        yield from _mistakes(proxy, seen)
+
+
+def _mistakes(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
+    """Report the lines of a shell script that change the filter's result by mistake."""
+    path = shlex.quote(seen.path)
+    for found in seen.mistakes:
+        correction = f"sed -i {shlex.quote(found.correction)} {path}"
+        yield Fault(
+            "exit-status",
+            proxy.where,
+            f"line {found.number} of the filter {seen.path} uses the exit status of the last "
+            f"program in a pipeline, not that of the scanner; mail that the scanner rejects passes "
+            f"the filter: {found.line}",
+            (fixes.run(correction if found.correction else f"cat -n {path}"),),
+        )
 
 
 def _missing_command(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:

@@ -19,9 +19,10 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 
-from . import shell_command
+from . import script_mistakes, shell_command
 from .postconf import UnreadableError
 from .routes import Endpoint
+from .script_mistakes import Mistake
 
 #: The timeout in seconds for systemctl(1), for parsing a script and for a greeting.
 TIMEOUT = 10.0
@@ -198,6 +199,13 @@ def reply_to_output(interpreter: str, script: str) -> tuple[str, tuple[int, ...]
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return "", ()
     return shell_command.reply_to_output(script)
+
+
+def mistakes(interpreter: str, script: str) -> tuple[Mistake, ...]:
+    """Return the lines of a shell script that change the filter's result by mistake."""
+    if PurePosixPath(interpreter or "sh").name not in _SHELLS:
+        return ()
+    return tuple(script_mistakes.mistakes(script))
 
 
 def has_crlf(interpreter: str, script: bytes) -> bool:

@@ -747,6 +747,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         has_crlf=has_crlf,
         lost_status=lost_status,
         lost_status_line=lost_status_line,
+        mistakes=() if language else machine.mistakes(interpreter, text),
         unread_line=unread_line,
         unread_line_number=unread_line_number,
         missing_command=None if language else _missing_command(text, interpreter, user, search),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 #: Commands that succeed without reading the message.
 _ALWAYS = ("true", ":", "exit", "exit 0", "/bin/true", "/usr/bin/true")
 #: Programs that exit with status 0 at the end of a pipeline, even if the filter fails.
-_SINKS = ("cat", "head", "logger", "sed", "sort", "systemd-cat", "tail", "tee")
+SINKS = ("cat", "head", "logger", "sed", "sort", "systemd-cat", "tail", "tee")
 #: Commands that report or clean up after the filter, and that succeed even if the filter fails.
 _FOLLOWERS = ("date", "echo", "logger", "printf", "rm", "sleep", "touch")
 #: Programs that run another program. The values are the letters of their options that take an
@@ -46,7 +46,7 @@ _OTHER_RESULT = re.compile(
 )
 #: A part of a command that can end the command before its last program.
 _EARLY_END = re.compile(r"\bset\s+-|\b(exit|exec|return|trap|kill)\b")
-_PIPE_TO_SINK = rf"\|&?[ \t]*(/[^ \t|;&]*/)?({'|'.join(_SINKS)})([ \t][^|;&(){{}}]*)?$"
+_PIPE_TO_SINK = rf"\|&?[ \t]*(/[^ \t|;&]*/)?({'|'.join(SINKS)})([ \t][^|;&(){{}}]*)?$"
 _ALWAYS_ZERO = r"(true|:|exit\s+0)\s*;?\s*$"
 #: Code that uses the message or the arguments, or that runs another script.
 _ANY_MESSAGE = re.compile(
@@ -87,10 +87,10 @@ def without_lost_status(command: str) -> str:
 
     Otherwise, return the command unchanged.
     """
-    sinks, followers = "|".join(_SINKS), "|".join(_FOLLOWERS)
+    sinks, followers = "|".join(SINKS), "|".join(_FOLLOWERS)
     found = re.search(rf"\s*[;\n]\s*(/\S*/)?({followers})(\s[^|;&(){{}}\n]*)?;?\s*$", command)
     is_end = found and not _EARLY_END.search(command)
-    if found and is_end and found.start() and _is_bare(command, found.start()):
+    if found and is_end and found.start() and is_bare(command, found.start()):
         return command[: found.start()]
     for pattern in (
         r"\s*(?<![&>])&\s*$",
@@ -98,7 +98,7 @@ def without_lost_status(command: str) -> str:
         rf"\s*(?<!\|)\|&?\s*(/\S*/)?({sinks})(\s[^|;&]*)?$",
     ):
         found = re.search(pattern, command)
-        if found and found.start() and _is_bare(command, found.start()):
+        if found and found.start() and is_bare(command, found.start()):
             return command[: found.start()]
     return command
 
@@ -122,7 +122,7 @@ def lost_status(script: str) -> tuple[str, int]:
     if re.search(rf"(\|\||;)\s*{_ALWAYS_ZERO}", last):
         return last, number if _SCANNER.search(last) else 0
     piped = re.search(rf"(?<!\|){_PIPE_TO_SINK}", last)
-    is_scanned = piped and _SCANNER.search(last[: piped.start()]) and _is_bare(last, piped.start())
+    is_scanned = piped and _SCANNER.search(last[: piped.start()]) and is_bare(last, piped.start())
     if is_scanned and "pipefail" not in text:
         return last, number
     return "", 0
@@ -176,7 +176,7 @@ def without_lost_reply(command: str) -> str:
     kept = command
     for pattern in (_LOST_ERROR, _TO_OUTPUT):
         for found in reversed(list(pattern.finditer(kept))):
-            if found.start() and _is_bare(kept, found.start()) and found[0].strip() != "|&":
+            if found.start() and is_bare(kept, found.start()) and found[0].strip() != "|&":
                 kept = kept[: found.start()] + kept[found.end() :]
     return kept.strip() if kept != command else command
 
@@ -264,7 +264,7 @@ def written_paths(script: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if not name.startswith(("/dev/", "/proc/"))]
 
 
-def _is_bare(command: str, position: int) -> bool:
+def is_bare(command: str, position: int) -> bool:
     """Return whether a position in a command is outside quotes and comments."""
     return _tokens(command[:position]) is not None
 

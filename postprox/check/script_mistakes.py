@@ -1,0 +1,138 @@
+"""Finds lines of a shell script that change the filter's result by mistake.
+
+Rule: the functions depend only on the text and evaluate nothing. If the script may have another
+part that makes the line harmless, the line is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .shell_command import SINKS, is_bare
+
+#: The kinds of mistakes.
+PIPE = "pipe"
+#: A scanner whose exit status reports a virus or spam.
+_VERDICT = re.compile(
+    r"\b(clamdscan|clamscan)\b|\bspamc\b.*\s(-\w*[cE]|--check|--exitcode)"
+    r"|\bspamassassin\b.*\s(-\w*e|--exit-code)"
+)
+_SINK = re.compile(
+    rf"(?P<before>([ \t]*2>&1)?[ \t]*(?<!\|)\|(?P<both>&?))[ \t]*(/[^ \t|;&]*/)?"
+    rf"(?P<name>{'|'.join(SINKS)})\b"
+    r"(?P<arguments>([^|;&()`\"']|\"[^\"`]*\"|'[^']*'|[0-9]?>&[0-9])*?)[ \t]*"
+    r"(?P<end>\)|;|&&|\|\||$)"
+)
+#: The arguments of tee(1) that a redirection can replace.
+_TEE = re.compile(
+    r"[ \t]+(?P<append>(-a|--append)[ \t]+)?(?P<file>[^-\s\"'<>][^\s\"'<>]*|\"[^\"]*\"|'[^']*')"
+    r"([ \t]*>[ \t]*/dev/null)?[ \t]*"
+)
+_USE = re.compile(
+    r"([A-Za-z_]\w*=|case\s+|(if\s+)?(!\s+)?(\[\[?|test)\s+|exit\s+|return\s+)\"?\$\??"
+)
+_STATUS = re.compile(r"[^;|#]*\$\{?\?")
+#: A part of a script that uses the status of each command of a pipeline, or the scanner's output.
+_OTHER_STATUS = re.compile(r"pipefail|PIPESTATUS|pipestatus|mispipe|FOUND|nfected|>&[3-9]|<<")
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A line of a script that changes the filter's result by mistake."""
+
+    kind: str
+    line: str
+    number: int
+    #: A script for sed(1) that corrects the line, or "" if the correction is not certain.
+    correction: str = ""
+
+
+def mistakes(script: str) -> Iterator[Mistake]:
+    """Yield the mistakes in a shell script."""
+    code = list(_code(script))
+    yield from _pipes(code)
+
+
+def _code(script: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines that contain code, and their numbers, without comments."""
+    for number, line in enumerate(script.split("\n"), 1):
+        for found in re.finditer(r"(^|\s)#", line):
+            if is_bare(line, found.start()):
+                line = line[: found.start()]  # noqa: PLW2901
+                break
+        if line.strip():
+            yield number, line.strip()
+
+
+def _replaced(number: int, old: str, new: str) -> str:
+    """Return a script for sed(1) that replaces text in a line."""
+    old = re.sub(r"[][\\.*^$/]", r"\\\g<0>", old)
+    new = re.sub(r"[\\&/]", r"\\\g<0>", new)
+    return f"{number}s/{old}/{new}/"
+
+
+def _pipes(code: list[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield the pipelines whose last program hides the exit status of a scanner.
+
+    A pipeline counts only if the script uses the status.
+    """
+    if _OTHER_STATUS.search("\n".join(line for _, line in code)):
+        return
+    for position, (number, line) in enumerate(code):
+        for found in _SINK.finditer(line):
+            head = line[: found.start()]
+            command = re.split(r"&&|\|\||;|\b(?:then|do|else)\b|[{(]", head)[-1]
+            following = line[found.end() :].strip().strip('"').strip()
+            if not following and found["end"] in ("", ")") and position + 1 < len(code):
+                following = code[position + 1][1]
+            if (
+                _VERDICT.search(command)
+                and is_bare(line, found.start())
+                and _uses_status(head, found["end"], following.lstrip("; "))
+                and not _reads(code, position, found["arguments"])
+                and not (found["name"] == "sed" and re.search("[qQ]", found["arguments"]))
+            ):
+                yield Mistake(PIPE, line, number, _without_pipe(number, found))
+
+
+def _uses_status(head: str, end: str, following: str) -> bool:
+    """Return whether a script uses the exit status of a pipeline."""
+    is_condition = re.match(r"(if|elif|while|until)\s[^;]*$", head)
+    if end == "||":
+        return not re.match(r"(true|:|echo|printf|logger)\b", following)
+    if end == "&&":
+        return True
+    if end == ")":
+        operator = re.match(r"(\|\||&&)\s*", following)
+        if operator:
+            return _uses_status(head, operator[1], following[operator.end() :])
+    is_branch = is_condition and re.match(r"then\b|do\b", following)
+    return bool(is_branch or (_USE.match(following) and _STATUS.match(following)))
+
+
+def _reads(code: list[tuple[int, str]], position: int, arguments: str) -> bool:
+    """Return whether another line reads the file that the pipeline writes."""
+    words = [word for word in re.split(r"[\s\"'<>]+", arguments) if re.search("[/$]", word)]
+    others = [line for number, (_, line) in enumerate(code) if number != position]
+    return any(
+        word in line and re.search(r"\b(grep|egrep|awk|sed|cat|case|read|tail|head)\b|<", line)
+        for word in words
+        for line in others
+    )
+
+
+def _without_pipe(number: int, found: re.Match[str]) -> str:
+    """Return a script for sed(1) that replaces a pipe by a redirection, or removes it, or ""."""
+    old = found[0][: len(found[0]) - len(found["end"])].rstrip()
+    has_errors = found["both"] or "2>&1" in found["before"]
+    if found["end"] == ")":
+        return ""
+    if found["name"] != "tee":
+        return "" if ">" in found["arguments"] else _replaced(number, old, "")
+    file = _TEE.fullmatch(found["arguments"])
+    if file is None:
+        return ""
+    new = f" {'>>' if file['append'] else '>'} {file['file']}{' 2>&1' if has_errors else ''}"
+    return _replaced(number, old, new)

@@ -1,0 +1,79 @@
+"""postprox-check: lines of the filter's script that change its result by mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from postprox.check import script_mistakes
+from tests.unit.test_check_running import Site, apply, check, site
+
+__all__ = ["site"]
+ROOT = Path(__file__).parents[2]
+SCAN = 'clamdscan - < "$EMAIL"'
+CASE = "case $? in\n0) exit 0 ;;\n1) exit 1 ;;\nesac\nexit 2\n"
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "examples/filters").glob("*.sh")), ids=lambda path: path.name
+)
+def test_example_has_no_mistake(file: Path) -> None:
+    assert list(script_mistakes.mistakes(file.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "mended"),
+    [
+        (f"{SCAN} | tee -a log # log\n{CASE}", f"{SCAN} >> log # log\n{CASE}"),
+        (f'{SCAN} 2>&1 | tee "$LOG" > /dev/null\ns=$?\n', f'{SCAN} > "$LOG" 2>&1\ns=$?\n'),
+        (f"if {SCAN} | logger -t x; then\nexit 0\nfi\n", f"if {SCAN}; then\nexit 0\nfi\n"),
+        (f"if ! {SCAN} |& /bin/cat\nthen\nexit 1\nfi\n", f"if ! {SCAN}\nthen\nexit 1\nfi\n"),
+        (f"{SCAN} | logger || exit 1\nexit 0\n", f"{SCAN} || exit 1\nexit 0\n"),
+        (f"{SCAN} | logger && exit 0\nexit 1\n", f"{SCAN} && exit 0\nexit 1\n"),
+        (
+            f'{SCAN} | tee a.b/c; [ "$?" = 0 ] || exit 1\n',
+            f'{SCAN} > a.b/c; [ "$?" = 0 ] || exit 1\n',
+        ),
+        ('spamc -c < "$EMAIL" | logger\nexit $?\n', 'spamc -c < "$EMAIL"\nexit $?\n'),
+        (f"x=$({SCAN} | tail -n 1)\n{CASE}", ""),
+        (f"if x=$({SCAN} | tail -n 1); then\nexit 0\nfi\nexit 1\n", ""),
+        (f"x=$({SCAN} | tail -n 1) || exit 1\nexit 0\n", ""),
+        (f"{SCAN} | tee log >&2\n{CASE}", ""),
+    ],
+)
+def test_pipe_that_hides_status_is_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str], script: str, mended: str
+) -> None:
+    site.filter.write_text(f"#!/bin/bash\ntype clamdscan spamc\n{script}")
+    checked = check(site, capsys)
+    assert checked.names() == ["exit-status"]
+    assert "line 3 of the filter" in checked.problem
+    assert checked.problem.endswith(script.partition("\n")[0].partition(" #")[0])
+    apply(site, checked)
+    assert site.filter.read_text() == f"#!/bin/bash\ntype clamdscan spamc\n{mended or script}"
+    assert check(site, capsys).names() == ["exit-status"] * (not mended)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"set -o pipefail\n{SCAN} | tee -a /tmp/l\n{CASE}",
+        f"{SCAN} | tee /tmp/l\nexit ${{PIPESTATUS[0]}}\n",
+        f"{SCAN} | tee /tmp/l\ngrep -q ' OK$' /tmp/l\n{CASE}",
+        f"if {SCAN} | tee /tmp/l | grep -q FOUND; then exit 1; fi\nexit 0\n",
+        f"if {SCAN} | grep -q infected; then exit 1; fi\nexit 0\n",
+        f"exec 4>&1\ns=$({{ {SCAN}; echo $? >&3; }} 3>&1 >&4 | tee /tmp/l)\n{CASE}",
+        f"{SCAN} > /tmp/l\ns=$?\nlogger < /tmp/l\nexit $s\n",
+        f"{SCAN}\ns=$?\necho $s | tee /tmp/l\ncase $s in\n0) exit 0 ;;\nesac\nexit 1\n",
+        f"{SCAN} | logger || true\nexit 3\n",
+        f"{SCAN} | logger\nexit 3\n",
+        f"echo '{SCAN} | tee /tmp/l'\n{CASE}",
+        f"# {SCAN} | tee /tmp/l\n{CASE}",
+        'spamc < "$EMAIL" | tee "$OUTFILE"\n[ $? = 0 ] || exit 2\n',
+        'date | tee /tmp/l\nif clamdscan - < "$EMAIL"; then exit 0; fi\nexit 1\n',
+        f"{SCAN} || logger x | tee /tmp/l\n{CASE}",
+    ],
+)
+def test_pipe_that_hides_no_status_is_not_reported(script: str) -> None:
+    assert list(script_mistakes.mistakes(f"#!/bin/bash\n{script}")) == []
