@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ..core.options import Options
-from . import correction, fixes, sandbox, shell_command
+from . import correction, fixes, sandbox, script_mistakes, shell_command
 from .environment import OPTIONS
 from .facts import ProgramFacts, ProxyFacts
 from .findings import Fault
@@ -91,9 +91,7 @@ def exit_status(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 def lost_reply(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a filter whose reply does not reach standard error, from which the proxy reads it."""
     command = wanted.command or ""
-    effect = "senders do not learn why their mail is refused"
-    if wanted.strict:
-        effect = "mail that the filter rejects is deferred (451) until senders give up"
+    effect = _unanswered(wanted)
     kept = shell_command.without_lost_reply(command)
     seen = facts.filter
     if kept != command and shell_command.without_lost_status(command) == command:
@@ -276,6 +274,13 @@ def _effect(wanted: Options) -> str:
     return "all mail is deferred" if wanted.reject else "all mail passes unfiltered"
 
 
+def _unanswered(wanted: Options) -> str:
+    """Return the effect of a reply that does not reach the proxy."""
+    if wanted.strict:
+        return "mail that the filter rejects is deferred (451) until senders give up"
+    return "senders do not learn why their mail is refused"
+
+
 def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
     """Report only the first problem in the filter's contents, as that problem can cause others."""
     effect = _effect(wanted)
@@ -283,20 +288,30 @@ def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
     yield from found[:1]
     if not found or found[0].name == "exit-status":
         yield from _missing_command(proxy, seen, effect)
-        yield from _mistakes(proxy, seen)
+        yield from _mistakes(proxy, wanted, seen)
 
 
-def _mistakes(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
+def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
     """Report the lines of a shell script that change the filter's result by mistake."""
     path = shlex.quote(seen.path)
+    after_reply = (
+        "follows a reply that rejects mail, but does not exit with status 1, which the proxy "
+        "requires for a rejection"
+    )
+    effects = {
+        script_mistakes.PIPE: "uses the exit status of the last program in a pipeline, not that of "
+        "the scanner; mail that the scanner rejects passes the filter",
+        script_mistakes.STATUS: f"{after_reply}; the mail "
+        + ("is deferred (451) until senders give up" if wanted.reject else "passes the filter"),
+        script_mistakes.ZERO: f"{after_reply}; the shell sets status 0, so the mail passes the "
+        "filter",
+    }
     for found in seen.mistakes:
         correction = f"sed -i {shlex.quote(found.correction)} {path}"
         yield Fault(
             "exit-status",
             proxy.where,
-            f"line {found.number} of the filter {seen.path} uses the exit status of the last "
-            f"program in a pipeline, not that of the scanner; mail that the scanner rejects passes "
-            f"the filter: {found.line}",
+            f"line {found.number} of the filter {seen.path} {effects[found.kind]}: {found.line}",
             (fixes.run(correction if found.correction else f"cat -n {path}"),),
         )
 

@@ -14,6 +14,8 @@ from .shell_command import SINKS, is_bare
 
 #: The kinds of mistakes.
 PIPE = "pipe"
+STATUS = "status"
+ZERO = "zero"
 #: A scanner whose exit status reports a virus or spam.
 _VERDICT = re.compile(
     r"\b(clamdscan|clamscan)\b|\bspamc\b.*\s(-\w*[cE]|--check|--exitcode)"
@@ -36,6 +38,13 @@ _USE = re.compile(
 _STATUS = re.compile(r"[^;|#]*\$\{?\?")
 #: A part of a script that uses the status of each command of a pipeline, or the scanner's output.
 _OTHER_STATUS = re.compile(r"pipefail|PIPESTATUS|pipestatus|mispipe|FOUND|nfected|>&[3-9]|<<")
+_BEGIN = r"(?:^|[;&|({]|\b(?:then|do|else)\b|\))\s*"
+_REPLY_TEXT = r"(?:echo|printf)\s+(?:-\w+\s+)?(?:[\"']?%s(?:\\n)?[\"']?\s+)?[\"']?"
+#: A command that prints a reply which rejects the message.
+_REJECTION = re.compile(rf"{_BEGIN}{_REPLY_TEXT}5[0-9][0-9][ -][5A-Za-z]")
+_EXIT = re.compile(rf"{_BEGIN}(?P<command>exit\s+(?P<status>-?[0-9][0-9.]*))\s*(?=$|[;&|)}}])")
+#: The end of a branch of a script.
+_BRANCH_END = re.compile(r"\b(exit|return|fi|esac|done|else|elif)\b|;;|\|\|")
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ def mistakes(script: str) -> Iterator[Mistake]:
     """Yield the mistakes in a shell script."""
     code = list(_code(script))
     yield from _pipes(code)
+    yield from _statuses(code)
 
 
 def _code(script: str) -> Iterator[tuple[int, str]]:
@@ -136,3 +146,29 @@ def _without_pipe(number: int, found: re.Match[str]) -> str:
         return ""
     new = f" {'>>' if file['append'] else '>'} {file['file']}{' 2>&1' if has_errors else ''}"
     return _replaced(number, old, new)
+
+
+def _statuses(code: list[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield the lines that end the script after a rejecting reply, but not with status 1.
+
+    Status 0 counts only if it results from another number, because a script that does not yet
+    reject mail can have `exit 0`.
+    """
+    for position, (number, line) in enumerate(code):
+        for found in _EXIT.finditer(line):
+            status, command = found["status"], found["command"]
+            is_one = status.isdigit() and (status == "0" or int(status) % 256 == 1)
+            if not is_one and _follows_rejection(code, position, found.start("command")):
+                text = _replaced(number, command, "exit 1")
+                kind = ZERO if status.isdigit() and int(status) % 256 == 0 else STATUS
+                yield Mistake(kind, line, number, text if line.count(command) == 1 else "")
+
+
+def _follows_rejection(code: list[tuple[int, str]], position: int, start: int) -> bool:
+    """Return whether the previous commands of the same branch print a reply that rejects mail."""
+    before = [code[position][1][:start], *(line for _, line in reversed(code[:position]))]
+    for line in before[:4]:
+        replies = list(_REJECTION.finditer(line))
+        if replies or _BRANCH_END.search(line):
+            return bool(replies) and not _BRANCH_END.search(line[replies[-1].end() :])
+    return False

@@ -77,3 +77,46 @@ def test_pipe_that_hides_status_is_corrected(
 )
 def test_pipe_that_hides_no_status_is_not_reported(script: str) -> None:
     assert list(script_mistakes.mistakes(f"#!/bin/bash\n{script}")) == []
+
+
+REPLY = "echo '550 5.7.1 a virus' >&2"
+
+
+@pytest.mark.parametrize(
+    ("script", "mended"),
+    [
+        (f"{REPLY}\nexit -1\n", f"{REPLY}\nexit 1\n"),
+        (f"case x in\n1) {REPLY}\n rm -f y\n exit 256 ;;\nesac\n", "exit 1 ;;"),
+        (f"grep -q x y && {{ {REPLY}; exit 550; }}\n", "exit 1; }"),
+        (f"{REPLY}; exit 2\n", f"{REPLY}; exit 1\n"),
+    ],
+)
+def test_wrong_status_after_reply_is_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str], script: str, mended: str
+) -> None:
+    site.filter.write_text(f"#!/bin/sh\n{script}")
+    checked = check(site, capsys)
+    assert checked.names() == ["exit-status"]
+    effect = "passes the filter" if "256" in script else "is deferred (451) until senders give up"
+    assert f"the mail {effect}: " in checked.problem
+    apply(site, checked)
+    assert mended in site.filter.read_text()
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"{REPLY}\nexit 1\n",
+        f"{REPLY}\nexit 257\n",
+        f"{REPLY}\nexit 0\n",
+        f"{REPLY}\nexit $status\n",
+        f"{REPLY} || exit 2\nexit 1\n",
+        f"case $? in\n1) {REPLY}; exit 1 ;;\n*) exit -1 ;;\nesac\n",
+        f"if grep x y; then\n{REPLY}\nelse\nexit 2\nfi\nexit 1\n",
+        "echo '451 4.3.0 later' >&2\nexit -1\n",
+        "exit 2\n",
+    ],
+)
+def test_permitted_status_is_not_reported(script: str) -> None:
+    assert list(script_mistakes.mistakes(f"#!/bin/sh\n{script}")) == []
