@@ -305,11 +305,13 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         + ("is deferred (451) until senders give up" if wanted.reject else "passes the filter"),
         script_mistakes.ZERO: f"{after_reply}; the shell sets status 0, so the mail passes the "
         "filter",
+        script_mistakes.EXEC: "redirects standard error, from which the proxy reads the filter's "
+        f"reply; {_unanswered(wanted)}",
     }
     for found in seen.mistakes:
         correction = f"sed -i {shlex.quote(found.correction)} {path}"
         yield Fault(
-            "exit-status",
+            "lost-reply" if found.kind == script_mistakes.EXEC else "exit-status",
             proxy.where,
             f"line {found.number} of the filter {seen.path} {effects[found.kind]}: {found.line}",
             (fixes.run(correction if found.correction else f"cat -n {path}"),),

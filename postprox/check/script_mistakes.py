@@ -16,6 +16,7 @@ from .shell_command import SINKS, is_bare
 PIPE = "pipe"
 STATUS = "status"
 ZERO = "zero"
+EXEC = "exec"
 #: A scanner whose exit status reports a virus or spam.
 _VERDICT = re.compile(
     r"\b(clamdscan|clamscan)\b|\bspamc\b.*\s(-\w*[cE]|--check|--exitcode)"
@@ -40,11 +41,16 @@ _STATUS = re.compile(r"[^;|#]*\$\{?\?")
 _OTHER_STATUS = re.compile(r"pipefail|PIPESTATUS|pipestatus|mispipe|FOUND|nfected|>&[3-9]|<<")
 _BEGIN = r"(?:^|[;&|({]|\b(?:then|do|else)\b|\))\s*"
 _REPLY_TEXT = r"(?:echo|printf)\s+(?:-\w+\s+)?(?:[\"']?%s(?:\\n)?[\"']?\s+)?[\"']?"
-#: A command that prints a reply which rejects the message.
+#: A command that prints a reply, and a command that prints a reply which rejects the message.
+_REPLY = re.compile(rf"{_BEGIN}(?P<printer>{_REPLY_TEXT}[45][0-9][0-9][ -][45A-Za-z])")
 _REJECTION = re.compile(rf"{_BEGIN}{_REPLY_TEXT}5[0-9][0-9][ -][5A-Za-z]")
 _EXIT = re.compile(rf"{_BEGIN}(?P<command>exit\s+(?P<status>-?[0-9][0-9.]*))\s*(?=$|[;&|)}}])")
 #: The end of a branch of a script.
 _BRANCH_END = re.compile(r"\b(exit|return|fi|esac|done|else|elif)\b|;;|\|\|")
+#: A redirection of standard error of the whole script to a file or to standard output.
+_EXEC = re.compile(
+    r"exec\s+(1?>>?\s*[\w./\"${}-]+\s+)?(2>&1|2>>?\s*[\w./\"${}-]+|(&>>?|>&)\s*[/\"$][\w./\"${}-]*)"
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ def mistakes(script: str) -> Iterator[Mistake]:
     code = list(_code(script))
     yield from _pipes(code)
     yield from _statuses(code)
+    yield from _redirections(code)
 
 
 def _code(script: str) -> Iterator[tuple[int, str]]:
@@ -172,3 +179,39 @@ def _follows_rejection(code: list[tuple[int, str]], position: int, start: int) -
         if replies or _BRANCH_END.search(line):
             return bool(replies) and not _BRANCH_END.search(line[replies[-1].end() :])
     return False
+
+
+def _redirections(code: list[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield a line that redirects standard error of the script, if the script then prints a reply.
+
+    A script that saves or restores standard error is left out.
+    """
+    text = "\n".join(line for _, line in code)
+    if re.search(r"[3-9]>&|>&[3-9]|[3-9]>|<<|/dev/tty", text) or text.count("exec ") != 1:
+        return
+    depth = 0
+    for position, (number, line) in enumerate(code):
+        depth += len(re.findall(r"(?:^|[;&|])\s*(?:if|case|for|while|until)\b|\{(?=\s|$)", line))
+        depth -= len(re.findall(r"(?:^|[;&|])\s*(?:fi|esac|done)\b|(?:^|\s)\}", line))
+        found = _EXEC.fullmatch(line.rstrip("; "))
+        if found is None or depth or "/dev/std" in line or "/dev/fd" in line:
+            continue
+        edits = [_replaced(number, found[0], found[0].replace("exec", "exec 3>&2", 1))]
+        for later, reply in code[position + 1 :]:
+            printed = _REPLY.search(reply)
+            if printed is None:
+                continue
+            is_redirected = re.search(r"1?>&2|>\s*/dev/stderr", reply)
+            if reply.count(printed["printer"].split()[0]) != 1 or (
+                is_redirected is None and ">" in reply
+            ):
+                edits = []
+                break
+            if is_redirected:
+                edits.append(_replaced(later, is_redirected[0], ">&3"))
+            else:
+                name = printed["printer"].split()[0]
+                edits.append(_replaced(later, name, f">&3 {name}"))
+        if len(edits) != 1:
+            yield Mistake(EXEC, line, number, ";".join(edits))
+        return

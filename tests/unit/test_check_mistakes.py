@@ -120,3 +120,42 @@ def test_wrong_status_after_reply_is_corrected(
 )
 def test_permitted_status_is_not_reported(script: str) -> None:
     assert list(script_mistakes.mistakes(f"#!/bin/sh\n{script}")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reply", "new_reply"),
+    [
+        ("exec 2>>/tmp/l", REPLY, REPLY.replace(">&2", ">&3")),
+        ("exec >/tmp/l 2>&1", REPLY, REPLY.replace(">&2", ">&3")),
+        ("exec 2>&1", "echo '550 5.7.1 x'", ">&3 echo '550 5.7.1 x'"),
+        ('exec 2> "$LOG"', REPLY, REPLY.replace(">&2", ">&3")),
+    ],
+)
+def test_redirection_of_script_is_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str], line: str, reply: str, new_reply: str
+) -> None:
+    text = "#!/bin/sh\n{}\ngrep x y\ncase $? in\n1) {}\n exit 1 ;;\nesac\n"
+    site.filter.write_text(text.format(line, reply))
+    checked = check(site, capsys)
+    assert "lost-reply" in checked.names()
+    apply(site, checked)
+    assert site.filter.read_text() == text.format(line.replace("exec", "exec 3>&2"), new_reply)
+    assert "lost-reply" not in check(site, capsys).names()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"{REPLY}\nexec 2>/tmp/l\nexit 1\n",
+        f"exec 3>&2 2>/tmp/l\n{REPLY.replace('2', '3')}\nexit 1\n",
+        f'if [ "$DEBUG" ]; then\nexec 2>/tmp/l\nfi\n{REPLY}\nexit 1\n',
+        f"exec 2> >(tee /tmp/l >&2)\n{REPLY}\nexit 1\n",
+        f"exec >&2\n{REPLY}\nexit 1\n",
+        f"exec > /tmp/l\n{REPLY}\nexit 1\n",
+        f"exec 2>/dev/stderr\n{REPLY}\nexit 1\n",
+        f"(exec 2>/tmp/l; date)\n{REPLY}\nexit 1\n",
+        "exec 2>/tmp/l\nexit 1\n",
+    ],
+)
+def test_redirection_that_keeps_reply_is_not_reported(script: str) -> None:
+    assert list(script_mistakes.mistakes(f"#!/bin/bash\n{script}")) == []
