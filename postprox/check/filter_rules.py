@@ -288,7 +288,32 @@ def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
     yield from found[:1]
     if not found or found[0].name == "exit-status":
         yield from _missing_command(proxy, seen, effect)
+        yield from _unreadable_files(proxy, seen, effect)
         yield from _mistakes(proxy, wanted, seen)
+
+
+def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
+    """Report a script that ends because it reads a file with `.`, but cannot open the file."""
+    if proxy.unit and any(name in proxy.unit.settings for name in _OTHER_FILES):
+        return
+    for found in seen.mistakes:
+        path, user = shlex.quote(found.path), shlex.quote(proxy.user)
+        command, problem = f"ls -l {path}", "which does not exist"
+        if found.kind == script_mistakes.UNREADABLE:
+            problem = f"which user {proxy.user} cannot read"
+            group = f'chgrp "$(id -g {user})" {path} && ' if found.correction == "g+r" else ""
+            command = f"namei -l {path}"
+            if found.correction:
+                command = f"{group}chmod {found.correction} {path}"
+        elif found.kind != script_mistakes.MISSING:
+            continue
+        yield Fault(
+            "filter",
+            proxy.where,
+            f"line {found.number} of the filter {seen.path} reads {found.path}, {problem}; "
+            f"sh(1) ends the filter there, and {effect}",
+            (fixes.run(command),),
+        )
 
 
 def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
@@ -309,6 +334,8 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         f"reply; {_unanswered(wanted)}",
     }
     for found in seen.mistakes:
+        if found.kind not in effects:
+            continue
         correction = f"sed -i {shlex.quote(found.correction)} {path}"
         yield Fault(
             "lost-reply" if found.kind == script_mistakes.EXEC else "exit-status",

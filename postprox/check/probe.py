@@ -26,7 +26,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO
 
-from . import access, machine, sandbox, script_commands, shell_command, source_text, tables
+from . import (
+    access,
+    machine,
+    sandbox,
+    script_commands,
+    script_mistakes,
+    shell_command,
+    source_text,
+    tables,
+)
 from .facts import (
     UNLIMITED,
     DirectoryFacts,
@@ -37,6 +46,7 @@ from .facts import (
 )
 from .postconf import Configuration, UnreadableError, host_names, parse
 from .routes import Proxy, proxy_filter, upstream, upstream_endpoint
+from .script_mistakes import Mistake
 from .shell_command import Target
 from .unit import (
     DROP_IN,
@@ -747,7 +757,12 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         has_crlf=has_crlf,
         lost_status=lost_status,
         lost_status_line=lost_status_line,
-        mistakes=() if language else machine.mistakes(interpreter, text),
+        mistakes=()
+        if language
+        else (
+            *machine.mistakes(interpreter, text),
+            *(_unreadable_files(text, user) if is_shell else ()),
+        ),
         unread_line=unread_line,
         unread_line_number=unread_line_number,
         missing_command=None if language else _missing_command(text, interpreter, user, search),
@@ -804,6 +819,28 @@ def _missing_command(
                 found, exists=False, sought_path=search, replacement=other, package=package
             )
     return None
+
+
+def _unreadable_files(script: str, user: str) -> Iterator[Mistake]:
+    """Yield the lines of a script for sh(1) that end it, because the user cannot read a file."""
+    for found in script_mistakes.read_files(script):
+        path = Path(found.path)
+        if sandbox.is_below(found.path, _VOLATILE):
+            continue
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            yield found
+            continue
+        except OSError:
+            continue
+        if _may(user, os.R_OK, found.path) is False:
+            account = _account(user)
+            mode = "u+r" if account and status.st_uid == account.pw_uid else "g+r"
+            is_used = mode == "g+r" and status.st_gid and status.st_mode & stat.S_IRGRP
+            is_closed = _closed(found.path, user) or not stat.S_ISREG(status.st_mode)
+            mode = "" if is_used or is_closed else mode
+            yield replace(found, kind=script_mistakes.UNREADABLE, correction=mode)
 
 
 def _similar_program(name: str, search: str) -> str:

@@ -17,6 +17,8 @@ PIPE = "pipe"
 STATUS = "status"
 ZERO = "zero"
 EXEC = "exec"
+MISSING = "missing"
+UNREADABLE = "unreadable"
 #: A scanner whose exit status reports a virus or spam.
 _VERDICT = re.compile(
     r"\b(clamdscan|clamscan)\b|\bspamc\b.*\s(-\w*[cE]|--check|--exitcode)"
@@ -60,8 +62,11 @@ class Mistake:
     kind: str
     line: str
     number: int
-    #: A script for sed(1) that corrects the line, or "" if the correction is not certain.
+    #: A script for sed(1) that corrects the line, or "" if the correction is not certain. For an
+    #: unreadable file, a mode for chmod(1).
     correction: str = ""
+    #: The path of the file that the line reads, or "".
+    path: str = ""
 
 
 def mistakes(script: str) -> Iterator[Mistake]:
@@ -189,12 +194,10 @@ def _redirections(code: list[tuple[int, str]]) -> Iterator[Mistake]:
     text = "\n".join(line for _, line in code)
     if re.search(r"[3-9]>&|>&[3-9]|[3-9]>|<<|/dev/tty", text) or text.count("exec ") != 1:
         return
-    depth = 0
-    for position, (number, line) in enumerate(code):
-        depth += len(re.findall(r"(?:^|[;&|])\s*(?:if|case|for|while|until)\b|\{(?=\s|$)", line))
-        depth -= len(re.findall(r"(?:^|[;&|])\s*(?:fi|esac|done)\b|(?:^|\s)\}", line))
+    for position in _outer(code):
+        number, line = code[position]
         found = _EXEC.fullmatch(line.rstrip("; "))
-        if found is None or depth or "/dev/std" in line or "/dev/fd" in line:
+        if found is None or "/dev/std" in line or "/dev/fd" in line:
             continue
         edits = [_replaced(number, found[0], found[0].replace("exec", "exec 3>&2", 1))]
         for later, reply in code[position + 1 :]:
@@ -215,3 +218,36 @@ def _redirections(code: list[tuple[int, str]]) -> Iterator[Mistake]:
         if len(edits) != 1:
             yield Mistake(EXEC, line, number, ";".join(edits))
         return
+
+
+def _outer(code: list[tuple[int, str]]) -> Iterator[int]:
+    """Yield the positions of the lines that are in no branch, loop or function."""
+    depth = 0
+    for position, (_, line) in enumerate(code):
+        depth += len(re.findall(r"(?:^|[;&|])\s*(?:if|case|for|while|until)\b|[{(](?=\s|$)", line))
+        depth -= len(re.findall(r"(?:^|[;&|])\s*(?:fi|esac|done)\b|(?:^|\s)[)}]", line))
+        if depth == 0:
+            yield position
+
+
+def read_files(script: str) -> Iterator[Mistake]:
+    """Yield the lines that read commands from a file with `.`, with the path of the file.
+
+    A file that the script also mentions elsewhere is left out, because the script can test it.
+    """
+    code = list(_code(script))
+    text = "\n".join(line for _, line in code)
+    if "<<" in text:
+        return
+    for position in _outer(code):
+        number, line = code[position]
+        found = re.fullmatch(r"\.\s+([\"']?)(/[\w./@-]+|\$\{?(\w+)\}?)\1\s*;?", line)
+        if found is None:
+            continue
+        name, path = found[3], found[2]
+        if name:
+            values = re.findall(rf"^{name}=[\"']?(/[\w./@-]+)[\"']?;?$", text, re.MULTILINE)
+            is_single = len(re.findall(rf"\b{name}\b", text)) == 2
+            path = values[0] if len(values) == 1 and is_single else ""
+        if path and text.count(path) == 1:
+            yield Mistake(MISSING, line, number, path=path)

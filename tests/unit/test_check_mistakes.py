@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
-from postprox.check import script_mistakes
+from postprox.check import probe, script_mistakes
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -159,3 +161,52 @@ def test_redirection_of_script_is_corrected(
 )
 def test_redirection_that_keeps_reply_is_not_reported(script: str) -> None:
     assert list(script_mistakes.mistakes(f"#!/bin/bash\n{script}")) == []
+
+
+@pytest.mark.parametrize("is_variable", [True, False])
+def test_unreadable_file_of_script_is_corrected(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_variable: bool,
+) -> None:
+    settings = site.directory / "settings"
+    reading = f'S={settings}\n. "$S"' if is_variable else f". {settings}"
+    site.filter.write_text(f"#!/bin/sh\n{reading}\ngrep x y\n")
+    monkeypatch.setattr(probe, "_VOLATILE", ())
+    monkeypatch.setattr(probe, "_closed", lambda *_: "")
+    monkeypatch.setattr(
+        probe,
+        "_may",
+        lambda _, right, path: right != os.R_OK or bool(Path(path).stat().st_mode & 0o400),
+    )
+    checked = check(site, capsys)
+    assert checked.names() == ["filter"]
+    assert f"reads {settings}, which does not exist; sh(1) ends" in checked.problem
+    settings.touch(0o200)
+    checked = check(site, capsys)
+    assert checked.names() == ["filter"]
+    group = f'chgrp "$(id -g nobody)" {settings} && chmod g+r {settings}'
+    assert checked.remedy == group
+    own = pwd.getpwuid(os.getuid())
+    monkeypatch.setattr(probe, "_account", lambda _: own)
+    checked = check(site, capsys)
+    assert f"reads {settings}, which user nobody cannot read; sh(1) ends" in checked.problem
+    apply(site, checked)
+    assert settings.stat().st_mode & 0o777 == 0o600
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "[ -r /srv/s ] && . /srv/s\n",
+        "if [ -r /srv/s ]; then\n. /srv/s\nfi\n",
+        "[ -e /srv/s ] || exit 2\n. /srv/s\n",
+        "load() {\n. /srv/s\n}\n",
+        'S=/srv/s\n[ -r "$S" ] || exit 2\n. "$S"\n',
+        '. "$DIR/s"\n',
+    ],
+)
+def test_tested_file_of_script_is_not_reported(script: str) -> None:
+    assert list(script_mistakes.read_files(f"#!/bin/sh\n{script}")) == []
