@@ -332,13 +332,16 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         "filter",
         script_mistakes.EXEC: "redirects standard error, from which the proxy reads the filter's "
         f"reply; {_unanswered(wanted)}",
+        script_mistakes.CHANGE: "changes the file $EMAIL, but the proxy reads changes only from "
+        "$OUTFILE; the mail is delivered unchanged",
     }
+    names = {script_mistakes.EXEC: "lost-reply", script_mistakes.CHANGE: "lost-change"}
     for found in seen.mistakes:
         if found.kind not in effects:
             continue
         correction = f"sed -i {shlex.quote(found.correction)} {path}"
         yield Fault(
-            "lost-reply" if found.kind == script_mistakes.EXEC else "exit-status",
+            names.get(found.kind, "exit-status"),
             proxy.where,
             f"line {found.number} of the filter {seen.path} {effects[found.kind]}: {found.line}",
             (fixes.run(correction if found.correction else f"cat -n {path}"),),

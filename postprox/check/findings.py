@@ -44,6 +44,7 @@ LEVELS = {
     "filter-write": WARNING,
     "filter-command": WARNING,
     "lost-reply": WARNING,
+    "lost-change": WARNING,
     "no-reject": WARNING,
     "no-strict": WARNING,
     "spool": DANGER,

@@ -17,6 +17,7 @@ PIPE = "pipe"
 STATUS = "status"
 ZERO = "zero"
 EXEC = "exec"
+CHANGE = "change"
 MISSING = "missing"
 UNREADABLE = "unreadable"
 #: A scanner whose exit status reports a virus or spam.
@@ -75,6 +76,7 @@ def mistakes(script: str) -> Iterator[Mistake]:
     yield from _pipes(code)
     yield from _statuses(code)
     yield from _redirections(code)
+    yield from _changes(code)
 
 
 def _code(script: str) -> Iterator[tuple[int, str]]:
@@ -251,3 +253,31 @@ def read_files(script: str) -> Iterator[Mistake]:
             path = values[0] if len(values) == 1 and is_single else ""
         if path and text.count(path) == 1:
             yield Mistake(MISSING, line, number, path=path)
+
+
+_EMAIL = r"\"?\$\{?EMAIL\}?\"?(?=\s*(?:$|[;&|)}]))"
+#: A command that changes the file EMAIL, and the form of the command that the check can correct.
+_CHANGE = re.compile(
+    rf"(?P<sed>\bsed\s+(?:-[nErs]+\s+)*-i\s[^|;&<>]*{_EMAIL})"
+    rf"|\b(?P<mover>(?:mv|cp)\s[^|;&<>]*{_EMAIL})"
+    rf"|\bsed\s[^|;&]*-i[^|;&]*{_EMAIL}"
+    rf"|\bperl\s+-\w*i[^|;&]*{_EMAIL}|[^>]>\s*{_EMAIL}"
+)
+
+
+def _changes(code: list[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield a line that changes EMAIL, if the script then does not use EMAIL or OUTFILE."""
+    text = "\n".join(line for _, line in code)
+    found = [(n, line, each) for n, line in code if (each := _CHANGE.search(line))]
+    if "OUTFILE" in text or "<<" in text or len(found) != 1:
+        return
+    number, line, change = found[0]
+    later = [line[change.end() :], *(other for n, other in code if n > number)]
+    if re.search("EMAIL|exec|source|eval", "\n".join(later)) or not is_bare(line, change.start()):
+        return
+    old, new = change[0], ""
+    if change["mover"]:
+        new = re.sub(rf"{_EMAIL}$", lambda _: '"$OUTFILE"', old)
+    elif change["sed"]:
+        new = re.sub(r"\s-i(?=\s)", "", old, count=1) + ' > "$OUTFILE"'
+    yield Mistake(CHANGE, line, number, _replaced(number, old, new) if new else "")

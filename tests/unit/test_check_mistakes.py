@@ -210,3 +210,39 @@ def test_unreadable_file_of_script_is_corrected(
 )
 def test_tested_file_of_script_is_not_reported(script: str) -> None:
     assert list(script_mistakes.read_files(f"#!/bin/sh\n{script}")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "mended"),
+    [
+        ("sed -i '1i X-A: [b]' \"$EMAIL\"", 'sed \'1i X-A: [b]\' "$EMAIL" > "$OUTFILE"'),
+        ("sed -E -i s/a/b/ $EMAIL", 'sed -E s/a/b/ $EMAIL > "$OUTFILE"'),
+        ('mv "$EMAIL.new" "$EMAIL"', 'mv "$EMAIL.new" "$OUTFILE"'),
+        ("sed -i.old s/a/b/ $EMAIL", ""),
+        ('date > "${EMAIL}"', ""),
+    ],
+)
+def test_change_of_original_is_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str], line: str, mended: str
+) -> None:
+    site.filter.write_text(f'#!/bin/sh\ngrep x "$EMAIL"\n{line}; exit 0\n')
+    checked = check(site, capsys)
+    assert checked.names() == ["lost-change"]
+    apply(site, checked)
+    text = site.filter.read_text()
+    assert text == f'#!/bin/sh\ngrep x "$EMAIL"\n{mended or line}; exit 0\n'
+    assert check(site, capsys).names() == ["lost-change"] * (not mended)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'sed -i s/a/b/ "$EMAIL"\ncp "$EMAIL" "$OUTFILE"\n',
+        'sed -i "s/\\r$//" "$EMAIL"\ngrep x "$EMAIL"\n',
+        'cp "$EMAIL" /srv/archive\n',
+        'mv /srv/x "$EMAIL.old"\n',
+        'date >> /srv/log\nsed -n 1p "$EMAIL"\n',
+    ],
+)
+def test_other_use_of_original_is_not_reported(script: str) -> None:
+    assert list(script_mistakes.mistakes(f"#!/bin/sh\n{script}")) == []
