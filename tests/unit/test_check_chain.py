@@ -160,7 +160,7 @@ def test_scanning_milter_after_queue_is_not_reported() -> None:
     assert findings(main, FRONT + UP + BEHIND + SCAN, options) == []
 
 
-def test_transport_for_other_servers_is_replaced_by_scan() -> None:
+def test_remedy_replaces_smtp_transport_with_scan() -> None:
     main = AFTER.replace("scan:", "smtp:").replace("smtp_send_xforward_command = yes\n", "")
     master = FRONT + UP + BEHIND + "smtp unix - - n - 20 smtp\n"
     (finding,) = [each for each in findings(main, master, UNMAPPED) if each.name == "xforward"]

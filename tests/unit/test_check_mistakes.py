@@ -44,7 +44,7 @@ def test_example_has_no_mistake(file: Path) -> None:
         (f"{SCAN} | tee log >&2\n{CASE}", ""),
     ],
 )
-def test_pipe_that_hides_status_is_corrected(
+def test_remedy_replaces_pipe_that_hides_exit_status(
     site: Site, capsys: pytest.CaptureFixture[str], script: str, mended: str
 ) -> None:
     site.filter.write_text(f"#!/bin/bash\ntype clamdscan spamc\n{script}")
@@ -77,7 +77,7 @@ def test_pipe_that_hides_status_is_corrected(
         f"{SCAN} || logger x | tee /tmp/l\n{CASE}",
     ],
 )
-def test_pipe_that_hides_no_status_is_not_reported(script: str) -> None:
+def test_pipe_without_effect_on_exit_status_is_not_reported(script: str) -> None:
     assert list(script_mistakes.mistakes(f"#!/bin/bash\n{script}")) == []
 
 
@@ -93,7 +93,7 @@ REPLY = "echo '550 5.7.1 a virus' >&2"
         (f"{REPLY}; exit 2\n", f"{REPLY}; exit 1\n"),
     ],
 )
-def test_wrong_status_after_reply_is_corrected(
+def test_remedy_corrects_exit_status_after_reply(
     site: Site, capsys: pytest.CaptureFixture[str], script: str, mended: str
 ) -> None:
     site.filter.write_text(f"#!/bin/sh\n{script}")
@@ -120,7 +120,7 @@ def test_wrong_status_after_reply_is_corrected(
         "exit 2\n",
     ],
 )
-def test_permitted_status_is_not_reported(script: str) -> None:
+def test_permitted_exit_status_is_not_reported(script: str) -> None:
     assert list(script_mistakes.mistakes(f"#!/bin/sh\n{script}")) == []
 
 
@@ -133,7 +133,7 @@ def test_permitted_status_is_not_reported(script: str) -> None:
         ('exec 2> "$LOG"', REPLY, REPLY.replace(">&2", ">&3")),
     ],
 )
-def test_redirection_of_script_is_corrected(
+def test_remedy_removes_redirection_of_standard_error(
     site: Site, capsys: pytest.CaptureFixture[str], line: str, reply: str, new_reply: str
 ) -> None:
     text = "#!/bin/sh\n{}\ngrep x y\ncase $? in\n1) {}\n exit 1 ;;\nesac\n"
@@ -159,12 +159,12 @@ def test_redirection_of_script_is_corrected(
         "exec 2>/tmp/l\nexit 1\n",
     ],
 )
-def test_redirection_that_keeps_reply_is_not_reported(script: str) -> None:
+def test_redirection_is_not_reported_if_reply_arrives(script: str) -> None:
     assert list(script_mistakes.mistakes(f"#!/bin/bash\n{script}")) == []
 
 
 @pytest.mark.parametrize("is_variable", [True, False])
-def test_unreadable_file_of_script_is_corrected(
+def test_remedy_lets_user_read_file_of_script(
     site: Site,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -208,7 +208,7 @@ def test_unreadable_file_of_script_is_corrected(
         '. "$DIR/s"\n',
     ],
 )
-def test_tested_file_of_script_is_not_reported(script: str) -> None:
+def test_file_that_script_tests_first_is_not_reported(script: str) -> None:
     assert list(script_mistakes.read_files(f"#!/bin/sh\n{script}")) == []
 
 
@@ -222,7 +222,7 @@ def test_tested_file_of_script_is_not_reported(script: str) -> None:
         ('date > "${EMAIL}"', ""),
     ],
 )
-def test_change_of_original_is_corrected(
+def test_remedy_writes_changed_message_to_outfile(
     site: Site, capsys: pytest.CaptureFixture[str], line: str, mended: str
 ) -> None:
     site.filter.write_text(f'#!/bin/sh\ngrep x "$EMAIL"\n{line}; exit 0\n')
@@ -244,5 +244,5 @@ def test_change_of_original_is_corrected(
         'date >> /srv/log\nsed -n 1p "$EMAIL"\n',
     ],
 )
-def test_other_use_of_original_is_not_reported(script: str) -> None:
+def test_filter_that_keeps_email_file_is_not_reported(script: str) -> None:
     assert list(script_mistakes.mistakes(f"#!/bin/sh\n{script}")) == []
