@@ -184,6 +184,7 @@ def test_remedy_lets_user_read_file_of_script(
     assert checked.names() == ["filter"]
     assert f"reads {settings}, which does not exist; sh(1) ends" in checked.problem
     settings.touch(0o200)
+    monkeypatch.setattr(probe, "_account", lambda _: pwd.getpwnam("daemon"))
     checked = check(site, capsys)
     assert checked.names() == ["filter"]
     group = f'chgrp "$(id -g nobody)" {settings} && chmod g+r {settings}'
