@@ -25,7 +25,12 @@ from typing import Any
 from tests.conformance.format.requirements import specification
 from tests.conformance.format.vocabulary import HARMS, INVARIANT_PREFIX, MAIL_HARMS
 from tests.conformance.paths import IMPLEMENTATIONS, SUFFIX
-from tests.conformance.play.failure import can_violate, is_prohibition, is_silence
+from tests.conformance.play.failure import (
+    can_violate,
+    is_observed_by,
+    is_prohibition,
+    is_silence,
+)
 from tests.conformance.play.implementation import Implementation, read_implementation
 from tests.conformance.report.results import Run, read_run
 from tests.conformance.run.results import Result
@@ -45,9 +50,24 @@ _PLAIN = re.compile(r"--|(QUIT|RSET|NOOP|DATA)(\\r\\n|$)", re.IGNORECASE)
 #: A relayed command that the proxy must refuse, and the requirements that this violates, whatever
 #: the program sends upstream afterwards.
 _REFUSED = re.compile(
-    r"U\d*< ( |\\t)*(STARTTLS|BDAT|BURL|XCLIENT|XEXCH50)( |\\[rt]|$)", re.IGNORECASE
+    r"U\d*< (?: |\\t)*(STARTTLS|BDAT|BURL|XCLIENT|XEXCH50)(?: |\\[rt]|$)", re.IGNORECASE
 )
 _RECOGNISED = tuple(f"relay.refused-{number}" for number in range(1, 8))
+
+#: The requirements that prohibit relaying a command, and those that prohibit a keyword in the
+#: reply to EHLO.
+_OF_COMMAND = {
+    word: f"relay.refused-{number}"
+    for number, word in enumerate(("STARTTLS", "BDAT", "BURL", "XCLIENT", "XEXCH50"), 1)
+}
+_KEYWORD = re.compile(r"C\d*< 250[- ](STARTTLS|CHUNKING|BINARYMIME|BURL|XCLIENT|PRDR)\b", re.I)
+_OF_KEYWORD = {
+    word: f"relay.ehlo-{number}"
+    for number, word in enumerate(("STARTTLS", "CHUNKING", "BINARYMIME", "BURL", "XCLIENT"), 1)
+} | {"PRDR": "relay.ehlo-11"}
+#: The requirements about the spelling of these words, and about the reply without the keywords.
+#: A program that relays a word in its usual spelling does not violate them by relaying it.
+_SPELLING = ("relay.refused-6", "relay.refused-7", "relay.ehlo-6", "relay.ehlo-9")
 
 #: The observation if the program ended before the client could connect. Nothing was tested.
 _NOT_STARTED = "expected a connection to"
@@ -91,6 +111,7 @@ def condensed(run: Run, described: Implementation) -> dict[str, Any]:
                 broken[requirement].append(result)
             else:
                 not_shown.append(_name(result))
+    broken = _by_word(broken)
     tested = [one for one in tested if one not in not_started]
     known = specification().requirements
     subjects = {cited for one in tested for cited in one.requirements[:1] if known[cited].harm}
@@ -138,7 +159,32 @@ def violated(result: Result) -> str:
             return ""
     elif _failed_step(result) == "C" and not can_violate(requirement, got):
         return ""
-    return requirement.id
+    step = _failed_step(result)
+    return requirement.id if not step or is_observed_by(step, requirement) else ""
+
+
+def _by_word(broken: Mapping[str, list[Result]]) -> dict[str, list[Result]]:
+    """Return the failures by requirement.
+
+    A failure about a word's spelling counts for the word itself if the program violates the
+    requirement about the word too.
+    """
+    found: dict[str, list[Result]] = defaultdict(list)
+    for requirement, results in broken.items():
+        for result in results:
+            word = _about_word(result) if requirement in _SPELLING else ""
+            found[word if word in broken else requirement].append(result)
+    return found
+
+
+def _about_word(result: Result) -> str:
+    """Return the requirement about the first keyword or command that the program relays, or ""."""
+    for line in _dialogue(result):
+        if keyword := _KEYWORD.match(line):
+            return _OF_KEYWORD[keyword[1].upper()]
+        if command := _REFUSED.match(line):
+            return _OF_COMMAND[command[1].upper()]
+    return ""
 
 
 def _sent_upstream(result: Result) -> bool:

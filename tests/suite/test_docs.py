@@ -105,6 +105,11 @@ def failure(requirement: str, step: str, observed: str, *dialogue: str) -> Resul
         ("data.end-1", "U< DATA", "nothing (waited 10 s)", "C> .", False),
         ("data.upstream-lost-2", "C? 451", "@eof", "U> -- @close", True),
         ("relay.commands-1", "C> x", "connection refused; exited", "", False),
+        ("log.verdict-16", "C? 451", "@eof", "C< -- @eof", False),
+        ("log.verdict-16", "P< syslog matches .", "nothing in syslog", "", True),
+        ("files.gone-2", "C? 451", "421 no", "C< 421 no", False),
+        ("filter.env-reset-1", "F< env SENDER=b@example", "'a@example'", "", True),
+        ("filter.env-reset-1", "C? 452", "421 no", "C< 421 no", False),
     ],
 )
 def test_failure_counts_if_dialogue_shows_violation(
@@ -169,6 +174,28 @@ def test_harm_unfiltered_does_not_apply_to_program_without_filter(name: str, cou
     assert list(kept["broken"]) == ["relay.refused-2"] * counts
     assert kept["tested"] == ["relay.refused-2"] * counts
     assert kept["without filter"] == ["data/a [listen]"] * (not counts)
+
+
+@pytest.mark.parametrize(
+    ("word", "spelling", "plain", "other"),
+    [
+        ("relay.refused-1", "relay.refused-6", "U< STARTTLS\\r\\n", "U< starttls\\r\\n"),
+        ("relay.refused-2", "relay.refused-7", "U< BDAT 6\\r\\n", "U< \\tBDAT 6\\r\\n"),
+        ("relay.ehlo-11", "relay.ehlo-6", "C< 250-PRDR\\r\\n", "C< 250 prdr\\r\\n"),
+        ("relay.ehlo-1", "relay.ehlo-9", "C< 250-STARTTLS\\r\\n", "C< 250 STARTTLS\\r\\n"),
+    ],
+)
+@pytest.mark.parametrize("relays_plain", [True, False])
+def test_spelling_counts_only_if_usual_spelling_is_handled(
+    word: str, spelling: str, plain: str, other: str, relays_plain: bool
+) -> None:
+    results = [failure(spelling, "C? 5xx", "250 ok", other)]
+    if relays_plain:
+        results.append(failure(word, "C? 5xx", "250 ok", plain))
+    listed = (Divergence("data/a.smtp", None, "bug", "It relays the word."),)
+    described = Implementation("x", (), divergences=listed)
+    kept = implementations.condensed(a_run(*results), described)
+    assert list(kept["broken"]) == [word if relays_plain else spelling]
 
 
 def test_page_counts_only_explained_failures() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.format.requirements import specification
-from tests.conformance.play.failure import can_violate
+from tests.conformance.play.failure import can_violate, is_observed_by
 
 pytestmark = pytest.mark.any_account
 
@@ -31,3 +31,22 @@ def test_prohibition_is_violated_only_by_prohibited_octets(
     requirement: str, got: str, expected: bool
 ) -> None:
     assert can_violate(specification().requirements[requirement], got) is expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "requirement", "expected"),
+    [
+        ("P", "log.verdict-1", True),
+        ("C", "log.verdict-1", False),
+        ("P", "cli.exit-1", True),
+        ("U", "cli.exit-1", False),
+        ("F", "filter.env-1", True),
+        ("U", "filter.env-sender-1", False),
+        ("U", "files.gone-1", False),
+        ("C", "data.end-1", True),
+    ],
+)
+def test_only_step_that_observes_its_object_can_violate_requirement(
+    kind: str, requirement: str, expected: bool
+) -> None:
+    assert is_observed_by(kind, specification().requirements[requirement]) is expected

@@ -57,8 +57,8 @@ def _broken(harness: Harness, error: StepFailedError) -> Requirement:
     A wrong exit status, a 2yz reply, or content that another server could read as several messages
     violates the cited requirement for that observation. A program that relays STARTTLS or a similar
     command violates the requirement for that command, because everything after it is different.
-    An observation violates a prohibition only if it can, see `can_violate`. Otherwise, the failure
-    violates the next cited requirement that it can violate, if there is one.
+    An observation violates a requirement only if it can, see `is_observed_by` and `can_violate`.
+    Otherwise, the failure violates the next cited requirement that it can violate, if there is one.
     """
     known = specification().requirements
     if error.requirement:
@@ -69,9 +69,16 @@ def _broken(harness: Harness, error: StepFailedError) -> Requirement:
         if relayed and any(one.family == _REFUSED for one in requirements):
             return known[relayed]
     about = next((one for one in requirements if _is_about(one, harness, error)), None)
-    if about is None and error.step is not None and error.step.kind == "C":
-        about = next((one for one in requirements if can_violate(one, error.got)), None)
+    if about is None and error.step is not None:
+        about = next((one for one in requirements if _shows(error.step.kind, one, error.got)), None)
     return about or known[first]
+
+
+def _shows(kind: str, requirement: Requirement, got: str) -> bool:
+    """Whether a failed step of this *kind*, which observed *got*, can violate *requirement*."""
+    if not is_observed_by(kind, requirement):
+        return False
+    return kind != "C" or can_violate(requirement, got)
 
 
 _REFUSED = "relay.refused"
@@ -92,6 +99,26 @@ def _relayed_command(harness: Harness) -> str:
     words = [line.split(maxsplit=1) for line in harness.dialogue.octets_of("U<").splitlines()]
     found = (_RELAYED.get(word[0].upper()) for word in words if word)
     return next((requirement for requirement in found if requirement), "")
+
+
+#: The kinds of steps that observe what a group or family of requirements is about: the log, the
+#: exit status and the spool directory (`P`), or the filter's environment (`F`).
+_OBSERVED_BY = {
+    "log": "P",
+    "cli.exit": "P",
+    "files.gone": "P",
+    "files.private": "P",
+    "filter.env": "F",
+}
+
+
+def is_observed_by(kind: str, requirement: Requirement) -> bool:
+    """Whether a step of this *kind* (`C`, `U`, `P` or `F`) observes what *requirement* is about."""
+    return all(
+        kind == only
+        for about, only in _OBSERVED_BY.items()
+        if requirement.id.startswith((f"{about}.", f"{about}-"))
+    )
 
 
 def is_silence(got: str) -> bool:
