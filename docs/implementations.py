@@ -131,7 +131,7 @@ def condensed(run: Run, described: Implementation) -> dict[str, Any]:
         "adapter": sorted(_name(one) for one in run.control_summary.failed),
         "not tested": [*_not_tested(verdict), *_not_started(not_started, described)],
         "tested": sorted((subjects | broken.keys()) - inapplicable),
-        "broken": {one: _evidence(broken[one], described) for one in sorted(broken)},
+        "broken": {one: _evidence(one, broken[one], described) for one in sorted(broken)},
         "without filter": sorted(unfiltered),
         "not shown": sorted(not_shown),
         "unexplained": sorted(unexplained),
@@ -204,9 +204,20 @@ def _failed_step(result: Result) -> str:
     return found[1] if found else ""
 
 
-def _evidence(results: list[Result], described: Implementation) -> dict[str, Any]:
-    """Return the number of failures, the reasons, and the shortest dialogue as the example."""
-    example = min(results, key=lambda one: (len(_dialogue(one)) or _LINES**2, _name(one)))
+def _evidence(requirement: str, results: list[Result], described: Implementation) -> dict[str, Any]:
+    """Return the number of failures, the reasons, and an example.
+
+    The example is the shortest dialogue among the transcripts about *requirement*, if one failed.
+    """
+
+    def rank(one: Result) -> tuple[bool, int, str]:
+        return (
+            requirement not in one.requirements[:1],
+            len(_dialogue(one)) or _LINES**2,
+            _name(one),
+        )
+
+    example = min(results, key=rank)
     reasons: dict[str, None] = {}
     for one in sorted(results, key=lambda one: (one is not example, _name(one))):
         if divergence := described.divergence(one.transcript, one.mode):

@@ -198,6 +198,22 @@ def test_spelling_counts_only_if_usual_spelling_is_handled(
     assert list(kept["broken"]) == [word if relays_plain else spelling]
 
 
+def test_example_is_a_transcript_about_the_requirement() -> None:
+    about = failure("relay.refused-1", "C? 50x", "250 ok", "U< STARTTLS\\r\\n", "C< 250 ok")
+    shorter = replace(
+        failure("relay.refused-8", "C? 50x", "250 ok", "U< STARTTLS\\r\\n"),
+        transcript="data/b.smtp",
+        requirement="relay.refused-1",
+    )
+    listed = tuple(
+        Divergence(f"data/{name}.smtp", None, "bug", "It relays the word.") for name in "ab"
+    )
+    described = Implementation("x", (), divergences=listed)
+    kept = implementations.condensed(a_run(shorter, about), described)
+    assert kept["broken"]["relay.refused-1"]["failures"] == 2
+    assert kept["broken"]["relay.refused-1"]["example"] == "data/a [listen]"
+
+
 def test_page_counts_only_explained_failures() -> None:
     run = a_run(
         *(
