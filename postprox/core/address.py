@@ -4,6 +4,7 @@ Rule: each error message names the problem and the remedy. This module makes no 
 """
 
 DEFAULT_PORT = 25
+_HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
 class UpstreamAddress:
@@ -37,7 +38,8 @@ def split_port(text: str) -> tuple[str, str]:
     """Split ``HOST:PORT`` or ``[IPv6]:PORT``. A missing port is returned as "".
 
     Raises:
-        ValueError: a colon is not followed by a port, or an IPv6 address is not in brackets.
+        ValueError: a colon is not followed by a port, an IPv6 address is not in brackets, or the
+            host has a prefix.
     """
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
@@ -47,6 +49,8 @@ def split_port(text: str) -> tuple[str, str]:
     else:
         host, colon, port = text.partition(":")
         if ":" in port:
+            if not _HEXADECIMAL.issuperset(host):  # Postfix's tables write inet:HOST:PORT
+                raise ValueError(f"remove '{host}:', because HOST:PORT has no prefix")
             raise ValueError("an IPv6 address must be written as [ADDRESS]:PORT")
     if colon and not port:
         raise ValueError("the port is missing after the colon")
