@@ -87,6 +87,11 @@ def at_smtpd(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> It
     yield from _risks(proxy, behind, _RISKS_BEHIND)
 
 
+def _without_own_hosts(behind: Service, is_own: bool | None) -> str:
+    """Return the addition to a message if the service's mynetworks lacks this machine."""
+    return f" (mynetworks = {behind.parameter('mynetworks')})" if is_own is False else ""
+
+
 def _restriction(
     setup: Setup, proxy: Proxy, behind: Service, stage: str, is_own: bool | None
 ) -> Iterator[Fault]:
@@ -136,8 +141,8 @@ def _restriction(
             yield Fault(
                 "inherited",
                 proxy.where,
-                f"{behind.label} has {name} = {behind.parameter(name)}, which refuses filtered "
-                "mail",
+                f"{behind.label} has {name} = {behind.parameter(name)}"
+                f"{_without_own_hosts(behind, is_own)}, which refuses filtered mail",
                 tuple(edits),
             )
             return

@@ -346,8 +346,8 @@ def background(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
         yield Fault(
             "background",
             proxy.where,
-            "--foreground is missing; systemd passes its socket to a process that exits, so all "
-            "mail is deferred (451)",
+            "--foreground is missing; systemd ends the proxy as soon as its first process exits, "
+            "so all mail is deferred (451)",
             (fixes.add_arguments(proxy, "--foreground"),),
         )
 

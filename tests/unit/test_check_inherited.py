@@ -136,6 +136,7 @@ def test_mynetworks_without_localhost_is_reported() -> None:
         "mynetworks = 192.0.2.0/24\nsmtpd_relay_restrictions = permit_mynetworks, reject"
     )
     assert finding.name == "inherited"
+    assert "= permit_mynetworks, reject (mynetworks = 192.0.2.0/24), which" in finding.problem
     assert "/mynetworks=127.0.0.0/8,[::1]/128" in finding.remedy
 
 
