@@ -43,6 +43,7 @@ def test_prohibition_is_violated_only_by_prohibited_octets(
         ("F", "filter.env-1", True),
         ("U", "filter.env-sender-1", False),
         ("U", "files.gone-1", False),
+        ("C", "relay.bad-reply-9", False),
         ("C", "data.end-1", True),
     ],
 )

@@ -101,14 +101,16 @@ def _relayed_command(harness: Harness) -> str:
     return next((requirement for requirement in found if requirement), "")
 
 
-#: The kinds of steps that observe what a group or family of requirements is about: the log, the
-#: exit status and the spool directory (`P`), or the filter's environment (`F`).
+#: The kinds of steps that observe what a group or family of requirements, or one requirement, is
+#: about: the log, the exit status and the spool directory (`P`), or the filter's environment (`F`).
 _OBSERVED_BY = {
     "log": "P",
     "cli.exit": "P",
     "files.gone": "P",
     "files.private": "P",
     "filter.env": "F",
+    "relay.bad-reply-9": "P",
+    "data.spool-error-7": "P",
 }
 
 
@@ -117,7 +119,7 @@ def is_observed_by(kind: str, requirement: Requirement) -> bool:
     return all(
         kind == only
         for about, only in _OBSERVED_BY.items()
-        if requirement.id.startswith((f"{about}.", f"{about}-"))
+        if requirement.id == about or requirement.id.startswith((f"{about}.", f"{about}-"))
     )
 
 
