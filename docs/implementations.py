@@ -354,7 +354,7 @@ def _facts(one: Kept, stem: str, described: Implementation) -> Iterator[str]:
     notes = {
         "without filter": "the program does not read content, so it has no filter to evade",
         "not shown": "the dialogue does not show the violation",
-        "unexplained": "their reason is not confirmed",
+        "unexplained": "it is not certain that they show a violation",
     }
     for key, note in notes.items():
         if one[key]:
