@@ -213,6 +213,21 @@ def test_early_mode_relays_refusal_of_data_as_final_reply(relay: Path) -> None:
         talk.close()
 
 
+def test_early_mode_relays_refusal_before_end_of_connection(relay: Path) -> None:
+    with adapted(relay) as running:
+        talk = Talk(running)
+        talk.begin()
+        assert talk.told().startswith(b"354")
+        talk.client.sendall(b"hello\r\n")
+        assert talk.seen() == b"DATA\r\n"
+        talk.upstream.sendall(b"421 closing\r\n")
+        talk.upstream.shutdown(socket.SHUT_WR)
+        talk.client.sendall(b".\r\n")
+        assert talk.told() == b"421 closing\r\n"
+        assert talk.told() == b""
+        talk.close()
+
+
 def test_data_command_without_recipient_is_relayed_immediately(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)

@@ -215,6 +215,8 @@ class _Link:
         #: The received lines of the reply to DATA, or None if that reply is not awaited.
         self._reply: bytes | None = None
         self._answer = b""
+        #: Whether the program must still receive a negative reply to DATA.
+        self._is_refused = False
         self._is_over = False
         self._news = Signal(loop)
 
@@ -280,9 +282,12 @@ class _Link:
         self._awaited.append(b".")
         if not await self._content(accepted):
             return False
-        if not accepted and not self._is_over:
+        if self._is_refused:
             self._awaited.pop()
             await self._program.send(self._answer)
+            self._is_refused = False
+            if self._is_over:
+                self._program.finish()
         return True
 
     async def _content(self, accepted: bool) -> bool:
@@ -320,7 +325,8 @@ class _Link:
                 if self._session is not None:
                     self._session.rewriter.from_upstream(relayed)
                 await self._program.send(relayed)
-            self._program.finish()
+            if not self._is_refused:
+                self._program.finish()
         except ResetError:
             self._program.reset()
             self._outside.reset()
@@ -334,6 +340,7 @@ class _Link:
             self._reply += line
             if is_last:
                 self._answer, self._reply = self._reply, None
+                self._is_refused = self._answer[:3] != b"354"
         elif is_last and self._awaited:
             self._replied(self._awaited.popleft(), line)
         if is_last:
