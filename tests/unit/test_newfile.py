@@ -8,6 +8,7 @@ import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -130,9 +131,11 @@ def test_full_disk_preserves_old_file(tmp_path: Path, monkeypatch: pytest.Monkey
     file = tmp_path / "file"
     file.write_text("old")
     monkeypatch.setattr(os, "pwrite", full)
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
     assert error_of(file).errno == errno.ENOSPC
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
 
 def test_partial_write_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +189,28 @@ def test_temporary_file_of_another_running_process_is_not_removed(tmp_path: Path
     assert file.exists()
 
 
+def test_temporary_file_of_process_that_may_not_be_signalled_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: int) -> NoReturn:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    file = left_behind(tmp_path, 1)
+    file.touch()
+    monkeypatch.setattr(os, "kill", refused)
+    newfile.remove_stale(f"{tmp_path}/file")
+    assert file.exists()
+
+
+def test_stale_file_in_working_directory_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(tmp_path, ended_process()).touch()
+    monkeypatch.chdir(tmp_path)
+    newfile.remove_stale("file")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unrelated_files_are_not_removed(tmp_path: Path, victim: Path) -> None:
     pid = ended_process()
     left_behind(tmp_path, pid).symlink_to(victim)
@@ -215,6 +240,9 @@ def test_stale_file_removal_ignores_missing_directory(tmp_path: Path) -> None:
 def test_already_removed_stale_file_is_not_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = left_behind(tmp_path, ended_process())
-    monkeypatch.setattr(Path, "iterdir", lambda _: iter([file]))
-    newfile.remove_stale(f"{tmp_path}/file")
+    first, second = (left_behind(tmp_path, ended_process()) for _ in range(2))
+    second.touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", lambda _: [first.name, second.name])
+        newfile.remove_stale(f"{tmp_path}/file")
+    assert list(tmp_path.iterdir()) == []

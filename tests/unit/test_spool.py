@@ -108,6 +108,7 @@ def test_truncated_spool_raises_oserror(spool: Spool) -> None:
 def test_message_is_stored_in_unnamed_file(spool: Spool, tmp_path: Path) -> None:
     spool.store(b"one\n", b"one\r\n")
     assert list(tmp_path.iterdir()) == []
+    assert stat.S_IMODE(os.fstat(spool.original).st_mode) == 0o600
 
 
 def test_email_file_contains_message(offered: Spool) -> None:
