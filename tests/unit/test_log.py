@@ -163,6 +163,20 @@ def test_log_backlog_is_bounded(written: Syslog, daemon: Daemon) -> None:
     assert kept < 400
 
 
+def test_line_that_fills_log_backlog_exactly_is_kept(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LOG_BACKLOG", 2 * len(log._datagram(log_levels.ERROR, "waits")))
+    written = Syslog()
+    fill(written)
+    before = written.dropped
+    for _ in range(3):
+        written.write(log_levels.ERROR, "waits")
+    assert written.dropped == before + 1
+    daemon.reads()
+    written.flush_and_close()
+
+
 def test_loop_flushes_log_backlog(written: Syslog, daemon: Daemon, loop: Loop) -> None:
     written.attach(loop.clock, loop.note_deadline)
     loop.add(written)

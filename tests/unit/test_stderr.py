@@ -143,6 +143,16 @@ def test_informational_lines_are_dropped_before_warnings(
     assert warning.endswith(b": " + b"w" * 1000)
 
 
+def test_informational_lines_use_half_of_backlog(written: StandardError, pipe: Pipe) -> None:
+    pipe.fill()
+    size = len(log.line("x" * 1000) + b"\n")
+    kept = 0
+    while not written.dropped:
+        written.write(log_levels.INFO, "x" * 1000)
+        kept += not written.dropped
+    assert kept == limits.LOG_BACKLOG // 2 // size
+
+
 def test_backlog_is_bounded_if_pipe_is_full(written: StandardError, pipe: Pipe) -> None:
     pipe.fill()
     for _ in range(1000):
