@@ -532,6 +532,48 @@ def test_upstream_write_failure_is_reported_to_client(
     site.is_over(exit_status=1)
 
 
+def test_reply_before_upstream_write_failure_is_relayed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, upstream = site.transaction()
+    never_delay(upstream.socket.fileno())
+    sending = site.connection._upstream
+    assert sending is not None
+    write = posix.write
+
+    def refused(descriptor: int, data: bytes) -> int:
+        if descriptor == sending.writer:
+            upstream.says(b"250 last reply")
+            raise BrokenPipeError
+        return write(descriptor, data)
+
+    monkeypatch.setattr(posix, "write", refused)
+    client.says(b"NOOP")
+    client.sees(b"250 last reply")
+    client.sees_reply(b"421 4.4.2 ")
+    client.ends()
+    site.is_over(exit_status=1)
+
+
+def test_command_delayed_by_full_upstream_socket_is_relayed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, upstream = site.transaction()
+    sending = site.connection._upstream
+    assert sending is not None
+    write, failures = posix.write, [BlockingIOError]
+
+    def writes(descriptor: int, data: bytes) -> int:
+        if descriptor == sending.writer and failures:
+            raise failures.pop()
+        return write(descriptor, data)
+
+    monkeypatch.setattr(posix, "write", writes)
+    relays(client, upstream, b"NOOP")
+    assert failures == []
+    relays(client, upstream, b"HELP")
+
+
 @pytest.mark.parametrize("error", [BrokenPipeError, None])
 def test_early_reply_is_not_relayed_as_final_reply(
     site: Site, monkeypatch: pytest.MonkeyPatch, error: type[OSError] | None

@@ -249,6 +249,10 @@ def test_plain_command_receives_its_arguments(tmp_path: Path) -> None:
     assert run(f"{words} a b@c,d --x:50%+").last_stderr_line == expected
 
 
+def test_first_word_of_plain_command_is_program() -> None:
+    assert run("/bin/true /bin/false").status == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     ["a  b", "a ", "~", "x=~", "$HOME", "a;true", "*", "'a b'", "a\tb", "#a", "a\\b", "{a,b}"],
