@@ -478,11 +478,27 @@ def test_passed_descriptor_that_is_not_a_socket_is_reported(given: str) -> None:
     assert (done.returncode, done.stderr) == (1, expected)
 
 
+def test_longest_listen_fds_value_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {b"LISTEN_PID": b"%d" % os.getpid(), b"LISTEN_FDS": b"0" * 9}
+    monkeypatch.setattr(listen, "environ", variables)
+    assert listen._passed_listeners() == []
+
+
+def test_passed_socket_is_not_inheritable() -> None:
+    with listening() as manager:
+        descriptor = os.dup(manager.fileno())
+        os.set_inheritable(descriptor, True)
+        with contextlib.closing(listen._passed(descriptor)):
+            assert not os.get_inheritable(descriptor)
+
+
 def test_passed_socket_that_does_not_listen_is_reported() -> None:
     ours, theirs = socket.socketpair()
     descriptor = theirs.detach()
-    with ours, pytest.raises(OSError, match=f"descriptor {descriptor} of LISTEN_FDS is not"):
+    with ours, pytest.raises(OSError, match="LISTEN_FDS") as raised:
         listen._passed(descriptor)
+    reason = f"descriptor {descriptor} of LISTEN_FDS is not a listening socket"
+    assert raised.value.strerror == reason
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(descriptor)
 

@@ -429,6 +429,34 @@ def test_fork_failure_is_reported(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_background_server_replaces_standard_streams(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = site.serves()
+    copies: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "setsid", lambda: None)
+    monkeypatch.setattr(os, "dup2", lambda *pair: copies.append(pair))
+    null = os.open("/dev/null", os.O_RDWR)
+    server.go_into_background(null)
+    assert copies == [(null, 0), (null, 1), (null, 2)]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(null)
+
+
+def test_server_removes_stale_files_from_its_directory(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "postprox-0123456789abcdef.spool"
+    file.touch()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + limits.STALE + 60)
+    monkeypatch.setattr(listen, "_passed_listeners", lambda: [site.listener])
+    monkeypatch.setattr(listen.Server, "run", lambda _: None)
+    options = ("--foreground", "--log", "syslog", "-d", str(tmp_path))
+    assert listen.serve(parse(["up", "-l1", *options])) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_previous_content_of_pid_file_is_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     file.write_text("what another program has left\n")
@@ -452,6 +480,13 @@ def test_pid_file_not_written_by_server_is_not_removed(tmp_path: Path) -> None:
     with listen._PidFile(str(file)):
         pass
     assert file.read_text() == "1\n"
+
+
+def test_removed_pid_file_is_closed(tmp_path: Path) -> None:
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - only names are needed
+    with listen._PidFile(str(tmp_path / "pid")) as written:
+        written.write(7)
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
 
 def test_replaced_pid_file_is_not_removed(tmp_path: Path) -> None:
