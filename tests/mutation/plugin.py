@@ -53,6 +53,9 @@ _CLOCK, _TIMES, _SHARE = 10, 10, 1 / 3
 #: The time limit of the unchanged proxy, as a multiple of the time limit with a mutant.
 _UNCHANGED = 30
 
+#: The callable objects that a constant tuple may contain, such as `select.epoll` in `loop.EPOLL`.
+_CALLABLE = (types.FunctionType, types.BuiltinFunctionType, type)
+
 _SETTINGS = "_hypothesis_internal_use_settings"
 _FEW_EXAMPLES = settings(
     derandomize=True,
@@ -414,14 +417,14 @@ def _exchange(owner: Any, changed: Any) -> None:
 
 
 def _with_functions_of(owner: Any, value: Any) -> Any:
-    """Replace the functions in a tuple with the functions of the same name in *owner*."""
+    """Replace the functions and classes in a tuple with those of the same name in *owner*."""
     if isinstance(value, tuple):
         return tuple(_function_of(owner, item) for item in value)
     return value
 
 
 def _function_of(owner: Any, value: Any) -> Any:
-    if isinstance(value, types.FunctionType):
+    if isinstance(value, types.FunctionType | type):
         return vars(owner).get(value.__name__, value)
     return _with_functions_of(owner, value)
 
@@ -443,5 +446,5 @@ def _exchange_code(old: Any, new: Any) -> None:
 
 def _is_constant(value: object) -> bool:
     if isinstance(value, tuple | frozenset):
-        return all(_is_constant(item) or isinstance(item, types.FunctionType) for item in value)
+        return all(_is_constant(item) or isinstance(item, _CALLABLE) for item in value)
     return isinstance(value, int | float | bytes | str | re.Pattern | type(None))

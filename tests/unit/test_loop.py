@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 import pytest
 
 from postprox.core import limits
+from postprox.shell import loop as module
 from postprox.shell.loop import READABLE, WRITABLE, Loop
-from tests.unit.peers import run_until
+from tests.unit.peers import fresh_loop, run_until
 
 
 class Alarm:
@@ -238,6 +239,14 @@ def test_loop_without_deadline_waits_indefinitely(loop: Loop) -> None:
     loop.remove(alarm)
     loop.run_once()
     assert loop._patience(loop.clock()) is None
+
+
+@pytest.mark.parametrize(("poller", "timeout"), [("POLL", 60_001), ("EPOLL", 60.001)])
+def test_timeout_is_in_unit_of_poller(poller: str, timeout: float) -> None:
+    with fresh_loop(getattr(module, poller)) as loop:
+        now = loop.clock()
+        loop.add(Alarm(now + 60.0005))
+        assert loop._patience(now) == timeout
 
 
 def test_clock_speed_can_be_set() -> None:
