@@ -59,6 +59,7 @@ def test_unix_socket_path_is_parsed() -> None:
         ("[::1", "written as [ADDRESS]:PORT"),
         ("[::1]25", "written as [ADDRESS]:PORT"),
         ("inet:127.0.0.1:10026", "remove 'inet:', because HOST:PORT has no prefix"),
+        ("X:127.0.0.1:10026", "remove 'X:', because HOST:PORT has no prefix"),
         ("smtp:[127.0.0.1]:10026", "remove 'smtp:', because HOST:PORT has no prefix"),
         ("fe80::1", "written as [ADDRESS]:PORT"),
         ("mx.example:smtp", "not 'smtp'"),

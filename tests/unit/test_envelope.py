@@ -28,6 +28,7 @@ from postprox.core.smtp import hello_name
         (b"MAIL FROM:a@example", b"a@example"),
         (b"MAIL FROM: a@example SIZE=100", b"a@example"),
         (b"MAIL FROM:a@example\tSIZE=100", b"a@example"),
+        (b"MAIL FROM:a@example SIZE=100\tBODY=8BITMIME", b"a@example"),
         (b'MAIL FROM:<"a>b"@example>', b'"a>b"@example'),
         (b'MAIL FROM:<"a b"@example> SIZE=1', b'"a b"@example'),
         (b'MAIL FROM:<"a\\">b"@example>', b'"a\\">b"@example'),

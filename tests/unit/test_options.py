@@ -12,14 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postprox.core import limits, log_levels
-from postprox.core.options import (
-    ENVIRONMENT_FILE,
-    LISTENING,
-    TABLE,
-    Options,
-    UsageError,
-    parse,
-)
+from postprox.core import options as module
+from postprox.core.options import LISTENING, TABLE, Options, UsageError, parse
 
 if TYPE_CHECKING:
     from postprox.core.options import Record
@@ -413,4 +407,4 @@ def test_host_with_equals_sign_is_rejected() -> None:
 
 def test_packaged_unit_sets_postprox_environment_file_variable() -> None:
     unit = Path(__file__).parents[2] / "packaging/postprox.service"
-    assert f"\nEnvironment={ENVIRONMENT_FILE.decode()}=/" in unit.read_text()
+    assert f"\nEnvironment={module.ENVIRONMENT_FILE.decode()}=/" in unit.read_text()
