@@ -17,7 +17,7 @@ from .facts import ProgramFacts, ProxyFacts
 from .findings import Fault
 from .fixes import Edit
 from .proxy_rules import cannot_run, is_home, set_filter
-from .routes import Proxy
+from .routes import Proxy, arguments
 from .unit import split_words
 
 _OWN = "/usr/local/bin/mail-filter"
@@ -44,7 +44,7 @@ def no_filter(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
         missing, reason = [*strict, "-c", _OWN], ""
         for text in proxy.unit.assignments.earlier.get(OPTIONS, ()) if proxy.unit else ():
             words = _words(text)
-            added = correction.missing_options(words, proxy.words[1:])
+            added = correction.missing_options(words, arguments(proxy.words))
             if "-c" in added or "--command" in added:
                 missing = [*added, *(word for word in strict if word not in added)]
                 reason = f" ({OPTIONS} is set more than once, and only the last line has an effect)"

@@ -16,7 +16,7 @@ from . import environment
 from .environment import Comment
 from .findings import Fault, Finding
 from .postconf import Configuration, Service, join_words, split_words
-from .routes import FilterStage, Proxy, Route, arguments
+from .routes import FilterStage, Proxy, Route, arguments, without_wrappers
 from .source_text import Correction
 from .unit import DROP_IN, SocketUnit, Unit, quoted
 
@@ -341,7 +341,12 @@ def _directory(words: Sequence[str], default: str) -> str:
 
 def set_program_path(proxy: Proxy, path: str) -> Edit:
     """Set the path of the proxy program. An interpreter before the program is removed."""
-    return _set_proxy_command(proxy, lambda words: [path, *arguments(words)])
+
+    def changed(words: Sequence[str]) -> list[str]:
+        count = len(words) - len(without_wrappers(words))
+        return [*words[:count], path, *arguments(words)]
+
+    return _set_proxy_command(proxy, changed)
 
 
 def set_arguments(proxy: Proxy, change: Callable[[Sequence[str]], Sequence[str]]) -> Edit:

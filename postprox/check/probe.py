@@ -45,7 +45,7 @@ from .facts import (
     SpoolFacts,
 )
 from .postconf import Configuration, UnreadableError, host_names, parse
-from .routes import Proxy, proxy_filter, upstream, upstream_endpoint
+from .routes import Proxy, proxy_filter, upstream, upstream_endpoint, without_wrappers
 from .script_mistakes import Mistake
 from .shell_command import Target
 from .unit import (
@@ -491,17 +491,21 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
         search = SPAWN_PATH if proxy.service else SYSTEMD_PATH
         if proxy.unit:
             search = proxy.unit.environment.get("PATH", search)
+        wrappers = proxy.words[: len(proxy.words) - len(without_wrappers(proxy.words))]
+        for word in wrappers:  # such as env PATH=/opt/bin
+            search = word.removeprefix("PATH=") if word.startswith("PATH=") else search
         command_error = machine.shell_error(proxy.options.command)
         program, unchecked = _filter(proxy.options.command, user, search)
     if proxy.unit:
         proxy.unit.links = _links(proxy, program)
     is_dynamic = proxy.unit is not None and proxy.unit.dynamic_user
+    own = _found((*without_wrappers(proxy.words), "")[0])
     return ProxyFacts(
         user_exists=not user or is_dynamic or _account(user) is not None,
         has_own_user=has_user(OWN_USER),
-        program=_program(_found(proxy.words[0] if proxy.words else ""), user, SYSTEMD_PATH),
+        program=_program(own, user, SYSTEMD_PATH),
         is_user_temporary=is_dynamic and _account(user) is None,
-        closed_library=_closed_library(_found(proxy.words[0]), user) if proxy.words else "",
+        closed_library=_closed_library(own, user) if proxy.words else "",
         filter=program,
         filter_unchecked=unchecked,
         command_error=command_error,
@@ -519,7 +523,7 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
 def _links(proxy: Proxy, seen: ProgramFacts | None) -> dict[str, str]:
     """Return the real paths of the unit's and proxy's paths that contain symbolic links."""
     unit = proxy.unit or Unit("")
-    paths = [*sandbox.paths_of(unit), *proxy.words[:1], "/bin/sh", "/usr/bin/sh"]
+    paths = [*sandbox.paths_of(unit), *without_wrappers(proxy.words)[:1], "/bin/sh", "/usr/bin/sh"]
     paths += [seen.path, seen.interpreter] if seen else []
     paths += [*(seen.targets if seen else ()), unit.setting("WorkingDirectory")]
     if wanted := proxy.options:

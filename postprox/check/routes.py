@@ -18,6 +18,7 @@ from typing import NamedTuple
 from ..core import options
 from ..core.address import UpstreamAddress, port_number, split_port
 from .postconf import Configuration, Service
+from .shell_command import count_wrapper_words
 from .unit import LARGEST_COMMAND, Unit
 
 #: Values of inet_interfaces with which only this machine can connect to Postfix.
@@ -232,18 +233,54 @@ def target_endpoint(target: UpstreamAddress) -> Endpoint:
 
 
 def is_proxy(words: Sequence[str]) -> bool:
-    """Return whether the command runs postprox."""
-    if not words:
-        return False
-    name = PurePosixPath(words[0]).name
-    return name == "postprox" or (name.startswith("python") and "postprox" in words[1:4])
+    """Return whether the command runs postprox, possibly through a program such as nice(1)."""
+    return _program_end(words) > 0
 
 
 def arguments(words: Sequence[str]) -> tuple[str, ...]:
-    """Return a command line's arguments, without the program and its interpreter."""
-    if PurePosixPath(words[0]).name == "postprox":
-        return tuple(words[1:])
-    return tuple(words[list(words).index("postprox") + 1 :])
+    """Return a command line's arguments, without the program, its interpreter and wrappers."""
+    places = [index for index, word in enumerate(words) if _is_own(word)]
+    return tuple(words[_program_end(words) or (places[0] + 1 if places else 1) :])
+
+
+def without_wrappers(words: Sequence[str]) -> tuple[str, ...]:
+    """Return a command line without programs such as nice(1) that run the rest of it."""
+    return tuple(words[count_wrapper_words(words) :])
+
+
+def has_unknown_wrapper(words: Sequence[str]) -> bool:
+    """Return whether an unknown program may run postprox."""
+    others = " ".join(words[1:]).split()
+    is_named = any(_is_own(word) and not word.startswith(_DATA) for word in others)
+    is_program = bool(words and re.match(r"/?\w", words[0]))
+    return is_named and is_program and not is_proxy(words)
+
+
+#: Directories that contain files of programs, but no programs.
+_DATA = ("/etc/", "/run/", "/var/")
+
+
+def _is_own(word: str) -> bool:
+    return PurePosixPath(word).name == "postprox"
+
+
+def _program_end(words: Sequence[str]) -> int:
+    """Return the number of words before the arguments of postprox, or 0 for another program."""
+    start = count_wrapper_words(words)
+    left = list(words[start:])
+    if not left or _is_own(left[0]):
+        return start + 1 if left else 0
+    index = 1
+    is_python = PurePosixPath(left[0]).name.startswith("python")
+    while is_python and index < len(left):
+        word = left[index]
+        index += 1
+        if not word.startswith("-") or re.fullmatch("-[A-Za-z]*mpostprox", word):
+            return start + index if _is_own(word) or word.startswith("-") else 0
+        if re.fullmatch("-[A-Za-z]*m", word):
+            return start + index + 1 if left[index : index + 1] == ["postprox"] else 0
+        index += word in ("-W", "-X")
+    return 0
 
 
 def _parsed(words: Sequence[str]) -> tuple[options.Options | None, str]:

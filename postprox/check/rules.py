@@ -24,7 +24,7 @@ from . import (
 )
 from .findings import DANGER, LEVELS, Fault, Finding
 from .postconf import Configuration
-from .routes import Proxy, routes, upstream
+from .routes import Proxy, has_unknown_wrapper, routes, upstream
 from .setup import Setup
 
 
@@ -123,7 +123,7 @@ def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         yield from lost_variables
         return
     if proxy.options is None:
-        if not (proxy.unit and proxy.unit.masked):
+        if not (proxy.unit and proxy.unit.masked) and not has_unknown_wrapper(proxy.words):
             yield from proxy_rules.command_line(setup, proxy)
         return
     if wrong_values := list(proxy_rules.equals(proxy, proxy.options)):
@@ -252,6 +252,8 @@ def _unchecked(setup: Setup, proxy: Proxy) -> Iterator[str]:
         yield f"all other options (correct {first} first)"
     elif wanted is not None:
         yield from _unchecked_options(setup, proxy, wanted)
+    elif has_unknown_wrapper(proxy.words):
+        yield f"the proxy's command line, because {proxy.words[0]} runs it"
 
 
 def _unchecked_options(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[str]:

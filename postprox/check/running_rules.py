@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from . import fixes
 from .facts import RunningFacts, UnitState
 from .findings import Fault
-from .routes import Proxy
+from .routes import Proxy, without_wrappers
 from .setup import Setup
 from .unit import SocketUnit, Unit
 
@@ -159,7 +159,7 @@ def _out_of_date(
 ) -> Iterator[Fault]:
     """Report a service whose command line differs from its unit's command line."""
     for state in services:
-        is_other = bool(state.words) and not _runs(state.words, proxy.words)
+        is_other = bool(state.words) and not _runs(state.words, without_wrappers(proxy.words))
         if _needs_reload(unit, state) or is_other:
             yield Fault(
                 "not-reloaded",

@@ -17,7 +17,15 @@ from . import fixes
 from .findings import Fault
 from .fixes import Edit
 from .postconf import Configuration, Service
-from .routes import FilterStage, Proxy, Route, is_proxy, spawned_command, upstream
+from .routes import (
+    FilterStage,
+    Proxy,
+    Route,
+    has_unknown_wrapper,
+    is_proxy,
+    spawned_command,
+    upstream,
+)
 from .setup import Setup, distinct
 
 #: The items that Postfix accepts in list parameters.
@@ -432,7 +440,9 @@ def not_spawned(configuration: Configuration) -> Iterator[Fault]:
     for service in configuration.services:
         names = [re.sub(r"^(?i:argv)[=:;,]+", "", word) for word in service.words]
         places = [i for i, name in enumerate(names) if name.rpartition("/")[2] == "postprox"]
-        is_spawned = service.program == "spawn" and is_proxy(spawned_command(service.words)[1])
+        command = spawned_command(service.words)[1]
+        is_known = is_proxy(command) or has_unknown_wrapper(command)
+        is_spawned = service.program == "spawn" and is_known
         if not places or is_spawned:
             continue
         users = [word for word in service.words[: places[0]] if word.startswith("user=")]

@@ -20,14 +20,37 @@ _FOLLOWERS = ("date", "echo", "logger", "printf", "rm", "sleep", "touch")
 #: Programs that run another program. The values are the letters of their options that take an
 #: argument, and the number of operands before the name of the program that they run.
 _WRAPPERS = {
+    "chrt": ("TPD", 1),
     "command": ("", 0),
     "env": ("uCS", 0),
     "exec": ("a", 0),
-    "ionice": ("cnt", 0),
+    "ionice": ("cn", 0),
     "nice": ("n", 0),
     "nohup": ("", 0),
+    "setpriv": ("", 0),
     "setsid": ("", 0),
+    "stdbuf": ("ioe", 0),
+    "taskset": ("", 1),
     "timeout": ("ks", 1),
+}
+#: The long options of these programs whose next word is their value.
+_LONG_WITH_VALUE = re.compile(
+    "--(adjustment|ambient-caps|apparmor-profile|bounding-set|chdir|class|classdata|error|inh-caps"
+    "|input|kill-after|output|pdeathsig|sched-(deadline|period|runtime)|securebits|selinux-label"
+    "|signal|split-string|unset)"
+)
+#: The wrappers that the other program replaces (execve(2)), so that the process ID remains the
+#: same. The values match options with which the wrapper needs a privilege, or changes the user or
+#: the environment. setsid(1) is not listed, because it forks if systemd or spawn(8) runs it.
+_REPLACED = {
+    "chrt": re.compile(r"^(?!.*(-\w*[bio]|--batch|--idle|--other)\b)"),
+    "env": re.compile(r"(^|\s)-"),
+    "ionice": re.compile(r"-\w*c\s*[1r]|--class[ =][1r]"),
+    "nice": None,
+    "nohup": None,
+    "setpriv": re.compile(r"uid|gid|groups"),
+    "stdbuf": None,
+    "taskset": None,
 }
 #: The options that take program text or another value, for each program that runs scripts.
 INTERPRETERS = {
@@ -316,12 +339,34 @@ def _target(words: Sequence[str]) -> Target | None:
     return Target(left[0])
 
 
+def count_wrapper_words(words: Sequence[str]) -> int:
+    """Return the number of words before the program, if this program replaces its wrappers.
+
+    An example of such a wrapper is nice(1). A wrapper that is unknown counts as the program.
+    """
+    left = list(words)
+    while left:
+        name = left[0].rpartition("/")[2]
+        if name not in _REPLACED:
+            break
+        with_value, count = _WRAPPERS[name]
+        rest = _without_options(left[1:], with_value)
+        unknown = _REPLACED[name]
+        if unknown and unknown.search(" ".join(left[1 : len(left) - len(rest)])):
+            break
+        left = rest[count:]
+        while name == "env" and left and _ASSIGNMENT.fullmatch(left[0]):
+            left.pop(0)
+    return len(words) - len(left)
+
+
 def _without_options(words: Sequence[str], with_value: str) -> list[str]:
     left = list(words)
     while left and left[0].startswith("-") and left[0] != "-":
         option = left.pop(0)
         if option == "--":
             break
-        if len(option) == 2 and option[1] in with_value and left:
+        is_short = len(option) == 2 and option[1] in with_value
+        if left and (is_short or _LONG_WITH_VALUE.fullmatch(option)):
             left.pop(0)
     return left

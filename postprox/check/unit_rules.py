@@ -16,7 +16,7 @@ from . import correction, environment, fixes, sandbox
 from .facts import ProxyFacts
 from .findings import Fault
 from .fixes import Edit
-from .routes import Proxy
+from .routes import Proxy, arguments
 from .setup import Setup
 from .unit import Ignored, Unit, expanded_words
 
@@ -586,10 +586,11 @@ def _with_variables(proxy: Proxy, unit: Unit) -> str:
             target = proxy.options.target.text if proxy.options else upstream
             places = [index for index, word in enumerate(words) if word in (target, upstream)]
             # If an option is given twice, the last one has an effect.
-            is_apart = correction.missing_options(given, proxy.words[1:]) == [*given]
-            words.insert(places[-1] if places and is_apart else 1, options)
+            is_apart = correction.missing_options(given, arguments(proxy.words)) == [*given]
+            first = len(words) - len(arguments(words))
+            words.insert(places[-1] if places and is_apart else first, options)
         for command in (" ".join(words), " ".join([*words, upstream])):
-            new = expanded_words(unit, command)[1:]
+            new = arguments(expanded_words(unit, command))
             if correction.is_accepted(new) and parse(new).command:
                 return command
     except ValueError:

@@ -14,7 +14,7 @@ from postprox.check import postconf, unit, xforward
 from postprox.check.findings import LEVELS
 from postprox.check.postconf import UnreadableError, join_words, parse, split_words
 from postprox.check.probe import installed_units
-from postprox.check.routes import Endpoint, is_proxy
+from postprox.check.routes import Endpoint, arguments, is_proxy
 from postprox.check.values import seconds
 from postprox.core.envelope import Envelope
 
@@ -186,6 +186,24 @@ def test_xforward_permission_depends_on_authorized_hosts(
     [
         (["/usr/local/sbin/postprox", "up"], True),
         (["/usr/bin/python3", "-m", "postprox", "up"], True),
+        (["/usr/bin/python3", "-Im", "postprox", "up"], True),
+        (["/usr/bin/python3", "-W", "ignore", "/opt/postprox", "up"], True),
+        (["nice", "-n", "5", "/p/postprox", "up"], True),
+        (["nice", "--adjustment", "5", "ionice", "-c2", "-t", "/p/postprox", "up"], True),
+        (["ionice", "--class", "best-effort", "/p/postprox", "up"], True),
+        (["taskset", "-c", "0,1", "/p/postprox", "up"], True),
+        (["chrt", "--batch", "0", "/p/postprox", "up"], True),
+        (["env", "LC_ALL=C", "python3", "-m", "postprox", "up"], True),
+        (["stdbuf", "-oL", "-e", "L", "/p/postprox", "up"], True),
+        (["setpriv", "--no-new-privs", "--bounding-set", "-all", "/p/postprox", "up"], True),
+        (["env", "-i", "/p/postprox", "up"], False),
+        (["chrt", "-f", "10", "/p/postprox", "up"], False),
+        (["ionice", "-c", "1", "/p/postprox", "up"], False),
+        (["setpriv", "--reuid=mail", "/p/postprox", "up"], False),
+        (["setsid", "/p/postprox", "up"], False),
+        (["timeout", "300", "/p/postprox", "up"], False),
+        (["python3", "-m", "other", "postprox"], False),
+        (["python3", "/opt/other.py", "/p/postprox"], False),
         (["/usr/bin/python3", "postgrey"], False),
         (["/usr/sbin/proxsmtpd"], False),
         ([], False),
@@ -193,6 +211,7 @@ def test_xforward_permission_depends_on_authorized_hosts(
 )
 def test_proxy_command_is_recognised(words: list[str], ours: bool) -> None:
     assert is_proxy(words) == ours
+    assert not ours or arguments(words) == ("up",)
 
 
 def test_documentation_lists_every_finding_with_its_level() -> None:

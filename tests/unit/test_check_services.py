@@ -283,3 +283,9 @@ def test_lmtp_transport_is_kept_if_recipe_transport_exists() -> None:
     scan = "scan/unix/smtp_send_xforward_command = yes\n"
     (finding,) = (each for each in found(lmtp, master + SCAN, scan) if each.name == "lmtp")
     assert finding.remedy == "postconf -e 'content_filter=scan:[127.0.0.1]:10025'"
+
+
+@pytest.mark.parametrize("wrapper", ["/usr/bin/nice -n 5", "/usr/bin/timeout 300"])
+def test_program_that_runs_spawned_proxy_is_accepted(wrapper: str) -> None:
+    master = f"{FRONT}{PROXY.replace('argv=', f'argv={wrapper} ')}"
+    assert names(found(master=master)) <= QUIET

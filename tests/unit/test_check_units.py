@@ -328,3 +328,29 @@ def test_size_is_parsed_as_in_systemd(text: str, octets: int | None) -> None:
 )
 def test_time_span_is_parsed_as_in_systemd(text: str, seconds: float | None) -> None:
     assert values.span(text) == seconds
+
+
+def test_program_that_the_proxy_replaces_is_accepted(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"ExecStart=/usr/bin/nice -n 5 {site.launcher} {site.arguments}"
+    site.write(site.arguments, "ExecStart=", line.replace("--strict ", ""))
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (1, ["no-reject"])
+    apply(site, checked)
+    written = (site.units / "postprox.service.d/zz-postprox-check.conf").read_text()
+    assert f"ExecStart=/usr/bin/nice -n 5 {site.launcher} --strict" in written
+    assert check(site, capsys).names() == []
+
+
+def test_unknown_program_that_runs_proxy_is_not_checked(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"ExecStart=/opt/bin/supervise {site.launcher} {site.arguments}"
+    site.write(site.arguments, "ExecStart=", line)
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (3, [])
+    assert (
+        "postprox.service: the proxy's command line, because /opt/bin/supervise runs it"
+        in checked.document["unseen"]
+    )
