@@ -198,21 +198,27 @@ def _runs(running: tuple[str, ...], words: tuple[str, ...]) -> bool:
     return running[-len(words) + 1 :] == words[1:]
 
 
+def _restart(unit: Unit) -> str:
+    """Return the command that restarts a unit. Its socket can restart only while it is stopped."""
+    services = " ".join(unit.instances)
+    if unit.socket is None:
+        return f"systemctl restart {services}"
+    return f"systemctl stop {services}; systemctl restart {' '.join(unit.socket.instances)}"
+
+
 def no_greeting(setup: Setup, proxy: Proxy, seen: RunningFacts) -> Iterator[Fault]:
     """Report an address on which a proxy does not send a greeting."""
     for endpoint in proxy.endpoints:
         greeting = seen.greetings.get(endpoint, "220")
         if greeting.startswith("220"):
             continue
-        is_reloaded = "connection refused" not in greeting and "no such file" not in greeting
         edit = fixes.run(f"{setup.configuration.postfix} reload")
-        if is_reloaded and "4.4.1" not in greeting:
+        if "connection refused" in greeting or "no such file" in greeting:
+            edit = fixes.run(_restart(proxy.unit)) if proxy.unit else edit
+        elif "4.4.1" not in greeting:  # the service after the proxy is not the reason
             edit = fixes.run(
                 "journalctl --no-pager -t postprox -n 20; tail -n 20 /var/log/mail.log"
             )
-        elif proxy.unit:
-            names = proxy.unit.socket.instances if proxy.unit.socket else proxy.unit.instances
-            edit = fixes.run(f"systemctl restart {' '.join(names)}")
         yield Fault(
             "no-greeting",
             proxy.where,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .system import arrives, run, send, show, wait_until
@@ -16,6 +16,9 @@ from .system import arrives, run, send, show, wait_until
 SERVICE, SOCKET = "postprox.service", "postprox.socket"
 OPTIONS = Path("/etc/default/postprox")
 PROGRAM = Path("/usr/sbin/postprox")
+MAIN, MASTER = Path("/etc/postfix/main.cf"), Path("/etc/postfix/master.cf")
+#: A second unit that runs the proxy.
+OTHER = "other.service"
 UNITS = Path("/etc/systemd/system")
 #: The address of the packaged socket.
 ADDRESS = ("127.0.0.1", 10025)
@@ -86,6 +89,39 @@ def _listened_everywhere() -> None:
     _drop_in(SOCKET, f"[Socket]\nListenStream=\nListenStream={ADDRESS[0]}:{ADDRESS[1]}\n")
 
 
+def _socket_not_restarted() -> None:
+    """Move the proxy and Postfix to another port, but let the socket listen on the old port."""
+    other = f"{ADDRESS[0]}:10125"
+    _drop_in(SOCKET, f"[Socket]\nListenStream=\nListenStream={other}\n")
+    run("systemctl", "daemon-reload")
+    run("postconf", "-e", f"smtpd_proxy_filter={other}")
+    run("postfix", "reload")
+
+
+def _upstream_not_loaded() -> None:
+    """Let master.cf have the service after the proxy, and Postfix run without it."""
+    entries = MASTER.read_text()
+    run("postconf", "-MX", "127.0.0.1:10026/inet")
+    run("postfix", "reload")
+    wait_until("the service after the proxy is gone", lambda: not _listens(10026))
+    MASTER.write_text(entries)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _second_proxy() -> None:
+    """Enable another unit with the port of the packaged socket."""
+    words = f"{PROGRAM} --foreground -l {ADDRESS[1]} $POSTPROX_OPTIONS $POSTPROX_UPSTREAM"
+    (UNITS / OTHER).write_text(
+        f"[Service]\nUser=postprox\nKillMode=mixed\nEnvironmentFile={OPTIONS}\n"
+        f"ExecStart={words}\n[Install]\nWantedBy=multi-user.target\n"
+    )
+    run("systemctl", "enable", OTHER)
+
+
 #: Each mistake, and the finding that names it.
 MISTAKES: dict[Callable[[], None], str] = {
     _masked: "masked",
@@ -99,13 +135,16 @@ MISTAKES: dict[Callable[[], None], str] = {
     _socket_failed: "failing",
     _listens_everywhere: "open-relay",
     _listened_everywhere: "open-relay",
+    _socket_not_restarted: "no-greeting",
+    _upstream_not_loaded: "no-greeting",
+    _second_proxy: "port-twice",
 }
 
 
 def running_system_is_repaired() -> None:
     """Check that the commands of postprox-check repair each mistake in a running system."""
     run("systemctl", "enable", "--now", SOCKET)
-    options = OPTIONS.read_text()
+    files = {path: path.read_text() for path in (OPTIONS, MAIN, MASTER)}
     for mistake, finding in MISTAKES.items():
         assert (said := run("postprox-check", status=None)) == "", said
         mistake()
@@ -121,14 +160,16 @@ def running_system_is_repaired() -> None:
         )
         send(f"after {mistake.__name__}.")
         arrives(f"after {mistake.__name__}.")
-        _restore(options)
+        _restore(files)
 
 
-def _restore(options: str) -> None:
-    """Remove the drop-ins of the mistake and of its repair."""
-    OPTIONS.write_text(options)
-    for path in (*UNITS.glob(f"{SERVICE}.d/*"), *UNITS.glob(f"{SOCKET}.d/*")):
+def _restore(files: Mapping[Path, str]) -> None:
+    """Restore the configuration, and remove the units and drop-ins of a mistake and its repair."""
+    for path, text in files.items():
+        path.write_text(text)
+    for path in (*UNITS.glob(f"{SERVICE}.d/*"), *UNITS.glob(f"{SOCKET}.d/*"), *UNITS.glob(OTHER)):
         path.unlink()
+    run("postfix", "reload")
     run("systemctl", "daemon-reload")
     run("systemctl", "stop", SERVICE)
     run("systemctl", "restart", SOCKET)

@@ -393,8 +393,11 @@ def test_master_cf_service_on_port_of_unit_is_reported(
 @pytest.mark.parametrize(
     ("greeting", "remedy"),
     [
-        ("connection refused", "systemctl restart postprox.socket"),
-        ("421 4.4.1 Cannot connect to the mail server", "systemctl restart postprox.socket"),
+        (
+            "connection refused",
+            "systemctl stop postprox.service; systemctl restart postprox.socket",
+        ),
+        ("421 4.4.1 Cannot connect to the mail server", "postfix reload"),
         ("timed out after 10 s", "journalctl"),
     ],
 )
