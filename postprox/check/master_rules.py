@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 from . import fixes
 from .facts import Listener
@@ -33,6 +33,7 @@ from .routes import (
 )
 from .setup import Setup, distinct
 from .source_text import Orphan
+from .unit import Unit
 
 _COLUMNS = re.compile(
     r"(?P<name>\S+) (?P<type>inet|unix|fifo|pass|unix-dgram)( [yn-]){3} [0-9?-]+ [0-9-]+ [a-z]\S*"
@@ -326,6 +327,34 @@ def port_twice(setup: Setup) -> Iterator[Fault]:
                 continue
             if any(_is_same(endpoint, own, proxy) for own in proxy.endpoints):
                 yield _taken(setup, proxy, service, endpoint)
+
+
+def units_on_one_port(setup: Setup) -> Iterator[tuple[Proxy, Fault]]:
+    """Yield the superfluous one of two enabled units that have the same address."""
+    units = [proxy for proxy in setup.proxies if proxy.unit and proxy.unit.enabled]
+    for pair in combinations(units, 2):
+        shared = [each for each in pair[0].endpoints if pair[1].is_at(each)]
+        if shared and pair[0].where != pair[1].where:
+            kept, extra = sorted(pair, key=lambda proxy: _is_superfluous(setup, proxy))
+            yield (
+                extra,
+                Fault(
+                    "port-twice",
+                    extra.where,
+                    f"{kept.where} also listens on {shared[0]}; only one of the two can start, and "
+                    "it may be the wrong one",
+                    (fixes.stop(setup.configuration, extra),),
+                ),
+            )
+
+
+def _is_superfluous(setup: Setup, proxy: Proxy) -> tuple[bool, bool]:
+    """Return a key for sorting. A running unit comes first, and then an administrator's own."""
+    unit = proxy.unit or Unit("")
+    names = [*unit.instances, *(unit.socket.instances if unit.socket else ())]
+    states = setup.running.units if setup.running else {}
+    is_active = any(states[name].active == "active" for name in names if name in states)
+    return not is_active, not unit.path.startswith("/etc/")
 
 
 def _is_same(one: Endpoint, other: Endpoint, proxy: Proxy) -> bool:

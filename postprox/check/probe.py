@@ -316,11 +316,24 @@ def installed_units(directories: Sequence[str] | None = None) -> Iterator[Unit]:
     paths: dict[str, Path] = {}
     directories = directories or UNIT_DIRECTORIES
     for directory in directories:
-        for path in Path(directory).glob("postprox*.service"):
-            paths.setdefault(path.name, path)
+        for path in Path(directory).glob("*.service"):
+            if path.name.startswith("postprox") or _starts_proxy(path):
+                paths.setdefault(path.name, path)
     for name in sorted(paths, key=lambda name: ("@" in name, name)):
         if _is_unit(paths[name]):
             yield read_unit(paths[name], directories)
+
+
+#: A line of a unit that starts the proxy, but not postprox-check.
+_START = re.compile(r"^ExecStart=.*\bpostprox(?=[\"'\s]|$)", re.MULTILINE)
+
+
+def _starts_proxy(path: Path) -> bool:
+    """Return whether a unit with any name starts the proxy."""
+    try:
+        return _is_unit(path) and bool(_START.search(path.read_text("utf-8", "replace")))
+    except OSError:
+        return False
 
 
 def _is_unit(path: Path) -> bool:
@@ -357,7 +370,7 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
     unit.drop_ins = f"{places[0]}/{path.name}.d"
     unit.drop_in_names = frozenset(file.name for file in files_read if file.suffix == ".conf")
     unit.written = _written(unit.drop_ins)
-    links = [link.name for place in places for link in Path(place).glob("*.[wr]*s/postprox*")]
+    links = [link.name for place in places for link in Path(place).glob(f"*.[wr]*s/{path.stem}*")]
     unit.enabled = tuple(dict.fromkeys(link for link in links if _is_of(link, path.stem)))
     unit.instances = _instances(path.name, unit.enabled)
     unit.ignored = tuple(_ignored(path.name, files_read, places))

@@ -50,8 +50,11 @@ def judge(setup: Setup) -> list[Finding]:
         if faults := list(faults_first(setup)):
             # All other findings could be consequences of these problems.
             return fixes.plan(setup.configuration, faults)
-    faults = [*_configuration_faults(setup)]
+    superfluous = dict(master_rules.units_on_one_port(setup))
+    faults = [*_configuration_faults(setup), *superfluous.values()]
     for proxy in setup.proxies:
+        if proxy in superfluous:
+            continue  # its state is a consequence
         own = list(_proxy_faults(setup, proxy))
         if setup.running and not any(LEVELS[fault.name] == DANGER for fault in (*faults, *own)):
             # A problem of level DANGER can be the reason for a missing greeting.

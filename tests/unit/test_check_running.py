@@ -390,6 +390,22 @@ def test_master_cf_service_on_port_of_unit_is_reported(
     assert "systemctl disable --now postprox.socket postprox.service" in checked.remedy
 
 
+@pytest.mark.parametrize("port", [10025, 10125])
+def test_second_unit_on_port_of_unit_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], port: int
+) -> None:
+    words = site.arguments.replace("10025", str(port))
+    (site.units / "scanner.service").write_text(
+        f"[Service]\nUser=nobody\nKillMode=mixed\nExecStart={site.launcher} {words}\n"
+    )
+    site.enable("multi-user.target.wants/scanner.service")
+    checked = check(site, capsys)
+    assert ("port-twice" in checked.names()) is (port == 10025)
+    if port == 10025:
+        assert "also listens on 127.0.0.1:10025; only one of the two can start" in checked.problem
+        assert "systemctl disable --now scanner.service" in checked.remedy
+
+
 @pytest.mark.parametrize(
     ("greeting", "remedy"),
     [
