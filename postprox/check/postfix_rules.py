@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ..core.options import Options
 from . import fixes, master_rules, xforward
 from .findings import Fault
-from .fixes import Edit
+from .fixes import Edit, Own, Place
 from .postconf import Configuration, Service
 from .routes import (
     ENTRANCES,
@@ -1072,15 +1072,12 @@ def xforward_unsent(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     name = "smtp_send_xforward_command"
     for transport in setup.smtp_transports_to(proxy):
         if transport.parameter(name) != "yes":
-            edits = [fixes.set_own(transport, name, "yes")]
-            if transport.name in _GENERAL_TRANSPORTS:
-                edits = _scan_transport(setup, proxy, transport)
             yield Fault(
                 "xforward",
                 proxy.where,
                 f"{transport.label} does not send XFORWARD ({name}); "
                 "the filter does not get the sender's REMOTEIP and HELO",
-                tuple(edits),
+                (fixes.set_own(transport, name, "yes"),),
             )
 
 
@@ -1099,6 +1096,27 @@ def _scan_transport(setup: Setup, proxy: Proxy, transport: Service) -> list[Edit
         if route.transport is transport:
             edits.append(fixes.redirect(replace(route, transport_name=name), str(route.endpoint)))
     return edits
+
+
+def apart(setup: Setup, proxy: Proxy, faults: Iterable[Fault]) -> Iterator[Fault]:
+    """Replace the edits that change a transport which also delivers to other servers.
+
+    For example, smtp/unix without TLS would send all outgoing mail in the clear.
+    """
+    general = [
+        each for each in setup.smtp_transports_to(proxy) if each.name in _GENERAL_TRANSPORTS
+    ]
+    for fault in faults:
+        places = [edit.place for edit in fault.edits]
+        changed = [each for each in general if any(_is_own(place, each) for place in places)]
+        if changed:
+            yield replace(fault, edits=tuple(_scan_transport(setup, proxy, changed[0])))
+        else:
+            yield fault
+
+
+def _is_own(place: Place, service: Service) -> bool:
+    return isinstance(place, Own) and place.service is service
 
 
 def starttls_behind(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:

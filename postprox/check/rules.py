@@ -192,10 +192,10 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
     yield from service_rules.wrong_transport(setup, proxy)
     yield from service_rules.deferred(setup, proxy)
     yield from postfix_rules.transports_limit(setup, proxy)
-    yield from postfix_rules.xforward_unsent(setup, proxy)
-    yield from postfix_rules.starttls_before(setup, proxy)
+    at_transports = (postfix_rules.xforward_unsent, postfix_rules.starttls_before)
+    for rule in (*at_transports, inherited_rules.at_transport):
+        yield from postfix_rules.apart(setup, proxy, rule(setup, proxy))
     yield from postfix_rules.unsigned(setup, proxy, wanted)
-    yield from inherited_rules.at_transport(setup, proxy)
     if behind := setup.reinjection_service(proxy):
         yield from postfix_rules.loop(setup, proxy, behind)
         if postfix_rules.is_wrong_service(setup, proxy, behind):

@@ -456,3 +456,23 @@ def test_redirected_mail_is_mapped_once(behind: str, source: str, added: str) ->
     findings = [each for each in findings_in(BEFORE, master, overrides) if each.name == "no-way"]
     redirect = "postconf -P 'submission/inet/content_filter=scan:[127.0.0.1]:10025'"
     assert [each.remedy for each in findings] == ["; ".join(filter(None, [redirect, added]))]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("smtp_tls_security_level = encrypt", "starttls"),
+        ("smtp_tls_wrappermode = yes", "inherited"),
+        ("smtp_generic_maps = hash:/g", "inherited-risk"),
+    ],
+)
+def test_transport_of_all_outgoing_mail_is_not_changed(line: str, name: str) -> None:
+    main = f"{AFTER.replace('scan:', 'smtp:')}{line}\n"
+    scan = "scan/unix/smtp_tls_security_level = none\nscan/unix/smtp_tls_wrappermode = no\n"
+    overrides = own("127.0.0.1:10026", BARE.replace("=", " = ") + "\n") + scan + SCAN_OWN
+    master = FRONT + UP + BEHIND + SCAN + "smtp unix - - n - - smtp\n"
+    overrides += "scan/unix/smtp_generic_maps =\n"
+    (finding,) = findings_in(main, master, overrides)
+    assert finding.name == name
+    assert finding.remedy == "postconf -e 'content_filter=scan:[127.0.0.1]:10025'"
+    assert findings_in(main.replace("smtp:[", "scan:["), master, overrides) == []
