@@ -1103,9 +1103,7 @@ def apart(setup: Setup, proxy: Proxy, faults: Iterable[Fault]) -> Iterator[Fault
 
     For example, smtp/unix without TLS would send all outgoing mail in the clear.
     """
-    general = [
-        each for each in setup.smtp_transports_to(proxy) if each.name in _GENERAL_TRANSPORTS
-    ]
+    general = [each for each in setup.smtp_transports_to(proxy) if each.name in _GENERAL_TRANSPORTS]
     for fault in faults:
         places = [edit.place for edit in fault.edits]
         changed = [each for each in general if any(_is_own(place, each) for place in places)]

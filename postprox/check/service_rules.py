@@ -139,19 +139,56 @@ def disabled(setup: Setup) -> Iterator[Fault]:
     """Report services that are required for filtering but listed in master_service_disable."""
     name = "master_service_disable"
     listed = [item for item in re.split(r"[,\s]+", setup.configuration.parameter(name)) if item]
-    routed = [service for each in setup.proxies if (service := upstream(setup.configuration, each))]
-    routed += [each.service for each in setup.proxies if each.service and setup.routes_to(each)]
-    for service in distinct(routed):
-        item = next((each for each in listed if _names_service(each.lstrip("!"), service)), "!")
-        if item.startswith("!"):
-            continue  # the first item that matches decides
+    needed = [service for each in setup.proxies if (service := upstream(setup.configuration, each))]
+    needed += [each.service for each in setup.proxies if each.service and setup.routes_to(each)]
+    closed = _closed_fronts(setup, listed, needed)
+    for service in distinct([*closed, *needed]):
+        item = _disabling_item(listed, service)
+        if not item:
+            continue
+        is_front = service in closed
+        effect = "no mail arrives from outside" if is_front else "all filtered mail is deferred"
+        change = partial(_without if closed else _enabled, service=service)
         yield Fault(
             "no-upstream",
             "main.cf",
-            f"{name} contains {item}, so Postfix does not listen on {service.label}; all filtered "
-            "mail is deferred",
-            (fixes.change_main(name, partial(_enabled, service=service)),),
+            f"{name} contains {item}, so Postfix does not listen on {service.label}; {effect}",
+            (fixes.change_main(name, change),),
         )
+
+
+def _closed_fronts(setup: Setup, listed: Sequence[str], needed: Sequence[Service]) -> list[Service]:
+    """Return the disabled services that receive mail from outside, if this is a mistake.
+
+    A server without such services can filter its own mail, and can replace port 25 with a
+    submission service.
+    """
+    fronts = [
+        each
+        for each in setup.configuration.services
+        if each.type == "inet" and (each.program == "postscreen" or setup.is_public(each))
+    ]
+    closed = [each for each in fronts if _disabling_item(listed, each)]
+    if not closed or len(closed) < len(fronts):
+        return []
+    types = [each.type for each in needed]
+    is_all_closed = any(_disabling_item(listed, each) in types for each in needed)
+    sources = [route.source for each in setup.proxies for route in setup.routes_to(each)]
+    is_unused = bool(sources) and all(each.program == "smtpd" for each in sources)
+    is_unused = is_unused and all(each in fronts or each.type == "pass" for each in sources)
+    return closed if is_all_closed or is_unused else []
+
+
+def _disabling_item(listed: Sequence[str], service: Service) -> str:
+    """Return the item of master_service_disable that disables a service, or ""."""
+    item = next((each for each in listed if _names_service(each.lstrip("!"), service)), "!")
+    return "" if item.startswith("!") else item  # the first item that matches decides
+
+
+def _without(old: str, service: Service) -> str:
+    """Remove all items that disable a service, and exceptions without any other item."""
+    kept = [each for each in re.split(r"[,\s]+", old) if each and not _names_service(each, service)]
+    return ",".join(kept if any(not each.startswith("!") for each in kept) else ())
 
 
 def _names_service(item: str, service: Service) -> bool:

@@ -337,8 +337,12 @@ def test_missing_service_for_mail_from_outside_is_reported() -> None:
         ("qmqp/inet, 127.0.0.1:10026/inet", "postconf -e master_service_disable=qmqp/inet"),
         ("127.0.0.1:10025/inet", "postconf -e master_service_disable="),
         ("!smtp/inet inet", ""),
+        ("inet", "postconf -e master_service_disable="),
+        ("unix-dgram, inet", "postconf -e master_service_disable=unix-dgram"),
+        ("smtp/inet", "postconf -e master_service_disable="),
+        ("inet smtp/inet", "postconf -e master_service_disable="),
+        ("smtp.inet", "postconf -e master_service_disable="),
         ("!127.0.0.1:10026/inet 127.0.0.1:10026/inet", None),
-        ("smtp/inet", None),
         ("unix", None),
     ],
 )
@@ -353,6 +357,28 @@ def test_disabled_service_on_route_is_reported(value: str, remedy: str | None) -
     assert {each.remedy for each in findings} == {remedy}
     changed = remedy.partition("master_service_disable=")[2].strip("'")
     assert findings_in(f"{BEFORE}master_service_disable = {changed}\n") == []
+
+
+def test_closed_port_25_is_named() -> None:
+    first, *_ = findings_in(f"{BEFORE}master_service_disable = inet\n")
+    assert "listen on smtp/inet; no mail arrives from outside" in first.problem
+
+
+@pytest.mark.parametrize(
+    ("main", "master", "value"),
+    [
+        (BEFORE, "submission inet n - n - 9 smtpd\n", "smtp/inet"),
+        (
+            AFTER,
+            "pickup unix n - n 60 1 pickup\n",
+            "!127.0.0.1:10025/inet !127.0.0.1:10026/inet inet",
+        ),
+    ],
+)
+def test_port_25_can_be_closed_on_purpose(main: str, master: str, value: str) -> None:
+    overrides = own("127.0.0.1:10026", *([BARE.replace("=", " = ") + "\n"] * (main is AFTER)))
+    master = FRONT + UP + BEHIND + SCAN + master
+    assert findings_in(f"{main}master_service_disable = {value}\n", master, overrides) == []
 
 
 CLEANUP = "cleanup unix n - y - 0 cleanup\n"
