@@ -14,16 +14,18 @@ from ..core.options import Options
 from . import fixes, master_rules, xforward
 from .findings import Fault
 from .fixes import Edit, Own, Place
-from .postconf import Configuration, Service
+from .postconf import Configuration, Service, join_words
 from .routes import (
     ENTRANCES,
     Endpoint,
     FilterStage,
     Proxy,
     Route,
+    is_proxy,
     malformed_routes,
     proxy_filter,
     routes,
+    spawned_command,
     target_endpoint,
     upstream,
     upstream_endpoint,
@@ -292,6 +294,43 @@ def malformed(setup: Setup) -> Iterator[Fault]:
             f"master.cf, {service.label}",
             f"{stage.value} = {value!r} is not a valid filter address; {effect}",
             tuple(edits),
+        )
+
+
+def piped(setup: Setup) -> Iterator[Fault]:
+    """Report a transport that runs the proxy with pipe(8), as for a filter without SMTP."""
+    configuration, name = setup.configuration, FilterStage.AFTER_QUEUE.value
+    for service in configuration.services:
+        user, command = spawned_command(service.words)
+        sources = [
+            each
+            for each in configuration.services
+            if each.program in ENTRANCES and each.parameter(name).partition(":")[0] == service.name
+        ]
+        if (service.type, service.program) != ("unix", "pipe") or not is_proxy(command):
+            continue
+        if not sources:
+            continue  # not_spawned reports it
+        edits: list[Edit] = []
+        address = _proxy_for(setup)
+        if address is None or address.path:  # smtp(8) does not support unix: here
+            address = Endpoint("127.0.0.1", master_rules.free_port(setup, 10025))
+            words = ("spawn", *([f"user={user}"] if user else []), f"argv={command[0]}")
+            line = f"{address} inet n n n - 20 {join_words((*words, *command[1:]))}"
+            edits.append(fixes.add_entry(configuration, line))
+        transport = _recipe_transport(setup)
+        if transport is None and configuration.transport("scan") is None:
+            edits.append(fixes.add_line(configuration, "scan", f"- - n - 20 {fixes.SCAN}"))
+        for source in sources:
+            hop = transport.name if transport else "scan"
+            route = Route(FilterStage.AFTER_QUEUE, source, address, None, hop)
+            edits.append(fixes.redirect(route, str(address)))
+        yield Fault(
+            "transport",
+            f"master.cf, {service.label}",
+            "pipe(8) runs the proxy without an SMTP connection, so the proxy fails; all mail "
+            f"bounces ({name})",
+            (*edits, fixes.remove(configuration, service)),
         )
 
 

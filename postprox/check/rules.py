@@ -39,6 +39,7 @@ _FIRST = (
     (master_rules.orphaned, "the comments in master.cf"),
     (_of(master_rules.indented), "the lines that begin with whitespace"),
     (_of(master_rules.no_break_spaces), "the no-break spaces"),
+    (postfix_rules.piped, "the transport that runs the proxy"),
     (_of(service_rules.misread), "the arguments in master.cf"),
     (_of(master_rules.names), "the names of services in master.cf"),
 )

@@ -502,3 +502,29 @@ def test_transport_of_all_outgoing_mail_is_not_changed(line: str, name: str) -> 
     assert finding.name == name
     assert finding.remedy == "postconf -e 'content_filter=scan:[127.0.0.1]:10025'"
     assert findings_in(main.replace("smtp:[", "scan:["), master, overrides) == []
+
+
+PIPED = (
+    "postprox unix - n n - 10 pipe flags=Rq user=nobody null_sender= argv=/p/postprox -c /f up\n"
+)
+
+
+def test_proxy_in_pipe_is_replaced_by_route_to_other_proxy() -> None:
+    main = f"{BASE}content_filter = postprox:dummy\n"
+    overrides = own("127.0.0.1:10026", BARE.replace("=", " = ") + "\n") + SCAN_OWN
+    (finding,) = findings_in(main, FRONT + UP + BEHIND + SCAN + PIPED, overrides)
+    assert (finding.name, finding.level) == ("transport", 2)
+    assert "all mail bounces" in finding.problem
+    assert finding.remedy == (
+        "postconf -e 'content_filter=scan:[127.0.0.1]:10025'; postconf -MX postprox/unix"
+    )
+
+
+def test_proxy_in_pipe_is_spawned_if_it_is_the_only_proxy() -> None:
+    main = f"{BASE}content_filter = postprox:dummy\n"
+    (finding,) = findings_in(main, FRONT + BEHIND + PIPED)
+    entry = "127.0.0.1:10025 inet n n n - 20 spawn user=nobody argv=/p/postprox -c /f up"
+    assert f"postconf -M '127.0.0.1:10025/inet={entry}'" in finding.commands
+    assert any(each.startswith("postconf -M 'scan/unix=scan unix") for each in finding.commands)
+    assert "postconf -e 'content_filter=scan:[127.0.0.1]:10025'" in finding.commands
+    assert finding.commands[-1] == "postconf -MX postprox/unix"
