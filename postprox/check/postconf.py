@@ -85,6 +85,13 @@ class Service:
             else []
         )
 
+    def milter_sockets(self) -> list[str]:
+        """Return the absolute paths of the milters to which the service passes mail."""
+        name = {"smtpd": "smtpd_milters", "cleanup": "non_smtpd_milters"}.get(self.program, "")
+        if "no_milters" in self.tokens("receive_override_options"):
+            return []
+        return re.findall(r"(?:^|[\s,{])unix:(/[^\s,{}]+)", self.parameter(name))
+
     def seconds(self, name: str) -> int:
         """Return a time in seconds, or the default if Postfix does not accept the value."""
         value = values.seconds(self.parameter(name))
@@ -132,6 +139,8 @@ class Configuration:
     #: The absolute paths of filters that chrooted services can also reach, for example because
     #: of a bind mount.
     shared: frozenset[str] = frozenset()
+    #: The absolute paths of milters that chrooted services cannot reach.
+    hidden_milters: frozenset[str] = frozenset()
 
     @property
     def postconf(self) -> str:

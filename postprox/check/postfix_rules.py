@@ -845,6 +845,28 @@ def no_milter(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
         )
 
 
+def hidden_milters(setup: Setup) -> Iterator[Fault]:
+    """Report chrooted services that cannot reach the socket of a milter."""
+    configuration = setup.configuration
+    queue = configuration.parameter("queue_directory")
+    for service in configuration.services:
+        hidden = [each for each in service.milter_sockets() if each in configuration.hidden_milters]
+        if not hidden or not service.is_chrooted():
+            continue
+        is_cleanup = service.program == "cleanup"
+        mail = "mail from local programs" if is_cleanup else "all its mail"
+        action = service.parameter("milter_default_action")
+        actions = {"accept": "passes without this milter", "reject": "is refused"}
+        effect = actions.get(action, "stays in the queue" if is_cleanup else "is deferred (451)")
+        yield Fault(
+            "no-milter",
+            f"master.cf, {service.label}",
+            f"it runs in the chroot {queue} and cannot reach the milter's socket {hidden[0]}; "
+            f"{mail} {effect}",
+            (fixes.set_field(service, "chroot", "n"),),
+        )
+
+
 def _is_missing(setup: Setup, milter: str) -> bool:
     """Return whether no program listens on a milter's TCP port of this machine."""
     endpoint = proxy_filter(milter, "/")

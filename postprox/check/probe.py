@@ -143,7 +143,13 @@ def _with_files(configuration: Configuration) -> Configuration:
         if (endpoint := proxy_filter(service.parameter("smtpd_proxy_filter"), queue))
     }
     shared = frozenset(path for path in paths if path and _is_shared(queue, path))
-    return replace(configuration, hosts=_hosts(), shared=shared)
+    hidden = frozenset(
+        path
+        for service in configuration.services
+        for path in service.milter_sockets()
+        if _is_hidden(queue, path)
+    )
+    return replace(configuration, hosts=_hosts(), shared=shared, hidden_milters=hidden)
 
 
 def _is_shared(queue_directory: str, path: str) -> bool:
@@ -155,6 +161,15 @@ def _is_shared(queue_directory: str, path: str) -> bool:
             return False
         has_link = any(map(os.path.islink, parents))
         return has_link or os.path.lexists(inner) or inner.parent.samefile(Path(path).parent)
+    return False
+
+
+def _is_hidden(queue_directory: str, path: str) -> bool:
+    """Return whether a path is known to exist only outside the chroot."""
+    with contextlib.suppress(OSError):
+        is_outside = Path(path).parent.is_dir()
+        is_clear = os.path.lexists(path) or not Path(f"{queue_directory}{path}").parent.exists()
+        return is_outside and is_clear and not _is_shared(queue_directory, path)
     return False
 
 

@@ -80,6 +80,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     if setup.running:
         yield from running_rules.postfix_stopped(setup, setup.running)
     yield from postfix_rules.no_proxy(setup)
+    yield from postfix_rules.hidden_milters(setup)
     yield from postfix_rules.malformed(setup)
     yield from postfix_rules.unfiltered(setup)
     yield from postfix_rules.unfiltered_smtp(setup)

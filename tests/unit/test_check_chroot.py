@@ -102,3 +102,36 @@ def test_linked_or_existing_socket_is_shared_with_chroot(tmp_path: Path) -> None
     inner.rmdir()
     inner.symlink_to(run)
     assert probe._is_shared(str(queue), path)
+
+
+@pytest.mark.parametrize(
+    ("value", "effect"),
+    [("", "all its mail is deferred (451)"), ("accept", "passes without this milter")],
+)
+def test_milter_outside_chroot_is_reported(tmp_path: Path, value: str, effect: str) -> None:
+    queue, outside = tmp_path / "queue", tmp_path / "run"
+    outside.mkdir()
+    socket = outside / "milter.sock"
+    main = f"{BASE}smtpd_proxy_filter = 127.0.0.1:10025\nqueue_directory = {queue}\n"
+    main += f"milter_default_action = {value}\nsmtpd_milters = {{ unix:{socket}, a=b }}\n"
+    more = "127.0.0.1:10026/inet/receive_override_options = no_milters\n"
+    master = CHROOTED + UP + BEHIND.replace("inet n - n", "inet n - y")
+
+    def findings(master: str) -> list[Finding]:
+        configuration = probe._with_files(parse(main, master, own() + more))
+        proxies = list(spawned_proxies(configuration))
+        found = judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN)))
+        return [each for each in found if each.name == "no-milter"]
+
+    (finding,) = findings(master)
+    assert (finding.level, finding.where) == (2, "master.cf, smtp/inet")
+    assert f"cannot reach the milter's socket {socket}; " in finding.problem
+    assert effect in finding.problem
+    assert finding.remedy == "postconf -F smtp/inet/chroot=n"
+    assert findings(master.replace("n - y", "n - n")) == []
+    Path(f"{queue}{socket}").parent.mkdir(parents=True)
+    assert findings(master) == []  # neither socket exists, so the milter may not be running
+    socket.touch()
+    assert len(findings(master)) == 1
+    Path(f"{queue}{socket}").touch()
+    assert findings(master) == []
