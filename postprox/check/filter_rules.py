@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ..core.options import Options
-from . import correction, fixes, sandbox, script_mistakes, shell_command
+from . import correction, fixes, pipe_filters, sandbox, script_mistakes, shell_command
 from .environment import OPTIONS
 from .facts import ProgramFacts, ProxyFacts
 from .findings import Fault
 from .fixes import Edit
 from .proxy_rules import cannot_run, is_home, set_filter
-from .routes import Proxy, arguments
+from .routes import FilterStage, Proxy, arguments
+from .setup import Setup
 from .unit import split_words
 
 _OWN = "/usr/local/bin/mail-filter"
@@ -153,6 +154,55 @@ def unread(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
         f"the filter {seen.path} never reads the message, which is in the file $EMAIL and not on "
         f"standard input; all mail passes unfiltered: {seen.unread_line}",
         (fixes.run(command),),
+    )
+
+
+#: The variables that contain only the envelope.
+_ENVELOPE = re.compile(r"\$\{?(SENDER|RECIPIENTS?|RECIPIENTCOUNT|QUEUE_ID|CLIENT_NAME)\b\}?")
+
+
+def sends(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report a script for pipe(8), which reads standard input or sends the message itself."""
+    kinds = (pipe_filters.UNREAD, pipe_filters.UNSENT, pipe_filters.RESENT)
+    seen, command = facts.filter, wanted.command or ""
+    found = next((each for each in seen.mistakes if each.kind in kinds), None) if seen else None
+    if seen is None or found is None:
+        return
+    kind, correction = found.kind, found.correction
+    if kind != pipe_filters.RESENT and "EMAIL" in command:
+        if kind == pipe_filters.UNREAD:
+            return
+        kind, correction = pipe_filters.RESENT, ""
+    elif kind != pipe_filters.RESENT and re.search(r"[$`*?<|]", _ENVELOPE.sub("", command)):
+        return
+    if kind == pipe_filters.RESENT:
+        problem = (
+            "sends the message itself, although the proxy delivers each message for which the "
+            "filter exits with status 0"
+        )
+        routes = setup.routes_to(proxy)
+        is_loop = any(
+            each.stage is FilterStage.AFTER_QUEUE and each.source.program == "pickup"
+            for each in routes
+        )
+        effect = "mail is delivered twice"
+        if is_loop:
+            effect = "Postfix sends that copy to the filter again, so mail loops and is delivered "
+            effect += "many times"
+        if proxy.unit and proxy.unit.is_set("NoNewPrivileges"):
+            effect = f"sendmail(1) fails because of NoNewPrivileges=yes, and {_effect(wanted)}"
+    else:
+        problem = "never reads the message, which is in the file $EMAIL and not on standard input"
+        effect = "all mail passes unfiltered"
+        if kind == pipe_filters.UNSENT and not _ENVELOPE.search(command):
+            effect = f"the proxy passes no arguments, and {_effect(wanted)}"
+    path = shlex.quote(seen.path)
+    edit = f"sed -i {shlex.quote(correction)} {path}" if correction else f"cat -n {path}"
+    yield Fault(
+        "filter",
+        proxy.where,
+        f"the filter {seen.path} {problem}; {effect}: line {found.number}: {found.line}",
+        (fixes.run(edit),),
     )
 
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 
-from . import script_mistakes, shell_command
+from . import pipe_filters, script_mistakes, shell_command
 from .postconf import UnreadableError
 from .routes import Endpoint
 from .script_mistakes import Mistake
@@ -205,7 +205,7 @@ def mistakes(interpreter: str, script: str) -> tuple[Mistake, ...]:
     """Return the lines of a shell script that change the filter's result by mistake."""
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return ()
-    return tuple(script_mistakes.mistakes(script))
+    return (*script_mistakes.mistakes(script), *pipe_filters.mistakes(script))
 
 
 def has_crlf(interpreter: str, script: bytes) -> bool:

@@ -166,6 +166,7 @@ def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield from filter_rules.exit_status(proxy, wanted)
     yield from filter_rules.privileges(proxy, wanted)
     yield from filter_rules.unread(proxy, wanted, facts)
+    yield from filter_rules.sends(setup, proxy, wanted, facts)
     yield from filter_rules.lost_reply(proxy, wanted, facts)
     yield from filter_rules.quotes(proxy, wanted)
     yield from filter_rules.command_syntax(proxy, wanted, facts)

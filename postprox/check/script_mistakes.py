@@ -72,14 +72,14 @@ class Mistake:
 
 def mistakes(script: str) -> Iterator[Mistake]:
     """Yield the mistakes in a shell script."""
-    code = list(_code(script))
+    code = list(code_lines(script))
     yield from _pipes(code)
     yield from _statuses(code)
     yield from _redirections(code)
     yield from _changes(code)
 
 
-def _code(script: str) -> Iterator[tuple[int, str]]:
+def code_lines(script: str) -> Iterator[tuple[int, str]]:
     """Yield the lines that contain code, and their numbers, without comments."""
     for number, line in enumerate(script.split("\n"), 1):
         for found in re.finditer(r"(^|\s)#", line):
@@ -237,7 +237,7 @@ def read_files(script: str) -> Iterator[Mistake]:
 
     A file that the script also mentions elsewhere is left out, because the script can test it.
     """
-    code = list(_code(script))
+    code = list(code_lines(script))
     text = "\n".join(line for _, line in code)
     if "<<" in text:
         return

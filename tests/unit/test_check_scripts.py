@@ -234,7 +234,12 @@ def test_script_that_ignores_message_is_reported(
 
 @pytest.mark.parametrize(
     "text",
-    ['clamdscan - < "$EMAIL"', 'clamdscan "$1"', "exec /usr/local/bin/scan", "/usr/local/bin/scan"],
+    [
+        'clamdscan - < "$EMAIL"',
+        'set -- x\nclamdscan "$1"',
+        "exec /usr/local/bin/scan",
+        "/usr/local/bin/scan",
+    ],
 )
 def test_script_that_may_read_message_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str], text: str

@@ -1,0 +1,234 @@
+"""Finds lines of a shell script that was written for the simple content filter of Postfix.
+
+Rule: the functions depend only on the text and evaluate nothing. If the script may get the message
+in another way, or may send another text, the line is left out.
+
+Postfix's pipe(8) gives such a script the message on standard input and the recipients as arguments,
+and the script sends the message with sendmail(1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .script_mistakes import Mistake, code_lines
+from .shell_command import SCANNERS, without_message
+
+#: The script reads the message from standard input.
+UNREAD = "unread"
+#: The script also uses its arguments, to which it sends the message, or which it scans.
+UNSENT = "unsent"
+#: The script sends the message, which it reads from $EMAIL.
+RESENT = "resent"
+#: A part of a script that can run another script, or that can set its arguments. An instance of
+#: Postfix with another configuration need not send mail to the filter.
+_OTHER_SCRIPT = re.compile(
+    r"\b(source|eval|python3?|perl|ruby|sh|bash|function|printenv)\b|(^|[;&|]\s*)\.\s|\(\s*\)"
+    r"|\bset\s+(--|[^-+\s])|\bexec\s+(?!\S*sendmail\b)|(^|[\s;&|(`\"'])(\.{1,2}/|/usr/local/|/opt/"
+    r"|/home/|/root/|~)|MAIL_CONFIG",
+    re.MULTILINE,
+)
+_POSITIONAL = re.compile(r"\$\{?[1-9@*]")
+_RECIPIENTS = re.compile(r"\$\{?([1-9@*]|RECIPIENTS?\b)|\s-[GiI]*t[GiI]*(\s|$)")
+_CONSTANT = re.compile(
+    r"^(?:export\s+)?([A-Za-z_]\w*)=(?:\"([^\"$`]*)\"|'([^']*)'|([\w./-]+))$", re.MULTILINE
+)
+_SEPARATOR = re.compile(r";|&&|\|\||\b(?:then|do|else|if|while|until)\b|[!{}()]")
+#: Programs that write their input unchanged, and programs that also change it.
+_COPIERS = ("cat", "cp", "ln", "mv", "tee")
+_EDITORS = ("formail", "spamassassin", "spamc")
+#: Options with which these programs write another text, such as a reply or a report.
+_OTHER_TEXT = {"formail": "-[^-]*[rxX]", "spamc": "-[^-]*[cCKLRry]"}
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A pipeline of programs that copies or sends a text."""
+
+    line: str
+    number: int
+    #: The file that it reads, or "" for standard input.
+    source: str
+    #: The file that it writes, or "" for sendmail(1).
+    target: str
+    #: True if the text remains the same.
+    is_exact: bool
+
+
+def mistakes(script: str) -> Iterator[Mistake]:
+    """Yield the line that reads the message from standard input, or that sends the message."""
+    code = list(code_lines(script))
+    text = "\n".join(line for _, line in code)
+    constants = _constants(text)
+    expanded = [(number, _expanded(line, constants), line) for number, line in code]
+    steps = [step for each in expanded for step in _steps(*each)]
+    if "EMAIL" in text:
+        if "MAIL_CONFIG" not in text:
+            yield from _resent(script, steps, code)
+        return
+    plain = re.sub(r"'[^']*'", "''", "\n".join(line for _, line, _ in expanded))
+    is_other = any(
+        _POSITIONAL.search(line) and not re.search(rf"\b({'|'.join(SCANNERS)}|sendmail)\b", line)
+        for line in plain.split("\n")
+    )
+    if is_other or _OTHER_SCRIPT.search(plain) or without_message(script)[0]:
+        return
+    read = [step for step in steps if not step.source and _is_used(step, steps, plain)]
+    files = _copies({"": True}, steps)
+    sent = [
+        step
+        for step in steps
+        if not step.target and (step.source in files or _POSITIONAL.search(step.line))
+    ]
+    scans = [
+        (number, line)
+        for number, line, _ in expanded
+        if _POSITIONAL.search(line) and re.search(rf"\b({'|'.join(SCANNERS)})\b", line)
+    ]
+    if sent:
+        first = (*read, *sent)[0]
+        yield Mistake(UNSENT, first.line, first.number, _mended(script, read, steps))
+    elif read:
+        yield Mistake(UNREAD, read[0].line, read[0].number, _mended(script, read, steps))
+    elif scans:
+        yield Mistake(UNSENT, dict(code)[scans[0][0]], scans[0][0])
+
+
+def _constants(text: str) -> dict[str, str]:
+    """Return the variables that a script sets once, to a known value."""
+    found = [(name, a or b or c) for name, a, b, c in _CONSTANT.findall(text)]
+    names = re.findall(r"\b([A-Za-z_]\w*)\+?=", text)
+    return {name: value for name, value in found if names.count(name) == 1}
+
+
+def _expanded(line: str, constants: dict[str, str]) -> str:
+    """Replace known variables, and write the others as $NAME."""
+    return re.sub(
+        r"\$(?:\{(\w+)\}|(\w+))",
+        lambda found: constants.get(found[1] or found[2], f"${found[1] or found[2]}"),
+        line,
+    )
+
+
+def _steps(number: int, line: str, original: str) -> Iterator[_Step]:
+    """Yield the pipelines in a line that copy or send a text."""
+    for pipeline in _SEPARATOR.split(line):
+        programs = [each.strip() for each in pipeline.split("|")]
+        words = [each.replace('"', "").replace("'", "").split() for each in programs]
+        words = [each[1:] if each[:1] == ["exec"] else each for each in words]
+        if not all(words):
+            continue
+        names = [each[0].rpartition("/")[2] for each in words]
+        is_sent = names[-1] == "sendmail" and _has_recipients(words[-1])
+        copying = names[:-1] if is_sent else names
+        if not all(map(_keeps_message, copying, words)):
+            continue
+        source = _source(names[0], words[0], programs[0])
+        target = "" if is_sent else _target(names[-1], words[-1], programs[-1])
+        if source is not None and target is not None:
+            is_exact = all(name in _COPIERS for name in copying)
+            yield _Step(original, number, source, target, is_exact)
+
+
+def _keeps_message(name: str, words: Sequence[str]) -> bool:
+    """Return whether a program writes the message that it reads, perhaps with changes."""
+    other = _OTHER_TEXT.get(name)
+    is_other = other and any(re.match(other, word) for word in words[1:])
+    return name in (*_COPIERS, *_EDITORS) and not is_other
+
+
+def _has_recipients(words: Sequence[str]) -> bool:
+    """Return whether sendmail(1) sends a message to recipients that are not fixed."""
+    arguments = re.sub(r"[0-9]?[<>]+\s*\S+", "", " ".join(words[1:]))
+    arguments = re.sub(r"(^|\s)-[frF]\s*(?!\$[@*])\S+", "", arguments)
+    is_other = re.search(r"(^|\s)-(C|q|b[^m])", arguments)
+    return bool(_RECIPIENTS.search(f" {arguments}")) and not is_other
+
+
+def _operands(words: Sequence[str]) -> list[str]:
+    text = re.sub(r"[0-9]?>&[0-9-]|[0-9]?[<>]+\s*\S+", "", " ".join(words[1:]))
+    return [word for word in text.split() if not word.startswith("-")]
+
+
+def _source(name: str, words: Sequence[str], program: str) -> str | None:
+    """Return the file that a program reads, "" for standard input, or None if unknown."""
+    redirected = re.search(r"(?<!<)<(?![<&(])\s*[\"']?([^\s\"'<>]+)", program)
+    operands = _operands(words)
+    if "<<" in program:
+        return None
+    if redirected:
+        return redirected[1]
+    if name in ("cp", "ln", "mv"):
+        return operands[0] if len(operands) == 2 else None
+    if name == "cat":
+        return (*operands, "")[0] if len(operands) <= 1 else None
+    if name == "tee" or name in _EDITORS:
+        files = [word for word in operands if word.startswith("$EMAIL")]
+        return (*files, "")[0]
+    return ""  # sendmail(1) without a redirection
+
+
+def _target(name: str, words: Sequence[str], program: str) -> str | None:
+    """Return the file that a program writes, or None if unknown."""
+    redirected = re.search(r"(?<![0-9&>])1?>\s*[\"']?([^\s\"'<>&]+)", program)
+    operands = _operands(words)
+    if name in ("cp", "ln", "mv", "tee") and operands:
+        return operands[-1]
+    return redirected[1] if redirected and not redirected[1].startswith("/dev/") else None
+
+
+def _is_used(step: _Step, steps: Sequence[_Step], text: str) -> bool:
+    """Return whether the script uses the text that a step reads from standard input."""
+    return (
+        not step.target
+        or any(each.source == step.target for each in steps)
+        or (text.replace('"', "").count(step.target) > 1)
+    )
+
+
+def _copies(files: dict[str, bool], steps: Sequence[_Step]) -> dict[str, bool]:
+    """Return the files that contain the message, and whether it is unchanged there."""
+    for step in steps:
+        if step.source in files and step.target and step.target != "$OUTFILE":
+            files[step.target] = files[step.source] and step.is_exact
+    return files
+
+
+def _resent(
+    script: str, steps: Sequence[_Step], code: Sequence[tuple[int, str]]
+) -> Iterator[Mistake]:
+    """Yield the line that sends the message in $EMAIL, unless the script then rejects it."""
+    files = _copies({"$EMAIL": True}, steps)
+    for step in steps:
+        following = next((line for number, line in code if number > step.number), "")
+        is_rejected = re.search(
+            r";\s*exit\s+[1-9]|^exit\s+[1-9]", f"{step.line}\n{following}", re.M
+        )
+        if step.source in files and not step.target and not is_rejected:
+            is_exact = files[step.source] and step.is_exact
+            yield Mistake(
+                RESENT, step.line, step.number, _without_sending(script, step) if is_exact else ""
+            )
+            return
+
+
+def _mended(script: str, read: Sequence[_Step], steps: Sequence[_Step]) -> str:
+    """Return a script for sed(1) with which the filter reads $EMAIL and sends nothing, or ""."""
+    sent = [step for step in steps if not step.target]
+    files = _copies({"": True}, steps)
+    if len(read) != 1 or len(sent) > 1 or not re.match(r"cat\s*>", read[0].line):
+        return ""
+    parts = [rf'{read[0].number}s/cat[ \t]*>/cat "$EMAIL" >/']
+    for step in sent:
+        is_exact = files.get(step.source, False) and step.is_exact and step.source
+        parts.append(_without_sending(script, step) if is_exact else "")
+    return ";".join(parts) if all(parts) else ""
+
+
+def _without_sending(script: str, step: _Step) -> str:
+    """Return a script for sed(1) that replaces a sendmail(1) command by `exit 0`, or ""."""
+    line = script.split("\n")[step.number - 1]
+    is_only = re.fullmatch(r"[^\s;&|(){}#][^;&|(){}#]*", re.sub(r"\$\{(\w+)\}", r"$\1", line))
+    return f"{step.number}s/.*/exit 0/" if is_only else ""

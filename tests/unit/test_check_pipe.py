@@ -1,0 +1,153 @@
+"""postprox-check: filter scripts that were written for the simple content filter of Postfix."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from postprox.check import pipe_filters
+from tests.unit.test_check_running import Site, apply, check, site
+
+__all__ = ["site"]
+ROOT = Path(__file__).parents[2]
+#: The script in Postfix's FILTER_README.
+SIMPLE = """#!/bin/sh
+INSPECT_DIR=/tmp
+SENDMAIL="/usr/sbin/sendmail -G -i"
+trap "rm -f in.$$" 0 1 2 3 15
+cd $INSPECT_DIR || exit 75
+cat >in.$$ || { echo Cannot save mail to file; exit 75; }
+grep -q EICAR in.$$ && { echo Message content rejected; exit 69; }
+$SENDMAIL "$@" <in.$$
+exit $?
+"""
+SENDS = '/usr/sbin/sendmail -G -i -f "$SENDER" -- "$RECIPIENT"'
+
+
+def mended(text: str, sends: str = "exit 0") -> str:
+    return text.replace("cat >in", 'cat "$EMAIL" >in').replace('$SENDMAIL "$@" <in.$$', sends)
+
+
+def test_simple_content_filter_is_corrected(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.filter.write_text(SIMPLE)
+    checked = check(site, capsys, "--offline")
+    assert (checked.status, checked.names()) == (2, ["filter"])
+    assert "never reads the message" in checked.problem
+    assert "all mail is deferred" in checked.problem
+    apply(site, checked)
+    assert site.filter.read_text() == mended(SIMPLE)
+    assert check(site, capsys, "--offline").names() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("", "all mail is deferred"),
+        (' -f "$SENDER" -- "$RECIPIENT"', "all mail passes unfiltered"),
+        (' "$EMAIL" "$RECIPIENT"', "sends the message itself"),
+        (" $OTHER", ""),
+    ],
+)
+def test_arguments_of_simple_content_filter_are_considered(
+    site: Site, capsys: pytest.CaptureFixture[str], arguments: str, problem: str
+) -> None:
+    site.filter.write_text(SIMPLE)
+    command = f"{site.filter}{arguments}"
+    site.write(site.arguments.replace(str(site.filter), shlex.quote(command).replace("$", "$$")))
+    checked = check(site, capsys, "--offline")
+    assert checked.names() == ["filter"] * bool(problem)
+    assert problem in checked.problem
+
+
+def test_filter_that_sends_message_is_corrected(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = mended(SIMPLE, f"{SENDS} < in.$$")
+    site.filter.write_text(text)
+    checked = check(site, capsys, "--offline")
+    assert (checked.status, checked.names()) == (2, ["filter"])
+    assert "sendmail(1) fails because of NoNewPrivileges=yes" in checked.problem
+    apply(site, checked)
+    assert site.filter.read_text() == mended(SIMPLE)
+    assert check(site, capsys, "--offline").names() == []
+
+
+@pytest.mark.parametrize(
+    ("main", "effect"),
+    [
+        ("smtpd_proxy_filter = 127.0.0.1:10025\n", "mail is delivered twice"),
+        ("content_filter = scan:[127.0.0.1]:10025\n", "so mail loops"),
+    ],
+)
+def test_effect_of_sent_message_depends_on_route(
+    site: Site, capsys: pytest.CaptureFixture[str], main: str, effect: str
+) -> None:
+    site.filter.write_text(f'#!/bin/sh\n{SENDS} < "$EMAIL"\n')
+    site.write(site.arguments, "NoNewPrivileges=no")
+    site.main = main
+    site.master += "pickup unix n - n 60 1 pickup\n"
+    assert effect in check(site, capsys, "--offline").problem
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "number"),
+    [
+        ('cat > in.$$\nspamc -x < in.$$ > out.$$\n/usr/sbin/sendmail "$@" < out.$$', "unsent", 1),
+        ('SC=spamc\nSM=/usr/sbin/sendmail\n${SC} | ${SM} "$@"\nexit $?', "unsent", 3),
+        ('spamc | sendmail -oi -f "$@"', "unsent", 1),
+        ('cat > "$T"\nexec sendmail -i "$@" < "$T"', "unsent", 1),
+        ('sendmail -i "$@"', "unsent", 1),
+        ("tee in.$$ > /dev/null\ngrep -q EICAR in.$$ && exit 1\nexit 0", "unread", 1),
+        ("cat - > in.$$\nmyscan in.$$", "unread", 1),
+        ('clamdscan --no-summary "$1" || exit 1', "unsent", 1),
+        ('spamc < "$EMAIL" | sendmail -i -f "$SENDER" $RECIPIENTS', "resent", 1),
+        ('cat "$EMAIL" | sendmail -ti', "resent", 1),
+        ('cp "${EMAIL}" x\nif ! grep -q y x; then sendmail $RECIPIENT < x; fi', "resent", 2),
+    ],
+)
+def test_script_for_pipe_is_found(text: str, kind: str, number: int) -> None:
+    (found,) = pipe_filters.mistakes(f"{text}\n")
+    assert (found.kind, found.number) == (kind, number)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'grep -q x "$EMAIL" && echo "found x" | sendmail admin@example.com',
+        'grep -q x "$EMAIL" && echo "found x" | sendmail "$RECIPIENT"',
+        'sendmail -t <<X\nTo: admin\n\n$SENDER\nX\ngrep -q x "$EMAIL"',
+        'sendmail admin@example.com < "$EMAIL"',
+        'sendmail -f "$SENDER" admin@example.com < "$EMAIL"',
+        'formail -r < "$EMAIL" | sendmail -t',
+        'head -n 20 "$EMAIL" > x\nsendmail "$RECIPIENT" < x',
+        '{ echo "Subject: x"; echo; cat "$EMAIL"; } | sendmail -t "$RECIPIENT"',
+        'spamc -R < "$EMAIL" | sendmail "$RECIPIENT"',
+        'sendmail -C /etc/postfix-out "$RECIPIENT" < "$EMAIL"',
+        'MAIL_CONFIG=/etc/out sendmail "$RECIPIENT" < "$EMAIL"',
+        'sendmail "$RECIPIENT" < "$EMAIL"\nexit 1',
+        'echo x > t\nsendmail "$RECIPIENT" < t\ngrep -q y "$EMAIL"',
+        "myscan || echo virus | sendmail admin",
+        "myscan || sendmail -t < /etc/virus-notice",
+        'exec /usr/local/bin/scan "$@"',
+        'nice /usr/local/bin/scan "$@"',
+        "cat > in.$$\npython3 scan.py in.$$",
+        ". /etc/default/scan\ncat > in.$$\ngrep -q x in.$$",
+        "save() { cat > x; }\nmyscan | save\ngrep -q x x",
+        'set -- $(ls)\nclamdscan "$1"',
+        "cat > /dev/null\nmyscan",
+        "cat > x <<X\na\nX\ngrep a x",
+        "awk '{print $1}' x | cat > y; grep y y",
+        "myscan | cat > x\ngrep x x",
+    ],
+)
+def test_other_script_is_not_reported(text: str) -> None:
+    assert list(pipe_filters.mistakes(f"{text}\n")) == []
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "examples/filters").glob("*.sh")), ids=lambda path: path.name
+)
+def test_example_does_not_send(file: Path) -> None:
+    assert list(pipe_filters.mistakes(file.read_text())) == []
