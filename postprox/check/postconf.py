@@ -134,6 +134,8 @@ class Configuration:
     corrected: str = ""
     #: The value of an earlier content_filter line in main.cf, or "".
     replaced_filter: str = ""
+    #: The names and values in main.cf as they are written, with lines that have no effect.
+    written: tuple[tuple[str, str], ...] = ()
     #: The addresses of each host name in /etc/hosts.
     hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: The absolute paths of filters that chrooted services can also reach, for example because

@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 
 from ..core.options import Options
 from . import fixes, master_rules, xforward
@@ -23,6 +24,7 @@ from .routes import (
     Route,
     is_proxy,
     malformed_routes,
+    next_hop,
     proxy_filter,
     routes,
     spawned_command,
@@ -47,6 +49,8 @@ _TCP_NAME = re.compile(r"([0-9.]+|localhost|\[[0-9a-fA-F:]+\]):[0-9]+", re.ASCII
 _RECIPE_MILTER = "inet:127.0.0.1:8891"
 _OVERRIDES = "receive_override_options"
 _NO_MAPPINGS = "no_address_mappings"
+#: The minimum similarity of two names at which one is probably a misspelling of the other.
+_SIMILAR = 0.85
 _STAGES = ("client", "helo", "sender", "relay", "recipient")
 
 
@@ -99,8 +103,10 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     if unset:
         problem += f", because {_labels(unset)} in master.cf sets {name}"
         problem += " to an empty value" if not unset[0].own[name] else ", which has no effect there"
+    cause, causes = ("", []) if unset else _cause(setup, proxy, name)
+    problem += cause
     behind = setup.reinjection_service(proxy)
-    edits = [_remove_own(setup, each, name) for each in unset]
+    edits = [*causes, *(_remove_own(setup, each, name) for each in unset)]
     if behind and behind.own.get(name) != "":
         edits.append(fixes.set_own(behind, name, ""))
     if setup.configuration.parameter(name) != value:
@@ -116,6 +122,42 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         )
         return
     yield Fault("no-way", proxy.where, f"{problem}; mail passes unfiltered", tuple(edits))
+
+
+def _cause(setup: Setup, proxy: Proxy, name: str) -> tuple[str, list[Edit]]:
+    """Return the mistake in main.cf because of which a parameter is empty, and its correction."""
+    configuration = setup.configuration
+    lines, written = configuration.written, dict(configuration.written)
+    values = [value for _, value in lines]
+    values += [value for each in configuration.services for value in each.own.values()]
+    used = {name for value in values for name in re.findall(r"\$[({]?(\w+)", value)}
+    if configuration.parameter(name):
+        return "", []
+    for variable in re.findall(r"\$[({]?(\w+)", written.get(name, "")):
+        if not written.get(variable):
+            similar = get_close_matches(variable, written.keys() - used, 1, _SIMILAR)
+            hint = f" (${similar[0]} is defined, but not used)" if similar else ""
+            return f", because ${variable} in {name} has no value{hint}", []
+    earlier = [value for other, value in lines if other == name and _leads(setup, proxy, value)]
+    if earlier:
+        return f", because a later line in main.cf sets {name} to an empty value", []
+    unused = [
+        other
+        for other, value in lines
+        if other not in used and other not in configuration.main and _leads(setup, proxy, value)
+    ]
+    similar = get_close_matches(name, unused, 1, _SIMILAR)
+    if not similar:
+        return "", []
+    remove = fixes.run(f"{configuration.postconf} -X {shlex.quote(similar[0])}")
+    return f", because main.cf sets {similar[0]} instead of {name}", [remove]
+
+
+def _leads(setup: Setup, proxy: Proxy, value: str) -> bool:
+    """Return whether a value of smtpd_proxy_filter or content_filter is a proxy's address."""
+    queue = setup.configuration.parameter("queue_directory")
+    endpoint = proxy_filter(value, queue) or next_hop(value.partition(":")[2], queue)
+    return endpoint is not None and proxy.is_at(endpoint)
 
 
 def _way(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[FilterStage, str]:

@@ -106,10 +106,13 @@ def read_configuration(directory: str) -> Configuration:
         texts = lines.applied(texts)
     corrections = source_text.corrections(*texts.values()) if texts else []
     earlier = source_text.replaced_value(texts[source_text.MAIN], "content_filter") if texts else ""
+    written = source_text.assignments(texts[source_text.MAIN]) if texts else ()
     if not corrections and not misplaced:
         main, master, overrides = _outputs(directory)
         configuration = parse(main, master, overrides, directory)
-        configuration = replace(configuration, orphans=orphans, replaced_filter=earlier)
+        configuration = replace(
+            configuration, orphans=orphans, replaced_filter=earlier, written=written
+        )
         return _with_files(configuration)
     # postconf(1) cannot read these files, or misreads them, so it gets corrected copies.
     with tempfile.TemporaryDirectory() as copy:
@@ -130,6 +133,7 @@ def read_configuration(directory: str) -> Configuration:
         misplaced=tuple(misplaced),
         orphans=orphans,
         corrected=own,
+        written=written,
     )
     return _with_files(configuration)
 

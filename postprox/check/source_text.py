@@ -254,9 +254,14 @@ def replaced_value(main: str, name: str) -> str:
 
     Lines that repeat the last value are ignored.
     """
-    text = re.sub(r"\n([ \t]*(#.*)?\n)*[ \t]+(?=\S)", " ", main)
-    found = re.findall(rf"^{name}[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE)
+    found = [value for other, value in assignments(main) if other == name]
     return next((each for each in reversed(found) if each != found[-1]), "")
+
+
+def assignments(main: str) -> tuple[tuple[str, str], ...]:
+    """Return the names and values in main.cf as they are written, in the order of the lines."""
+    text = re.sub(r"\n([ \t]*(#.*)?\n)*[ \t]+(?=\S)", " ", main)
+    return tuple(re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE))
 
 
 def corrections(main: str, master: str) -> list[Correction]:

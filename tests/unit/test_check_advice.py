@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import machine, probe, recipe, sandbox
+from postprox.check import machine, probe, recipe, sandbox, source_text
 from postprox.check.facts import ProgramFacts, ProxyFacts, SpoolFacts
 from postprox.check.findings import Finding
 from postprox.check.postconf import UnreadableError, parse
@@ -23,6 +23,7 @@ from tests.unit.test_check_running import ROOT, Site, check, site
 __all__ = ["site"]
 BEHIND = "127.0.0.1:10026 inet n - n - - smtpd\n"
 USERS = "submission inet n - n - 20 smtpd\n"
+NAME = "smtpd_proxy_filter"
 SCAN = "scan unix - - n - 20 smtp\n"
 TO_BEHIND = PROXY.replace(" up\n", " 127.0.0.1:10026\n")
 AFTER = (
@@ -44,6 +45,56 @@ def seen(facts: ProxyFacts, program: str = "", master: str = FRONT + PROXY) -> l
 def only(findings: list[Finding], name: str) -> Finding:
     (finding,) = (each for each in findings if each.name == name)
     return finding
+
+
+# Mistakes in main.cf because of which no mail reaches the proxy
+
+
+@pytest.mark.parametrize(
+    ("line", "expanded", "cause", "remedy"),
+    [
+        (
+            "smtp_proxy_filter = 127.0.0.1:10025",
+            "",
+            ", because main.cf sets smtp_proxy_filter instead of smtpd_proxy_filter",
+            "postconf -X smtp_proxy_filter; ",
+        ),
+        ("smtp_proxy_filter = 127.0.0.1:10026", "", "", ""),
+        ("my_filter = 127.0.0.1:10025", "", "", ""),
+        ("smtpd_proxy_filter2 = 127.0.0.1:10025\nx = $smtpd_proxy_filter2", "", "", ""),
+        (
+            "adress = 127.0.0.1:10025\nsmtpd_proxy_filter = $address",
+            "smtpd_proxy_filter =\n",
+            f", because $address in {NAME} has no value ($adress is defined, but not used)",
+            "",
+        ),
+        (
+            "smtpd_proxy_filter = ${proxy}",
+            "smtpd_proxy_filter =\n",
+            ", because $proxy in smtpd_proxy_filter has no value",
+            "",
+        ),
+        (
+            "smtpd_proxy_filter = 127.0.0.1:10025\nx = y\nsmtpd_proxy_filter =",
+            "smtpd_proxy_filter =\n",
+            ", because a later line in main.cf sets smtpd_proxy_filter to an empty value",
+            "",
+        ),
+        ("smtpd_proxy_filter =", "smtpd_proxy_filter =\n", "", ""),
+    ],
+)
+def test_mistake_that_leaves_filter_empty_is_named(
+    line: str, expanded: str, cause: str, remedy: str
+) -> None:
+    master = FRONT + TO_BEHIND + BEHIND
+    overrides = "127.0.0.1:10026/inet/smtpd_proxy_filter =\n"
+    configuration = parse(f"compatibility_level = 3.6\n{expanded}", master, overrides)
+    configuration = replace(configuration, written=source_text.assignments(f"{line}\n"))
+    proxies = list(spawned_proxies(configuration))
+    finding = only(judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN))), "no-way")
+    problem = "no Postfix service sends mail to 127.0.0.1:10025"
+    assert finding.problem == f"{problem}{cause}; mail passes unfiltered"
+    assert finding.remedy == f"{remedy}postconf -e smtpd_proxy_filter=127.0.0.1:10025"
 
 
 # Words that belong to the value before them
