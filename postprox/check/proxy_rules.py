@@ -15,7 +15,7 @@ from .facts import DirectoryFacts, ProgramFacts, ProxyFacts, SpoolFacts
 from .findings import Fault
 from .fixes import Edit
 from .postfix_rules import add_service, sent_to
-from .routes import Proxy, arguments, is_proxy, target_endpoint
+from .routes import Endpoint, Proxy, arguments, is_proxy, target_endpoint
 from .setup import Setup
 from .unit import Unit
 
@@ -345,16 +345,29 @@ def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) 
     endpoint = target_endpoint(wanted.target)
     is_proxy = any(each.is_at(endpoint) for each in setup.proxies)  # it may not be running
     if facts.upstream_missing and not is_proxy:
-        target = wanted.target.text
+        target, reason = wanted.target.text, _elsewhere(setup, endpoint)
         other = setup.place_for_filtered(proxy)
         edits = sent_to(setup, proxy, other) if other else (add_service(setup, proxy, target),)
         yield Fault(
             "no-upstream",
             proxy.where,
-            f"no server listens on {target}, the proxy's upstream address; all mail is deferred "
-            "(451)",
+            f"no server listens on {target}, the proxy's upstream address{reason}; all mail is "
+            "deferred (451)",
             edits,
         )
+
+
+def _elsewhere(setup: Setup, endpoint: Endpoint) -> str:
+    """Return an explanation if inet_interfaces gives a service with this port another address."""
+    for service in setup.configuration.services:
+        other = setup.endpoint_of(service)
+        if other and service.name.isdigit() and other.port == endpoint.port and other.host:
+            interfaces = service.parameter("inet_interfaces")
+            return (
+                f", because {service.label} in master.cf has no address and listens only on those "
+                f"in inet_interfaces ({interfaces})"
+            )
+    return ""
 
 
 def spool(  # noqa: C901

@@ -318,6 +318,25 @@ def test_proxy_that_sends_to_itself_causes_one_finding() -> None:
     assert "-c /f 127.0.0.1:10026" in finding.remedy
 
 
+@pytest.mark.parametrize(
+    ("interfaces", "service", "is_named"),
+    [
+        ("192.0.2.1", "10026", True),
+        ("192.0.2.1", "10027", False),
+        ("192.0.2.1", "192.0.2.1:10026", False),
+    ],
+)
+def test_interfaces_of_missing_upstream_are_named(
+    interfaces: str, service: str, is_named: bool
+) -> None:
+    master = FRONT + UP + BEHIND.replace("127.0.0.1:10026", service)
+    main = f"{BEFORE}inet_interfaces = {interfaces}\n"
+    found = findings_in(main, master, is_upstream_missing=True)
+    (problem,) = (each.problem for each in found if each.name == "no-upstream")
+    reason = f", because {service}/inet in master.cf has no address and listens only on those in "
+    assert (f"{reason}inet_interfaces ({interfaces}); all mail" in problem) == is_named
+
+
 def test_private_inet_service_is_reported() -> None:
     (finding,) = findings_in(BEFORE, FRONT + UP + BEHIND.replace("inet n", "inet y"))
     assert finding.name == "columns"
