@@ -554,7 +554,7 @@ def spool_open(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
 
 def spool_boot(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a message directory that the proxy cannot use after the next boot."""
-    seen = facts.spool
+    seen, own = facts.spool, "/etc/tmpfiles.d/"
     if seen is None or not seen.exists or seen.writable is False or not proxy.user:
         return
     # A line for a shared directory such as /tmp must not give it to the proxy (`spool_open`).
@@ -564,8 +564,10 @@ def spool_boot(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
     words = [*seen.boot_line.split(), *["-"] * 6][:6]
     owner = "root" if words[3] == "-" else words[3]
     is_kept = owner == proxy.user or re.match("[:0-9]|.*%", owner)
+    edit = _boot_edit(proxy, wanted, words[5])
     if seen.boot_line and not is_kept:
         problem = f"systemd-tmpfiles(8) gives {name} to {owner} at each boot ({seen.boot_file})"
+        edit = _corrected_line(proxy, seen) if seen.boot_file.startswith(own) else edit
     elif seen.lost_by.endswith(".conf"):
         problem = f"systemd-tmpfiles(8) removes {name} at each boot ({seen.lost_by})"
     elif seen.lost_by.endswith("fstab"):
@@ -578,8 +580,17 @@ def spool_boot(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
         "spool-boot",
         proxy.where,
         f"{problem}; after that, all mail is deferred (452)",
-        (_boot_edit(proxy, wanted, words[5]),),
+        (edit,),
     )
+
+
+def _corrected_line(proxy: Proxy, seen: SpoolFacts) -> Edit:
+    """Return a command that corrects the owner and mode in a line of tmpfiles.d(5)."""
+    kind, path, *rest = seen.boot_line.split()
+    words = [kind, path, "0700", proxy.user, proxy.group or proxy.user, *rest[3:]]
+    old = re.sub(r"[][\\.*^$|]", r"\\\g<0>", seen.boot_line)
+    new = re.sub(r"[\\&|]", r"\\\g<0>", " ".join(words))
+    return fixes.run(f"sed -i {shlex.quote(f's|^{old}$|{new}|')} {shlex.quote(seen.boot_file)}")
 
 
 def _boot_edit(proxy: Proxy, wanted: Options, age: str) -> Edit:

@@ -556,6 +556,26 @@ def test_owner_of_spool_at_boot_is_checked(
         assert f"echo 'd {directory} 0700 nobody nobody " in finding.remedy
 
 
+@pytest.mark.parametrize(
+    ("line", "corrected"),
+    [
+        ("d /s.1 0700 root root 1d", "d /s.1 0700 nobody nobody 1d"),
+        ("  D!  /s.1/ - root", "D! /s.1/ 0700 nobody nobody"),
+        ("d /s.1", "d /s.1 0700 nobody nobody"),
+    ],
+)
+def test_own_line_for_spool_at_boot_is_corrected(tmp_path: Path, line: str, corrected: str) -> None:
+    name = "/etc/tmpfiles.d/postprox.conf"
+    spool = SpoolFacts(exists=True, writable=True, boot_line=line, boot_file=name)
+    facts = replace(SEEN, spool=spool)
+    (remedy,) = (each.remedy for each in seen(facts) if each.name == "spool-boot")
+    file = tmp_path / "postprox.conf"
+    file.write_text(f"# d /s.1 0700 root root 1d\n{line}\nd /sx1 0700 root root 1d\n")
+    subprocess.run(["/bin/sh", "-c", remedy.replace(name, str(file))], check=True)
+    lines = ["# d /s.1 0700 root root 1d", corrected, "d /sx1 0700 root root 1d"]
+    assert file.read_text().splitlines() == lines
+
+
 def test_spool_below_run_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_may", lambda user, right, path: True)
     monkeypatch.setattr(probe, "TMPFILES_DIRECTORIES", (str(tmp_path),))
