@@ -17,7 +17,7 @@ from .fixes import Edit
 from .postfix_rules import add_service, sent_to
 from .routes import Endpoint, Proxy, arguments, is_proxy, target_endpoint
 from .setup import Setup
-from .unit import Unit
+from .unit import Unit, split_words
 
 #: User accounts under which spawn(8) refuses to run a command.
 _REFUSED_USERS = ("root", "postfix")
@@ -50,6 +50,19 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             f"user={name} must precede argv=; the proxy cannot start, so all mail is deferred "
             "(451)",
             (fixes.set_user(proxy.service, name),),
+        )
+    elif whole := _with_earlier_lines(proxy):
+        name, file = environment.OPTIONS, proxy.unit.options_file if proxy.unit else ""
+        script = shlex.quote(rf"/^[ \t]*{name}[ \t]*=.*\${{*{name}/d")
+        yield Fault(
+            "command-line",
+            proxy.where,
+            f"systemd does not expand ${name} in this file, so the command line is invalid and all "
+            f"mail is deferred (451): {proxy.error}; one line must contain all options",
+            (
+                fixes.run(f"sed -i {script} {shlex.quote(file)}"),
+                fixes.set_arguments(proxy, lambda _: whole),
+            ),
         )
     elif variables := _variables(proxy):
         # Arguments other than these variables may be the administrator's options and must be kept.
@@ -96,6 +109,27 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             f"the command line is invalid, so all mail is deferred (451): {proxy.error}",
             _shortened(proxy),
         )
+
+
+def _with_earlier_lines(proxy: Proxy) -> list[str]:
+    """Return the arguments with $POSTPROX_OPTIONS replaced by the file's earlier lines.
+
+    The result is empty if the options file has no earlier line, or if the arguments would still be
+    invalid.
+    """
+    name = environment.OPTIONS
+    spellings = (f"${name}", f"${{{name}}}")
+    words = list(arguments(proxy.words)) if is_proxy(proxy.words) else []
+    earlier = proxy.unit.assignments.earlier.get(name, []) if proxy.unit else []
+    if not earlier or name in earlier[0] or not {*words} & {*spellings}:
+        return []
+    for text in reversed(earlier):
+        try:
+            values = split_words(text)
+        except ValueError:
+            return []
+        words = [each for word in words for each in (values if word in spellings else [word])]
+    return words if correction.is_accepted(words) else []
 
 
 def _variables(proxy: Proxy) -> list[str]:

@@ -309,3 +309,20 @@ def test_missing_filter_command_is_added_together_with_strict_option(
     checked = check(site, capsys, "--offline")
     assert checked.names() == ["no-filter"]
     assert "--strict -c /usr/local/bin/mail-filter" in checked.remedy
+
+
+def test_options_that_refer_to_earlier_line_are_joined(
+    site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with_options_file(site, "-l 10025 --foreground $POSTPROX_OPTIONS $POSTPROX_UPSTREAM")
+    file = tmp_path / "default"
+    options = OPTIONS_LINE.format(filter=site.filter)
+    more = 'POSTPROX_OPTIONS="$POSTPROX_OPTIONS --max-sessions 20"\n'
+    last = "POSTPROX_OPTIONS=${POSTPROX_OPTIONS} -v\n"
+    file.write_text(UPSTREAM_LINE + options + more + last)
+    checked = check(site, capsys)
+    assert checked.names() == ["command-line"]
+    assert "systemd does not expand $POSTPROX_OPTIONS" in checked.problem
+    apply(site, checked)
+    assert file.read_text() == UPSTREAM_LINE + options.replace('"\n', ' --max-sessions 20 -v"\n')
+    assert check(site, capsys).names() == []
