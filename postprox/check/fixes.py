@@ -19,6 +19,7 @@ from .postconf import Configuration, Service, join_words, split_words
 from .routes import FilterStage, Proxy, Route, arguments, without_wrappers
 from .source_text import Correction
 from .unit import DROP_IN, SocketUnit, Unit, quoted
+from .unit import split_words as split_values
 
 #: The transport to the proxy in examples/postfix/after-queue.master.cf, without the name column.
 SCAN = (
@@ -413,8 +414,11 @@ def make_spool(user: str, directory: str) -> Edit:
 class Plan:
     """The edits for all problems, and the commands for each problem."""
 
-    def __init__(self, configuration: Configuration, faults: Sequence[Fault]) -> None:
+    def __init__(
+        self, configuration: Configuration, faults: Sequence[Fault], units: Sequence[Unit] = ()
+    ) -> None:
         self._configuration = configuration
+        self._units = units
         self._postconf = configuration.postconf
         self._values: dict[Place, str] = {}
         for edit in (edit for fault in faults for edit in fault.edits):
@@ -518,8 +522,18 @@ class Plan:
         The result is empty if the unit has no options file, or if its command line cannot be split
         into these variables.
         """
-        value = self._values.get(Setting(unit, "ExecStart"))
+        is_edited = Setting(unit, "ExecStart") in self._values
+        return {} if not is_edited or self._needs_own_values(unit) else self._new_variables(unit)
+
+    def _new_variables(self, unit: Unit) -> dict[str, str]:
+        value = self._values.get(Setting(unit, "ExecStart"), shlex.join(unit.words))
         return _variables(unit, shlex.split(value)) if value and unit.options_file else {}
+
+    def _needs_own_values(self, unit: Unit) -> bool:
+        """Return whether another unit uses the same options file, but needs other values."""
+        shared = [each for each in self._units if each.options_file == unit.options_file]
+        own, others = self._new_variables(unit), map(self._new_variables, shared)
+        return bool(own) and any(other and other != own for other in others)
 
     def _moved(self, unit: Unit) -> str:
         """Return ExecStart= with the new program and the unit's variables.
@@ -529,6 +543,14 @@ class Plan:
         program, *fixed = unit.settings["ExecStart"][0].split()
         new = shlex.split(self._values[Setting(unit, "ExecStart")])[0]
         return "" if new == program else " ".join([new, *fixed])
+
+    def _with_own_values(self, unit: Unit) -> str:
+        """Return ExecStart= with the new values instead of the variables that must change."""
+        text = self._moved(unit) or unit.settings["ExecStart"][0]
+        for name, value in self._new_variables(unit).items():
+            if unit.assignments.values.get(name) != value:
+                text = text.replace(f"${name}", quoted(split_values(value)))
+        return text
 
     def _drop_in(self, unit: Unit | SocketUnit) -> Iterator[str]:
         section = "[Socket]" if isinstance(unit, SocketUnit) else "[Service]"
@@ -541,6 +563,8 @@ class Plan:
                     text = self._moved(unit)
                     if not text:
                         continue
+                elif is_command and isinstance(unit, Unit) and self._needs_own_values(unit):
+                    text = self._with_own_values(unit)
                 reset = [f"{place.name}="] if not text or is_list(place.name) else []
                 lines += [*reset, *([f"{place.name}={text}"] if text else [])]
         # The earlier settings of this drop-in remain in effect.
@@ -652,8 +676,10 @@ def _line(service: Service, columns: dict[str, str]) -> str:
     return f"{values[0]}/{values[1]}={line}"
 
 
-def plan(configuration: Configuration, faults: Iterable[Fault]) -> list[Finding]:
-    """Return one finding for each problem."""
+def plan(
+    configuration: Configuration, faults: Iterable[Fault], units: Sequence[Unit] = ()
+) -> list[Finding]:
+    """Return one finding for each problem. `units` are the units of all proxies."""
     found = list(faults)
-    made = Plan(configuration, found)
+    made = Plan(configuration, found, units)
     return [made.finding(fault) for fault in found]

@@ -47,10 +47,11 @@ _FIRST = (
 
 def judge(setup: Setup) -> list[Finding]:
     """Return a finding for each problem."""
+    units = [proxy.unit for proxy in setup.proxies if proxy.unit]
     for faults_first, _ in _FIRST:
         if faults := list(faults_first(setup)):
             # All other findings could be consequences of these problems.
-            return fixes.plan(setup.configuration, faults)
+            return fixes.plan(setup.configuration, faults, units)
     superfluous = dict(master_rules.units_on_one_port(setup))
     faults = [*_configuration_faults(setup), *superfluous.values()]
     for proxy in setup.proxies:
@@ -61,7 +62,7 @@ def judge(setup: Setup) -> list[Finding]:
             # A problem of level DANGER can be the reason for a missing greeting.
             own += running_rules.no_greeting(setup, proxy, setup.running)
         faults += own
-    return fixes.plan(setup.configuration, faults)
+    return fixes.plan(setup.configuration, faults, units)
 
 
 def _configuration_faults(setup: Setup) -> Iterator[Fault]:

@@ -352,3 +352,31 @@ def test_remedy_copies_filter_out_of_home_directory() -> None:
     )
     assert remedy.startswith("install -m 0755 /root/f /usr/local/bin/f; ")
     assert remedy.endswith("-c {/usr/local/bin/f --fast} up'")
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "expected"),
+    [
+        (("127.0.0.1:10028", ""), "$POSTPROX_OPTIONS 127.0.0.1:10028' > /users/zz-"),
+        (("127.0.0.1:10028", "127.0.0.1:10028"), 'POSTPROX_UPSTREAM="127.0.0.1:10028"'),
+    ],
+)
+def test_options_file_of_two_units_changes_only_for_both(
+    upstreams: tuple[str, str], expected: str
+) -> None:
+    environment = 'POSTPROX_UPSTREAM="127.0.0.1:10026"\nPOSTPROX_OPTIONS="--strict -c /f"\n'
+    text = "[Service]\nEnvironmentFile=/e\nExecStart=/p $POSTPROX_OPTIONS $POSTPROX_UPSTREAM\n"
+    units = []
+    edits: list[fixes.Edit] = []
+    for name, upstream in zip(("users", "postprox"), upstreams, strict=True):
+        each = unit.parse(f"{name}.service", [text], {"/e": environment})
+        each.path, each.drop_ins = f"/{name}.service", f"/{name}"
+        units.append(each)
+        if upstream:
+            words = ("/p", "--strict", "-c", "/f", upstream)
+            edits.append(fixes.set_setting(each, "ExecStart", shlex.join(words)))
+    faults = [Fault("unsigned", "", "", (edit,)) for edit in edits]
+    findings = fixes.plan(parse(MAIN, FRONT, ""), faults, units)
+    assert expected in findings[0].remedy
+    assert ("/e" in findings[0].remedy) == bool(upstreams[1])
+    assert len({found.remedy for found in findings}) == 1
