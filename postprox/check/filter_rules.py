@@ -222,7 +222,7 @@ def privileges(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield Fault(
         "filter",
         proxy.where,
-        f"{program} cannot change the user, because the unit has NoNewPrivileges=yes; the filter "
+        f"{program} cannot switch users, because the unit has NoNewPrivileges=yes; the filter "
         f"cannot run, and {_effect(wanted)}; run the proxy as the user that the filter needs",
         edits,
     )

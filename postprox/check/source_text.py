@@ -170,7 +170,7 @@ def _parameters_in_master(master: str) -> Iterator[Misplaced]:
     values = {block[0]: " ".join(each.strip() for each in block) for block in _blocks(master)}
     for line in master.split("\n"):
         parameter = _PARAMETER.match(line)
-        # Without blanks, the line probably belongs to the entry before it.
+        # NAME=VALUE without spaces is probably an option of the previous entry.
         is_apart = not before.strip() or before.startswith("#") or _PARAMETER.match(before)
         if parameter and (is_apart or parameter[2] != "="):
             name, _, value = values.get(line, "").partition("=")
