@@ -75,6 +75,19 @@ def no_proxy(setup: Setup) -> Iterator[Fault]:
     )
 
 
+def soft_bounce(setup: Setup) -> Iterator[Fault]:
+    """Report the safety net that turns all rejections into temporary errors."""
+    name = "soft_bounce"
+    if setup.proxies and setup.configuration.parameter(name) == "yes":
+        yield Fault(
+            "no-reject",
+            "main.cf",
+            f"{name} = yes turns each rejection of the filter into a temporary error; senders try "
+            "again for days",
+            (fixes.set_main(name, "no"),),
+        )
+
+
 def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a proxy that receives no mail, unless a table may route mail to it."""
     endpoint = proxy.endpoint
@@ -361,7 +374,8 @@ def piped(setup: Setup) -> Iterator[Fault]:
             line = f"{address} inet n n n - 20 {join_words((*words, *command[1:]))}"
             edits.append(fixes.add_entry(configuration, line))
         transport = _recipe_transport(setup)
-        if transport is None and configuration.transport("scan") is None:
+        is_replaced = transport is None and service.name == "scan"
+        if is_replaced or (transport is None and configuration.transport("scan") is None):
             edits.append(fixes.add_line(configuration, "scan", f"- - n - 20 {fixes.SCAN}"))
         for source in sources:
             hop = transport.name if transport else "scan"
@@ -372,7 +386,7 @@ def piped(setup: Setup) -> Iterator[Fault]:
             f"master.cf, {service.label}",
             "pipe(8) runs the proxy without an SMTP connection, so the proxy fails; all mail "
             f"bounces ({name})",
-            (*edits, fixes.remove(configuration, service)),
+            tuple(edits if is_replaced else [*edits, fixes.remove(configuration, service)]),
         )
 
 

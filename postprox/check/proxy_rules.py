@@ -404,6 +404,18 @@ def _elsewhere(setup: Setup, endpoint: Endpoint) -> str:
     return ""
 
 
+def unexpanded_spool(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report a message directory whose name is a variable."""
+    if wanted.directory.startswith("$"):
+        yield Fault(
+            "spool",
+            proxy.where,
+            f"{wanted.directory} is passed to the proxy as it is, so the directory for messages "
+            "does not exist; all mail is deferred (452)",
+            _own_spool(proxy),
+        )
+
+
 def spool(  # noqa: C901
     proxy: Proxy, wanted: Options, facts: ProxyFacts
 ) -> Iterator[Fault]:
@@ -416,7 +428,7 @@ def spool(  # noqa: C901
         directory = "/tmp" if proxy.unit.private_tmp else _OWN_SPOOL  # noqa: S108
         problem = f"the unit hides {name} ({setting})"
         edits: tuple[Edit, ...] = (fixes.set_directory(proxy, directory),)
-    elif seen is None:
+    elif seen is None or wanted.directory.startswith("$"):
         return
     elif seen.is_file:
         problem = f"{name}, is not a directory"

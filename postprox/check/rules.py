@@ -81,6 +81,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     if setup.running:
         yield from running_rules.postfix_stopped(setup, setup.running)
     yield from postfix_rules.no_proxy(setup)
+    yield from postfix_rules.soft_bounce(setup)
     yield from postfix_rules.hidden_milters(setup)
     yield from postfix_rules.malformed(setup)
     yield from postfix_rules.unfiltered(setup)
@@ -177,6 +178,7 @@ def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield from proxy_rules.no_reject(proxy, wanted)
     yield from proxy_rules.no_strict(proxy, wanted)
     yield from proxy_rules.no_upstream(setup, proxy, wanted, facts)
+    yield from proxy_rules.unexpanded_spool(proxy, wanted)
     yield from proxy_rules.spool(proxy, wanted, facts)
     yield from proxy_rules.spool_open(proxy, wanted, facts)
     yield from proxy_rules.spool_boot(proxy, wanted, facts)

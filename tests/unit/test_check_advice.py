@@ -508,6 +508,14 @@ def test_relative_spool_is_replaced_with_absolute_path(exists: bool) -> None:
     assert " -d /var/spool/postprox -c /f " in change
 
 
+def test_variable_as_spool_is_replaced_with_path() -> None:
+    spool = SpoolFacts(exists=False, writable=False)
+    master = FRONT + PROXY.replace("-c /f", "-d $SPOOL -c /f")
+    finding = only(seen(replace(SEEN, spool=spool), master=master), "spool")
+    assert finding.problem.startswith("$SPOOL is passed to the proxy as it is")
+    assert " -d /var/spool/postprox -c /f " in finding.remedy
+
+
 def test_owner_of_spool_becomes_user_of_spawned_proxy() -> None:
     spool = SpoolFacts(exists=True, writable=False, owner="postprox")
     finding = only(seen(replace(SEEN, spool=spool)), "spool")

@@ -14,7 +14,7 @@ from postprox.check.rules import judge
 from postprox.check.setup import Setup
 from postprox.check.unit import SocketUnit, Unit
 from postprox.check.unit_rules import socket_owner
-from tests.unit.checking import FRONT, PROXY, SEEN
+from tests.unit.checking import FRONT, PROXY, SEEN, found
 
 BEHIND = "127.0.0.1:10026 inet n - n - - smtpd -o x=y\n"
 HOSTS = "127.0.0.0/8"
@@ -547,3 +547,16 @@ def test_proxy_in_pipe_is_spawned_if_it_is_the_only_proxy() -> None:
     assert any(each.startswith("postconf -M 'scan/unix=scan unix") for each in finding.commands)
     assert "postconf -e 'content_filter=scan:[127.0.0.1]:10025'" in finding.commands
     assert finding.commands[-1] == "postconf -MX postprox/unix"
+
+
+def test_proxy_in_pipe_named_scan_is_replaced_by_transport() -> None:
+    main = f"{BASE}content_filter = scan:dummy\n"
+    (finding,) = findings_in(main, FRONT + BEHIND + PIPED.replace("postprox unix", "scan unix"))
+    assert any(each.startswith("postconf -M 'scan/unix=scan unix") for each in finding.commands)
+    assert "postconf -MX scan/unix" not in finding.commands
+
+
+def test_soft_bounce_is_reported() -> None:
+    (finding,) = found("soft_bounce = yes\n")
+    assert (finding.name, finding.remedy) == ("no-reject", "postconf -e soft_bounce=no")
+    assert found("soft_bounce = no\n") == []
