@@ -384,8 +384,14 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         f"reply; {_unanswered(wanted)}",
         script_mistakes.CHANGE: "changes the file $EMAIL, but the proxy reads changes only from "
         "$OUTFILE; the mail is delivered unchanged",
+        script_mistakes.PRIVATE: "passes only the name of $EMAIL to clamd, which runs as another "
+        f"user and cannot read the file, so clamdscan fails; {_effect(wanted)}",
     }
-    names = {script_mistakes.EXEC: "lost-reply", script_mistakes.CHANGE: "lost-change"}
+    names = {
+        script_mistakes.EXEC: "lost-reply",
+        script_mistakes.CHANGE: "lost-change",
+        script_mistakes.PRIVATE: "filter",
+    }
     for found in seen.mistakes:
         if found.kind not in effects:
             continue

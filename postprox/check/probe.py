@@ -798,6 +798,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         else (
             *machine.mistakes(interpreter, text),
             *(_unreadable_files(text, user) if is_shell else ()),
+            *(script_mistakes.scans_by_name(text) if _clamd_user() not in ("root", user) else ()),
         ),
         unread_line=unread_line,
         unread_line_number=unread_line_number,
@@ -877,6 +878,20 @@ def _unreadable_files(script: str, user: str) -> Iterator[Mistake]:
             is_closed = _closed(found.path, user) or not stat.S_ISREG(status.st_mode)
             mode = "" if is_used or is_closed else mode
             yield replace(found, kind=script_mistakes.UNREADABLE, correction=mode)
+
+
+#: The configuration files of clamd, on Debian and elsewhere.
+_CLAMD = ("/etc/clamav/clamd.conf", "/etc/clamd.d/scan.conf", "/etc/clamd.conf")
+
+
+def _clamd_user() -> str:
+    """Return the user of clamd, or "" if unknown."""
+    for name in _CLAMD:
+        with contextlib.suppress(OSError):
+            text = Path(name).read_text("utf-8", "replace")
+            found = re.search(r"^\s*User\s+(\S+)", text, re.MULTILINE)
+            return found[1] if found else "root"
+    return ""
 
 
 def _similar_program(name: str, search: str) -> str:

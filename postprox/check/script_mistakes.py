@@ -20,6 +20,7 @@ EXEC = "exec"
 CHANGE = "change"
 MISSING = "missing"
 UNREADABLE = "unreadable"
+PRIVATE = "private"
 #: A scanner whose exit status reports a virus or spam.
 _VERDICT = re.compile(
     r"\b(clamdscan|clamscan)\b|\bspamc\b.*\s(-\w*[cE]|--check|--exitcode)"
@@ -281,3 +282,17 @@ def _changes(code: list[tuple[int, str]]) -> Iterator[Mistake]:
     elif change["sed"]:
         new = re.sub(r"\s-i(?=\s)", "", old, count=1) + ' > "$OUTFILE"'
     yield Mistake(CHANGE, line, number, _replaced(number, old, new) if new else "")
+
+
+#: A command that passes the name of the file EMAIL to clamd, instead of the file itself.
+_BY_NAME = re.compile(
+    r"\bclamdscan\b(?![^|;&]*\s(--fdpass|--stream|-c|--config-file)\b)[^|;&<>]*\s\"?\$\{?EMAIL\b"
+)
+
+
+def scans_by_name(script: str) -> Iterator[Mistake]:
+    """Yield the lines that pass the name of EMAIL to clamd, which runs as another user."""
+    for number, line in code_lines(script):
+        if _BY_NAME.search(line):
+            edit = _replaced(number, "clamdscan", "clamdscan --fdpass")
+            yield Mistake(PRIVATE, line, number, edit if line.count("clamdscan") == 1 else "")

@@ -247,3 +247,51 @@ def test_remedy_writes_changed_message_to_outfile(
 )
 def test_filter_that_keeps_email_file_is_not_reported(script: str) -> None:
     assert list(script_mistakes.mistakes(f"#!/bin/sh\n{script}")) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "mended"),
+    [
+        ('clamdscan --no-summary "$EMAIL"', 'clamdscan --fdpass --no-summary "$EMAIL"'),
+        ("clamdscan ${EMAIL} > /dev/null", "clamdscan --fdpass ${EMAIL} > /dev/null"),
+        ('clamdscan --fdpass "$EMAIL"', ""),
+        ('clamdscan --stream --no-summary "$EMAIL"', ""),
+        ('clamdscan --config-file=/etc/own.conf "$EMAIL"', ""),
+        (SCAN, ""),
+        ('clamscan "$EMAIL"', ""),
+    ],
+)
+def test_message_that_clamd_cannot_read_is_reported(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    mended: str,
+) -> None:
+    monkeypatch.setattr(probe, "_CLAMD", ())
+    site.filter.write_text(f"#!/bin/sh\ntype clamdscan clamscan\n{command}\n{CASE}")
+    checked = check(site, capsys)
+    assert checked.names() == ["filter"] * bool(mended)
+    if mended:
+        assert "line 3 of the filter" in checked.problem
+        apply(site, checked)
+        assert mended in site.filter.read_text()
+        assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_reported"),
+    [("User clamav", True), ("User nobody", False), ("#User clamav", False)],
+)
+def test_user_of_clamd_decides_what_it_can_read(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    is_reported: bool,
+) -> None:
+    configuration = site.directory / "clamd.conf"
+    configuration.write_text(f"LogTime yes\n{line}\n")
+    monkeypatch.setattr(probe, "_CLAMD", (str(configuration),))
+    site.filter.write_text(f'#!/bin/sh\ntype clamdscan\nclamdscan "$EMAIL"\n{CASE}')
+    assert check(site, capsys).names() == ["filter"] * is_reported
