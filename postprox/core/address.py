@@ -50,7 +50,8 @@ def split_port(text: str) -> tuple[str, str]:
         host, colon, port = text.partition(":")
         if ":" in port:
             if not _HEXADECIMAL.issuperset(host):  # Postfix's tables write inet:HOST:PORT
-                raise ValueError(f"remove '{host}:', because HOST:PORT has no prefix")
+                prefix = f"{host}:"
+                raise ValueError(f"remove {prefix!r}, because HOST:PORT has no prefix")
             raise ValueError("an IPv6 address must be written as [ADDRESS]:PORT")
     if colon and not port:
         raise ValueError("the port is missing after the colon")

@@ -62,6 +62,7 @@ def test_unix_socket_path_is_parsed() -> None:
         ("X:127.0.0.1:10026", "remove 'X:', because HOST:PORT has no prefix"),
         ("smtp:[127.0.0.1]:10026", "remove 'smtp:', because HOST:PORT has no prefix"),
         ("fe80::1", "written as [ADDRESS]:PORT"),
+        ("i\x0c\n:127.0.0.1:25", r"remove 'i\x0c\n:'"),
         ("mx.example:smtp", "not 'smtp'"),
         ("mx.example:0", "not '0'"),
         ("mx.example:65536", "not '65536'"),
