@@ -42,8 +42,8 @@ _LARGEST_PORT = 65535
 #: The names of the ports on which Postfix receives mail (services(5)).
 _PUBLIC_PORTS = ("smtp", "smtps", "submission", "submissions")
 _NO_BREAK = "\u00a0"
-#: The names of parameters in which a no-break space has an effect. It has no effect in a parameter
-#: that contains text, such as smtpd_banner.
+#: The parameters whose values a no-break space changes. It has no effect in a parameter that
+#: contains text, such as smtpd_banner.
 _READ_BY_PROGRAMS = re.compile(
     r"^smtpd_proxy_|^content_filter$|_restrictions$|^mynetworks$|_override_options$|^inet_"
     r"|_transport$|_limit$|_milters$"

@@ -432,7 +432,7 @@ def _columns(line: str) -> Iterator[Correction]:
 
 
 def _rows(command: str, kind: str, rows: Mapping[int, Sequence[str]]) -> dict[int, Sequence[str]]:
-    """Return the distinct valid rows, or only the usual ones if there are several."""
+    """Return the distinct valid rows. If there are several, return those with usual values."""
     valid = {tuple(row): at for at, row in rows.items() if _is_row(row, kind)}
     usual = {row: at for row, at in valid.items() if _is_usual(row, command)}
     return {at: row for row, at in (usual if len(valid) > 1 else valid).items()}
