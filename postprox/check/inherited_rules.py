@@ -127,7 +127,7 @@ def _restriction(
             yield Fault(
                 "inherited-risk",
                 proxy.where,
-                f"{behind.label} applies {word} ({name}) also to mail from local programs, whose "
+                f"{behind.label} also applies {word} ({name}) to mail from local programs, whose "
                 "sender may have no full domain name; such mail is returned",
                 (fixes.set_own(behind, name, "permit_mynetworks,reject" * (stage == "relay")),),
             )
