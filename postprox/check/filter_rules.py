@@ -312,7 +312,8 @@ def _moved(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> tuple[Edit, ...
         )
     path = f"/usr/local/bin/{PurePosixPath(seen.path).name}"
     command = (wanted.command or "").replace(seen.path, path)
-    copy = fixes.run(f"install -m 0755 {shlex.quote(seen.path)} {shlex.quote(path)}")
+    # -b keeps a file that already has this name.
+    copy = fixes.run(f"install -b -m 0755 {shlex.quote(seen.path)} {shlex.quote(path)}")
     return copy, set_filter(proxy, wanted, command)
 
 

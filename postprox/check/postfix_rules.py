@@ -134,7 +134,12 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             (fixes.add_entry(setup.configuration, "smtp inet n - n - - smtpd"), *edits),
         )
         return
-    yield Fault("no-way", proxy.where, f"{problem}; mail passes unfiltered", tuple(edits))
+    effect = "mail passes unfiltered"
+    if setup.configuration.parameter(name).startswith(('"', "'")):
+        problem += f", because the quotation marks are part of the value of {name}"
+        is_after = stage is FilterStage.AFTER_QUEUE
+        effect = "mail stays in the queue" if is_after else "mail is deferred (451)"
+    yield Fault("no-way", proxy.where, f"{problem}; {effect}", tuple(edits))
 
 
 def _cause(setup: Setup, proxy: Proxy, name: str) -> tuple[str, list[Edit]]:

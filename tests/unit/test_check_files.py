@@ -350,7 +350,7 @@ def test_remedy_copies_filter_out_of_home_directory() -> None:
         for one in judge(Setup(configuration, [proxy], {proxy: facts}))
         if one.name == "filter"
     )
-    assert remedy.startswith("install -m 0755 /root/f /usr/local/bin/f; ")
+    assert remedy.startswith("install -b -m 0755 /root/f /usr/local/bin/f; ")
     assert remedy.endswith("-c {/usr/local/bin/f --fast} up'")
 
 

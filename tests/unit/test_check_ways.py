@@ -560,3 +560,12 @@ def test_soft_bounce_is_reported() -> None:
     (finding,) = found("soft_bounce = yes\n")
     assert (finding.name, finding.remedy) == ("no-reject", "postconf -e soft_bounce=no")
     assert found("soft_bounce = no\n") == []
+
+
+def test_quotation_marks_in_filter_address_are_named() -> None:
+    main = f'{BASE}content_filter = "scan:[127.0.0.1]:10025"\n'
+    overrides = own("127.0.0.1:10026", BARE.replace("=", " = ") + "\n") + SCAN_OWN
+    (finding,) = findings_in(main, FRONT + UP + BEHIND + SCAN, overrides)
+    assert finding.name == "no-way"
+    assert "the quotation marks are part of the value of content_filter" in finding.problem
+    assert finding.problem.endswith("mail stays in the queue")
