@@ -16,6 +16,9 @@ from typing import NamedTuple
 #: clock_getcpuclockid(3): the clock of all threads of a process, in the kernel's numbering.
 _PROCESS_CLOCK = 2
 _TICKS = os.sysconf("SC_CLK_TCK")
+#: The shortest processor time in seconds that a ratio uses. The kernel can report 0 for very short
+#: work, such as a message of a few octets.
+_SHORTEST = 1e-6
 #: The fields of /proc/PID/stat (proc(5)), counted after the closing parenthesis of the command.
 _PARENT, _CHILDREN_USER, _CHILDREN_SYSTEM = 1, 13, 14
 
@@ -28,7 +31,7 @@ class Spent(NamedTuple):
 
     def over(self, other: Spent) -> Spent:
         """Return the ratios of these times to others."""
-        return Spent(self.processor / other.processor, self.wall / other.wall)
+        return Spent(self.processor / max(other.processor, _SHORTEST), self.wall / other.wall)
 
     def less(self, other: Spent) -> Spent:
         """Return the differences of these times from others."""

@@ -374,3 +374,10 @@ def test_program_with_unexpected_output_is_killed() -> None:
         process.client.expect(b"220")
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
+
+
+@pytest.mark.any_account
+def test_ratio_to_work_without_measurable_processor_time_is_finite() -> None:
+    ratio = Spent(0.5, 1.0).over(Spent(0.0, 2.0))
+    assert ratio.wall == 0.5
+    assert 0.5 < ratio.processor < float("inf")
