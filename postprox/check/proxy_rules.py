@@ -528,13 +528,29 @@ def status_files(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[F
         problem += f"; {_STATUS_FILES[option][1]}"
         edits = _writable(proxy, directory, facts)
         is_foreign = bool(hiding) or directory in ("/run", "/var/run") or not edits
-        if is_foreign and unit.paths("RuntimeDirectory"):
+        if name := _runtime_name(proxy, directory, seen):
+            edits = [fixes.add_path(unit, "RuntimeDirectory", name)]
+            if "@" in unit.name:
+                # Without this setting, an instance that stops removes the other instances' files.
+                edits.append(fixes.set_setting(unit, "RuntimeDirectoryPreserve", "yes"))
+        elif is_foreign and unit.paths("RuntimeDirectory"):
             yield _in_runtime_directory(proxy, option, path, problem)
             continue
-        if setting:
+        elif setting:
             edits = [*edits, fixes.add_path(unit, "ReadWritePaths", directory)]
         shown = [fixes.run(f"ls -ld {shlex.quote(directory)}")]
         yield Fault(_STATUS_FILES[option][0], proxy.where, problem, tuple(edits or shown))
+
+
+def _runtime_name(proxy: Proxy, directory: str, seen: DirectoryFacts) -> str:
+    """Return the value of RuntimeDirectory= for a directory below /run, or "".
+
+    /run is empty after each boot, so systemd must create the directory. systemd would also change
+    the owner of another program's directory.
+    """
+    parent = next((each for each in ("/run/", "/var/run/") if directory.startswith(each)), "")
+    is_own = not seen.exists or seen.owner == proxy.user
+    return directory.removeprefix(parent) if parent and is_own else ""
 
 
 def _writable(proxy: Proxy, directory: str, facts: ProxyFacts) -> list[Edit]:

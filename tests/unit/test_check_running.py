@@ -726,6 +726,20 @@ def test_missing_status_directory_is_created(
     assert f"install -d -o nobody -m 0755 {site.directory}/missing" in checked.remedy
 
 
+@pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
+def test_status_directory_below_run_is_created_at_each_start(
+    site: Site, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    site.write(f"{option} /run/no-such-collector/state {site.arguments}")
+    checked = check(site, capsys)
+    assert len(checked.names()) == 1
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+    unit = probe.read_unit(site.units / "postprox.service")
+    assert unit.paths("RuntimeDirectory") == ["%N", "no-such-collector"]
+    assert unit.paths("ReadWritePaths") == []
+
+
 def test_filter_hidden_by_protect_home_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
