@@ -155,11 +155,14 @@ def test_early_data_command_is_sent_with_content(early: Session) -> None:
     early.answer(b"250 2.0.0 queued\r\n")
 
 
-def test_early_data_command_is_not_sent_if_client_disconnects(early: Session) -> None:
+@pytest.mark.parametrize("content", [b"Subject: x\r\n", b"RSET\r\n"])
+def test_early_data_command_is_not_sent_if_client_disconnects(
+    early: Session, content: bytes
+) -> None:
     early.envelope()
     early.send(b"DATA\r\n")
     assert early.told() == b"354 send\r\n"
-    early.send(b"Subject: x\r\n")
+    early.send(content)
     early.disconnect()
     assert early.seen() == b"QUIT\r\n"
     early.refuse(b"221 bye\r\n")

@@ -108,6 +108,12 @@ class _Envelope:
     final: bytes = b""
     #: The first octets of the content.
     start: bytes = b""
+    #: Whether the client has disconnected before the end of data.
+    is_cut: bool = False
+
+    def is_content(self, line: bytes) -> bool:
+        """Whether the program's first line after DATA, if it looks like a command, is content."""
+        return not self.is_cut and self.start.startswith(line)
 
 
 class _Session:
@@ -315,6 +321,7 @@ class _Session:
                     continue
             octets = await self._client.octets()
             if not octets:
+                envelope.is_cut = True
                 self._program.finish()
                 return False
             if len(envelope.start) < _LONGEST:
@@ -397,7 +404,7 @@ class _Delivery:
                 session.drop_upstream()
                 return False
             self._program.unread(first)
-            if first.upper() in _GIVING_UP and not (envelope and envelope.start.startswith(first)):
+            if first.upper() in _GIVING_UP and not (envelope and envelope.is_content(first)):
                 return True
         reply = await session.ask(b"DATA\r\n")
         if not reply:
