@@ -369,7 +369,7 @@ def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator
 
 def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
     """Report the lines of a shell script that change the filter's result by mistake."""
-    path = shlex.quote(seen.path)
+    path, command = shlex.quote(seen.path), wanted.command or ""
     after_reply = (
         "follows a reply that rejects mail, but does not exit with status 1, which the proxy "
         "requires for a rejection"
@@ -385,16 +385,20 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         f"reply; {_unanswered(wanted)}",
         script_mistakes.CHANGE: "changes the file $EMAIL, but the proxy reads changes only from "
         "$OUTFILE; the mail is delivered unchanged",
+        script_mistakes.OUTPUT: "prints the changed message, but the proxy reads changes only from "
+        "$OUTFILE; the mail is delivered unchanged",
         script_mistakes.PRIVATE: "passes only the name of $EMAIL to clamd, which runs as another "
         f"user and cannot read the file, so clamdscan fails; {_effect(wanted)}",
     }
     names = {
         script_mistakes.EXEC: "lost-reply",
         script_mistakes.CHANGE: "lost-change",
+        script_mistakes.OUTPUT: "lost-change",
         script_mistakes.PRIVATE: "filter",
     }
     for found in seen.mistakes:
-        if found.kind not in effects:
+        is_passed_on = found.kind == script_mistakes.OUTPUT and re.search("[>|]", command)
+        if found.kind not in effects or is_passed_on:
             continue
         correction = f"sed -i {shlex.quote(found.correction)} {path}"
         yield Fault(

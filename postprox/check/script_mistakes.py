@@ -18,6 +18,7 @@ STATUS = "status"
 ZERO = "zero"
 EXEC = "exec"
 CHANGE = "change"
+OUTPUT = "output"
 MISSING = "missing"
 UNREADABLE = "unreadable"
 PRIVATE = "private"
@@ -78,6 +79,7 @@ def mistakes(script: str) -> Iterator[Mistake]:
     yield from _statuses(code)
     yield from _redirections(code)
     yield from _changes(code)
+    yield from _outputs(code)
 
 
 def code_lines(script: str) -> Iterator[tuple[int, str]]:
@@ -282,6 +284,30 @@ def _changes(code: list[tuple[int, str]]) -> Iterator[Mistake]:
     elif change["sed"]:
         new = re.sub(r"\s-i(?=\s)", "", old, count=1) + ' > "$OUTFILE"'
     yield Mistake(CHANGE, line, number, _replaced(number, old, new) if new else "")
+
+
+#: A command that prints the message with new header fields, and the end of its line.
+_MARKED = re.compile(
+    r"(?P<command>(cat\s+\"?\$\{?EMAIL\}?\"?\s*\|\s*)?(/\S+/)?(spamc|spamassassin)\b"
+    r"(?P<arguments>[^|;&<>`()]*)(<\s*\"?\$\{?EMAIL\}?\"?)?)(?P<end>\s*(1?>\s*/dev/null)?)"
+)
+#: The options with which the command prints another text, or with which its exit status matters.
+_NOT_MARKED = re.compile(
+    r"\s(-\w*[cCKLRryEe]|--(check|exitcode|exit-code|reporter|learntype|lint))"
+)
+
+
+def _outputs(code: list[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield a line that prints the changed message, if the script has no OUTFILE."""
+    text = "\n".join(line for _, line in code)
+    if "OUTFILE" in text or "<<" in text or "exec" in text:
+        return
+    for position in _outer(code):
+        number, line = code[position]
+        found = _MARKED.fullmatch(line)
+        if found and "EMAIL" in line and not _NOT_MARKED.search(found["arguments"]):
+            new = found["command"].rstrip() + ' > "$OUTFILE"'
+            yield Mistake(OUTPUT, line, number, _replaced(number, line, new))
 
 
 #: A command that passes the name of the file EMAIL to clamd, instead of the file itself.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,42 @@ def test_remedy_writes_changed_message_to_outfile(
 )
 def test_filter_that_keeps_email_file_is_not_reported(script: str) -> None:
     assert list(script_mistakes.mistakes(f"#!/bin/sh\n{script}")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "mended"),
+    [
+        ('spamc < "$EMAIL"', 'spamc < "$EMAIL" > "$OUTFILE"'),
+        ("spamc -u nobody <$EMAIL >/dev/null", 'spamc -u nobody <$EMAIL > "$OUTFILE"'),
+        ('cat "$EMAIL" | spamc', 'cat "$EMAIL" | spamc > "$OUTFILE"'),
+        ('/usr/bin/spamassassin "$EMAIL"', '/usr/bin/spamassassin "$EMAIL" > "$OUTFILE"'),
+        ('spamc -E < "$EMAIL"', ""),
+        ('spamc -c < "$EMAIL" > /dev/null', ""),
+        ('spamc < "$EMAIL" > "$OUTFILE"', ""),
+        ('spamc < "$EMAIL" > /srv/report', ""),
+        ('if spamc < "$EMAIL"; then exit 0; fi', ""),
+    ],
+)
+def test_remedy_writes_output_of_spamc_to_outfile(line: str, mended: str) -> None:
+    found = list(script_mistakes.mistakes(f"#!/bin/sh\n{line}\nexit 0\n"))
+    assert [each.kind for each in found] == [script_mistakes.OUTPUT] * bool(mended)
+    for each in found:
+        command = ["sed", each.correction]
+        text = f"#!/bin/sh\n{line}\n"
+        sed = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+        assert sed.stdout == f"#!/bin/sh\n{mended}\n"
+
+
+@pytest.mark.parametrize(("end", "names"), [("", ["lost-change"]), (' > "$OUTFILE"', [])])
+def test_command_may_write_output_of_script_to_outfile(
+    site: Site, capsys: pytest.CaptureFixture[str], end: str, names: list[str]
+) -> None:
+    spamc = site.directory / "spamc"
+    spamc.write_text("#!/bin/sh\ncat\n")
+    spamc.chmod(0o755)
+    site.filter.write_text(f'#!/bin/sh\n{spamc} < "$EMAIL"\n')
+    site.write(site.arguments.replace(str(site.filter), f"'{site.filter}{end}'"))
+    assert check(site, capsys).names() == names
 
 
 @pytest.mark.parametrize(
