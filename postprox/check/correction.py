@@ -1,7 +1,7 @@
 """Corrects a command line that the proxy rejects, without dropping an option.
 
-Rule: the functions depend only on the words. Each step corrects the word that the parser's error
-names. If the intended word is unknown, the command line remains uncorrected.
+Rule: each function depends only on the words of the command line. Each step corrects the word that
+the parser's error names. If the intended word is unknown, the command line remains uncorrected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .shell_command import TYPOGRAPHIC, without_lost_reply, without_lost_status
 _MOST_ERRORS = 8
 #: The minimum similarity to an option name at which a word is probably a misspelling of that name.
 _SIMILAR = 0.8
-#: The options that print information and exit are never a correction.
+#: Options that print information and exit are never suggested as corrections.
 _NAMES = [name for _, name, _, _, _, scope, _ in TABLE if scope != "information"]
 _LETTERS = {letter: name for letter, name, _, _, _, _, _ in TABLE if letter and name in _NAMES}
 _WITH_VALUE = {name for _, name, argument, _, _, _, _ in TABLE if argument}
@@ -145,7 +145,10 @@ def nearest_option(text: str) -> str:
 
 
 def _with_target(words: list[str], target: str) -> list[str]:
-    """Add HOST:PORT. If it is the value of -c, add a filter. If of -d, remove -d."""
+    """Add HOST:PORT.
+
+    If HOST:PORT is the value of -c, insert a filter before it. If it is the value of -d, remove -d.
+    """
     for index in reversed(range(1, len(words))):
         option, word = words[index - 1 : index + 1]
         if _ADDRESS.fullmatch(word) and option in ("-c", "--command"):
@@ -222,7 +225,7 @@ def _with_one_target(words: list[str], target: str) -> list[str] | None:
 
 
 def _with_one_word(words: list[str], places: Sequence[int]) -> Iterator[list[str]]:
-    """Yield corrections that join one argument to the preceding dashes, option or number."""
+    """Yield corrections that add dashes to an argument or remove a space or `=` before it."""
     for index in places:
         word, before = words[index], words[index - 1] if index else ""
         after_command = index > 1 and words[index - 2] in ("-c", "--command")
@@ -305,10 +308,11 @@ def _inserted(words: list[str], before: str, new: str) -> list[str] | None:
 
 
 def without_named_word(words: Sequence[str], error: str) -> Iterator[list[str]]:
-    """Yield the arguments, but leave out the word named in the error and its value.
+    """Yield the arguments without the word that the error names, and without this word's value.
 
     Each result keeps the filter and `--strict`. An unknown option may have been meant to refuse
-    mail. If it is removed, `--strict` is added unless `-r` is given.
+    mail. If such an option is removed and the other arguments do not include `-r`, `--strict` is
+    added.
     """
     for index, word in enumerate(words):
         name = word.partition("=")[0]

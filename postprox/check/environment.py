@@ -18,7 +18,7 @@ PACKAGED = {
     OPTIONS: "-v --strict -t 60 -c /usr/local/bin/mail-filter",
 }
 
-#: The minimum similarity to a variable name at which a name is probably a misspelling of it.
+#: The minimum similarity of a misspelt variable name to the correct name.
 _SIMILAR = 0.75
 _COMMAND = re.compile(r"(^|\s)(-\w*c\b|--command\b)")
 _BLANKS = " \t\r"
@@ -55,7 +55,7 @@ class Assignments:
     likely: dict[str, str] = field(default_factory=dict)
     #: The values that a later line replaces, for each variable that is set more than once.
     earlier: dict[str, list[str]] = field(default_factory=dict)
-    #: The comments in the values, for each variable.
+    #: For each variable, the comment that systemd reads as part of the value.
     comments: dict[str, Comment] = field(default_factory=dict)
 
 
@@ -110,8 +110,8 @@ def _assign(found: Assignments, text: str, position: int) -> int:
 def _start_of_comment(value: str, bare: int, *, is_quoted: bool) -> int:
     """Return the position of a comment in a value, or 0 if there is none.
 
-    From the position `bare` on, the text follows a closing quote. Within quotes, a semicolon can
-    separate two commands.
+    `bare` is the position of the first unquoted character after a closing quote, or 0. Within
+    quotes, a semicolon can separate two commands.
     """
     mark = _COMMENT if not is_quoted else re.compile("#")
     if bare and _COMMENT.match(value, bare):
@@ -163,8 +163,8 @@ def _end_of_comment(text: str, position: int) -> int:
 def _value(text: str, position: int) -> tuple[str, int, bool, int]:
     """Return a value, the position of its end, and whether all its quotes are closed.
 
-    A quote after the first unquoted character has no special meaning. The last result is the
-    position in the value of the first unquoted character after a closing quote, or 0.
+    A quote after the first unquoted character has no special meaning. The last result is the offset
+    in the value at which unquoted text follows a closing quote, or 0.
     """
     value, blanks, quote = [], "", ""
     is_bare, bare = False, 0

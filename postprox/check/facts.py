@@ -51,7 +51,7 @@ class ProgramFacts:
     readable: bool | None = True
     #: True if the file system is mounted with noexec.
     has_noexec: bool = False
-    #: The paths that are world-writable, from a check of the file and its parent directories.
+    #: The world-writable paths among the file and its parent directories.
     open_paths: tuple[str, ...] = ()
     #: The interpreter named in the first line, or "" if there is none.
     interpreter: str = ""
@@ -63,16 +63,15 @@ class ProgramFacts:
     is_blank: bool = False
     #: True if the file is a program for another processor architecture.
     is_foreign: bool = False
-    #: True if the #! line is not at the beginning of the file, and names another interpreter than
-    #: sh(1), which runs the script.
+    #: True if sh(1) runs the script because the #! line of another interpreter is not at the
+    #: beginning of the file.
     is_displaced: bool = False
     #: The arguments in the first line that the kernel passes to the interpreter as one argument.
     joined_arguments: str = ""
     #: True if a line that the kernel or the shell reads ends with CR LF.
     has_crlf: bool = False
-    #: If the last line of a shell script with a scanner hides the scanner's exit status: this line
-    #: and its number. The number is 0 if the scanner is neither in this line nor in the previous
-    #: one.
+    #: The last line of a shell script, and its number, if this line hides a scanner's exit status.
+    #: The number is 0 unless the scanner is in this line or in the line before it.
     lost_status: str = ""
     lost_status_line: int = 0
     #: In a shell script that never uses its message: the first line that runs a scanner, and the
@@ -106,7 +105,7 @@ class ProgramFacts:
     #: The lines of a shell script that change the filter's result by mistake.
     mistakes: tuple[Mistake, ...] = ()
     #: If the file does not exist: an existing file or directory with a similar path, or "". If
-    #: `dangling_link` is not "", the similar path is a target for this link.
+    #: `dangling_link` is not "", the similar path is the proposed target of this link.
     similar: str = ""
     dangling_link: str = ""
     #: The first syntax error that the interpreter reports, or "" if there is none.
@@ -139,8 +138,9 @@ class SpoolFacts:
     #: The tmpfiles.d line for the directory, and the file that contains it, or "" if there is none.
     boot_line: str = ""
     boot_file: str = ""
-    #: The directory below which everything is lost at boot, or the file whose line removes or hides
-    #: the directory at boot. "" if the directory is kept, or if something is known to create it.
+    #: The parent directory that is empty after each boot, or the file with a line that removes or
+    #: hides this directory at boot. "" if the directory is kept at boot, or if something is known
+    #: to create it again.
     lost_by: str = ""
 
 
@@ -149,7 +149,7 @@ class DirectoryFacts:
     """The directory of a file that the proxy writes for other programs."""
 
     exists: bool
-    #: True if the proxy's user can create files in it, or None if unknown.
+    #: True if the proxy's user can create files in the directory, or None if unknown.
     writable: bool | None = None
     #: The name of the directory's owner, or "" if unknown.
     owner: str = ""
@@ -215,7 +215,7 @@ class UnitState:
     result: str = "success"
     #: The exit status of the main process.
     status: int = 0
-    #: True if systemd knows that one of the unit's files is newer than the loaded configuration.
+    #: True if systemd reports that one of the unit's files is newer than the loaded configuration.
     needs_reload: bool = False
     #: The names of the drop-ins that systemd has loaded.
     drop_ins: frozenset[str] = frozenset()

@@ -24,14 +24,14 @@ from .unit import split_words
 _OWN = "/usr/local/bin/mail-filter"
 #: The interpreter for each file name extension.
 _LANGUAGES = {".py": "python3", ".pl": "perl", ".rb": "ruby"}
-#: Settings that give the filter other files than those that the check sees.
+#: Unit settings with which the filter can see different files from the check.
 _OTHER_FILES = (
     *("RootDirectory", "RootImage", "BindPaths", "BindReadOnlyPaths", "MountImages"),
     *("ExtensionImages", "ExtensionDirectories", "PassEnvironment"),
 )
 #: Programs that need their set-user-ID bit to run another program.
 _SET_USER_ID = ("sudo", "doas", "su", "pkexec")
-#: A filter command that only sudo or doas runs as another user.
+#: A filter command that consists of a single sudo or doas command.
 _OTHER_USER = re.compile(
     r"(/\S*/)?(sudo|doas)(\s+-n)?\s+-u\s+(?P<user>[\w.-]+)(\s+-n)?(\s+--)?\s+"
     r"(?P<command>[^-\s][^;&|()]*)"
@@ -162,7 +162,7 @@ _ENVELOPE = re.compile(r"\$\{?(SENDER|RECIPIENTS?|RECIPIENTCOUNT|QUEUE_ID|CLIENT
 
 
 def sends(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report a script for pipe(8), which reads standard input or sends the message itself."""
+    """Report a pipe(8) script that reads standard input or sends the message itself."""
     kinds = (pipe_filters.UNREAD, pipe_filters.UNSENT, pipe_filters.RESENT)
     seen, command = facts.filter, wanted.command or ""
     found = next((each for each in seen.mistakes if each.kind in kinds), None) if seen else None
@@ -303,7 +303,7 @@ def _not_in_path(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Fault:
 
 
 def _moved(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> tuple[Edit, ...]:
-    """Return the edits that install a copy of the filter outside its user's home directory."""
+    """Return the edits that install a copy of the filter outside the home directory."""
     if seen.is_link and not is_home(seen.path):
         path, real = shlex.quote(seen.path), shlex.quote(seen.real)
         # install(1) would follow the symbolic link.
@@ -565,7 +565,8 @@ def _marked(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
 def _without_lost_status(seen: ProgramFacts) -> Edit:
     """Return a command that edits the script so that the scanner's exit status is no longer hidden.
 
-    If the scanner is not in or directly before the last line, the command only shows the file.
+    If the scanner is neither in the last line nor in the line before it, the command only prints
+    the file.
     """
     path = shlex.quote(seen.path)
     if not seen.lost_status_line:
@@ -588,8 +589,8 @@ def _is_fatal(seen: ProgramFacts) -> bool:
 def _effect_of_feature(seen: ProgramFacts, effect: str) -> str:
     """Return the effect on mail if sh(1) runs a script that requires bash.
 
-    sh(1) exits at a syntax error, an unknown option or a wrong expansion. After an unknown command,
-    such as `[[`, it continues, so the script can still exit with status 0.
+    sh(1) exits after a syntax error, an unknown option or an invalid expansion. After an unknown
+    command, such as `[[`, sh(1) continues, so the script can still exit with status 0.
     """
     is_unknown = re.search(r"\[\[|declare|mapfile|readarray|shopt|source", seen.bash_feature)
     is_mixed = is_unknown and not seen.syntax_error and "deferred" in effect

@@ -319,9 +319,9 @@ def set_directory(proxy: Proxy, value: str) -> Edit:
 
 def _with_directory(words: list[str], value: str) -> list[str]:
     old = _directory(words, Options().directory)
-    # -d has several spellings. To find the argument that sets the directory, append its index to
-    # each argument that ends with the directory. Then parse the arguments: the index at the end of
-    # the parsed directory is that of the argument.
+    # -d has several spellings. If an argument ends with the directory, append the argument's index
+    # to it, to identify the argument that sets the directory. After parsing, the directory ends
+    # with the index of the argument that sets it.
     marked = [
         f"{word.removesuffix(old)}{old}/{index}" if word.endswith(old) else word
         for index, word in enumerate(words)
@@ -493,7 +493,8 @@ class Plan:
             own = {}
         if "service" in columns:
             # The edit that changes the name also removes the entry with the old name. Other edits
-            # must not remove this entry, because another service can have the old name.
+            # must not remove the entry with the old name, because it may now belong to another
+            # service.
             if not is_own and name == "service":
                 yield f"{self._postconf} -MX {shlex.quote(service.label)}"
             yield f"{self._postconf} -M {shlex.quote(_line(service, columns))}"
@@ -545,7 +546,7 @@ class Plan:
         return "" if new == program else " ".join([new, *fixed])
 
     def _with_own_values(self, unit: Unit) -> str:
-        """Return ExecStart= with the new values instead of the variables that must change."""
+        """Return ExecStart= with new values in place of the variables that must change."""
         text = self._moved(unit) or unit.settings["ExecStart"][0]
         for name, value in self._new_variables(unit).items():
             if unit.assignments.values.get(name) != value:

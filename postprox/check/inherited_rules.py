@@ -88,7 +88,7 @@ def at_smtpd(setup: Setup, proxy: Proxy, wanted: Options, behind: Service) -> It
 
 
 def _without_own_hosts(behind: Service, is_own: bool | None) -> str:
-    """Return the addition to a message if the service's mynetworks lacks this machine."""
+    """If the service's mynetworks does not include this machine, return a note for the message."""
     return f" (mynetworks = {behind.parameter('mynetworks')})" if is_own is False else ""
 
 
@@ -150,9 +150,8 @@ def _restriction(
         yield Fault(
             "inherited-risk",
             proxy.where,
-            f"{behind.label} looks up {refusing} a second time ({name}), now with this machine as "
-            "the client and without the sender's authentication; the table can refuse filtered "
-            "mail",
+            f"{behind.label} repeats the lookup in {refusing} ({name}) with this machine as the "
+            "client and without the sender's authentication; the table can refuse filtered mail",
             (fixes.set_own(behind, name, "permit_mynetworks,reject" * (stage == "relay")),),
         )
 

@@ -23,7 +23,8 @@ _MB = 1 << 20
 _MEMORY_FOR_ONE, _MEMORY_FOR_TWENTY = 10 * _MB, 16 * _MB
 #: The address space that the proxy needs, in octets.
 _ADDRESS_SPACE = 32 * _MB
-#: The tasks of the proxy, and of one sh(1) filter that starts another program.
+#: The number of tasks that the proxy needs, and the number that one sh(1) filter that starts
+#: another program needs.
 _OWN_TASKS, _FILTER_TASKS = 2, 2
 #: With fewer descriptors than this number, the proxy cannot relay any message.
 _FEWEST_DESCRIPTORS = limits.OWN_DESCRIPTORS

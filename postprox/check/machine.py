@@ -188,7 +188,7 @@ def lost_status(interpreter: str, script: bytes) -> tuple[str, int]:
 
 
 def without_message(interpreter: str, script: bytes) -> tuple[str, int]:
-    """Return the line of a shell script that runs a scanner, if the script ignores its message."""
+    """Return the line that runs a scanner in a shell script that ignores the message."""
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return "", 0
     return shell_command.without_message(script.decode("latin-1"))
@@ -217,7 +217,7 @@ def has_crlf(interpreter: str, script: bytes) -> bool:
 
 
 def joined_arguments(script: bytes) -> str:
-    """Return the arguments of a #! line if the interpreter does not accept them as one argument."""
+    """Return the arguments of a #! line if the interpreter requires separate arguments."""
     line = script[:256].partition(b"\n")[0].decode("latin-1")
     words = line[2:].split() if line.startswith("#!") else []
     name = PurePosixPath(words[0]).name if words else ""

@@ -42,8 +42,8 @@ _LARGEST_PORT = 65535
 #: The names of the ports on which Postfix receives mail (services(5)).
 _PUBLIC_PORTS = ("smtp", "smtps", "submission", "submissions")
 _NO_BREAK = "\u00a0"
-#: The parameters whose values a no-break space changes. It has no effect in a parameter that
-#: contains text, such as smtpd_banner.
+#: The parameters for which a no-break space changes the meaning of the value. It has no effect in a
+#: parameter that contains text, such as smtpd_banner.
 _READ_BY_PROGRAMS = re.compile(
     r"^smtpd_proxy_|^content_filter$|_restrictions$|^mynetworks$|_override_options$|^inet_"
     r"|_transport$|_limit$|_milters$"
@@ -66,12 +66,12 @@ def mistyped(configuration: Configuration) -> Iterator[Fault]:
 
 
 def orphaned(setup: Setup) -> Iterator[Fault]:
-    """Report an entry that is commented out, but whose following lines are not."""
+    """Report the remaining continuation lines of an entry that is commented out."""
     path = f'"$({setup.configuration.postconf} -h config_directory)/master.cf"'
     for each in setup.configuration.orphans:
         is_needed = _is_needed(setup, each)
         if not is_needed and each.program == each.owner_program:
-            continue  # the comment is probably a remark between the owner and its parameters
+            continue  # the comment is probably a remark between a service and its parameters
         script = each.uncomment if is_needed else each.comment_out
         effect = ", whose mail is deferred or refused"
         if is_needed:
@@ -86,7 +86,7 @@ def orphaned(setup: Setup) -> Iterator[Fault]:
 
 
 def _is_needed(setup: Setup, orphan: Orphan) -> bool:
-    """Return whether a proxy or another service sends mail to a service, or mail arrives there."""
+    """Return whether a service receives mail from a proxy, another service or the network."""
     configuration = setup.configuration
     service = Service(
         *(orphan.name, orphan.type, "-", "-", "-", "-", "-"), (orphan.program,), {}, {}
@@ -112,7 +112,7 @@ def _is_needed(setup: Setup, orphan: Orphan) -> bool:
         route.transport_name == orphan.name and route.transport is None
         for route in routes(configuration)
     )
-    # The lines can also have become arguments of the proxy, so that its options are unknown.
+    # The lines may also have become arguments of the proxy, so that its options are unknown.
     is_named = any(orphan.name in proxy.words for proxy in setup.proxies)
     is_public = orphan.type == "inet" and orphan.name in ("smtp", "25")
     is_target = endpoint is not None and any(target.is_at(endpoint) for target in targets)
@@ -120,7 +120,7 @@ def _is_needed(setup: Setup, orphan: Orphan) -> bool:
 
 
 def _is_served(setup: Setup, endpoint: Endpoint) -> bool:
-    """Return whether a program other than a Postfix that was not reloaded listens there."""
+    """Return whether a program other than master(8) listens on the endpoint."""
     listener = setup.listener_at(endpoint)
     return listener is not None and "master" not in listener.programs
 
@@ -203,7 +203,8 @@ def no_break_spaces(configuration: Configuration) -> Iterator[Fault]:
     """Report no-break spaces, which Postfix does not treat as blanks."""
     for service in configuration.services:
         words = [word for word in service.words if _NO_BREAK in word]
-        # postconf(1) splits a word such as -oNAME=VALUE, so the parameter is not known here.
+        # The parameter cannot be determined here, because postconf(1) splits a word such as
+        # -oNAME=VALUE.
         if words or any(_NO_BREAK in column for column in _columns(service)):
             yield _no_break(configuration, "master.cf", f"master.cf, {service.label}", "the entry")
     for name, value in configuration.main.items():
@@ -257,7 +258,7 @@ def unknown_port(setup: Setup) -> Iterator[Fault]:
 
 
 def private(setup: Setup) -> Iterator[Fault]:
-    """Report an inet service that is private. For spawned proxies, another rule reports it."""
+    """Report an inet service that is private. Another rule reports private spawned proxies."""
     for service in setup.configuration.services:
         is_proxy = any(proxy.service is service for proxy in setup.proxies)
         if service.type == "inet" and service.private != "n" and not is_proxy:
@@ -293,7 +294,7 @@ def defined_twice(setup: Setup) -> Iterator[Fault]:
 
 
 def _apart(setup: Setup, proxy: Proxy, earlier: Service) -> Iterator[Edit]:
-    """Move the proxy to a free port, and keep the service that the proxy's entry replaces."""
+    """Move the proxy to a free port, so that its entry no longer replaces the earlier service."""
     host, _, port = earlier.name.rpartition(":")
     number = free_port(setup, int(port) + 100 if port.isdigit() else 10125)
     address = f"{host or '127.0.0.1'}:{number}"
@@ -349,7 +350,10 @@ def units_on_one_port(setup: Setup) -> Iterator[tuple[Proxy, Fault]]:
 
 
 def _is_superfluous(setup: Setup, proxy: Proxy) -> tuple[bool, bool]:
-    """Return a key for sorting. A running unit comes first, and then an administrator's own."""
+    """Return a unit's sort key.
+
+    Running units come first, and then units in /etc, because the administrator wrote them.
+    """
     unit = proxy.unit or Unit("")
     names = [*unit.instances, *(unit.socket.instances if unit.socket else ())]
     states = setup.running.units if setup.running else {}
@@ -401,8 +405,9 @@ def foreign_port(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 def _may_be_of(proxy: Proxy, found: Listener) -> bool:
     """Return whether the proxy's own server may have opened the socket.
 
-    If master.cf starts the proxy, master(8) opens the socket. For a unit, systemd or the proxy
-    opens it. If the programs are unknown, the result is True.
+    If master.cf starts the proxy, master(8) opens the socket. If a unit starts the proxy, systemd
+    or the proxy opens the socket. If the program that opened the socket is unknown, the result is
+    True.
     """
     expected = ("master",) if proxy.service else ("systemd", "postprox", "python")
     return not found.programs or any(name.startswith(expected) for name in found.programs)

@@ -1,7 +1,7 @@
 """Finds lines of a shell script that was written for the simple content filter of Postfix.
 
-Rule: the functions depend only on the text and evaluate nothing. If the script may get the message
-in another way, or may send another text, the line is left out.
+Rule: the functions depend only on the text and evaluate nothing. If the script might get the
+message in another way or send different text, the line is not reported.
 
 Postfix's pipe(8) gives such a script the message on standard input and the recipients as arguments,
 and the script sends the message with sendmail(1).
@@ -18,12 +18,13 @@ from .shell_command import SCANNERS, without_message
 
 #: The script reads the message from standard input.
 UNREAD = "unread"
-#: The script also uses its arguments, to which it sends the message, or which it scans.
+#: The script also sends the message to the recipients in its arguments, or scans the files in its
+#: arguments.
 UNSENT = "unsent"
 #: The script sends the message, which it reads from $EMAIL.
 RESENT = "resent"
-#: A part of a script that can run another script, or that can set its arguments. An instance of
-#: Postfix with another configuration need not send mail to the filter.
+#: A part of a script that can run another script, or change the arguments of this script. An
+#: instance of Postfix with another configuration need not send mail to the filter.
 _OTHER_SCRIPT = re.compile(
     r"\b(source|eval|python3?|perl|ruby|sh|bash|function|printenv)\b|(^|[;&|]\s*)\.\s|\(\s*\)"
     r"|\bset\s+(--|[^-+\s])|\bexec\s+(?!\S*sendmail\b)|(^|[\s;&|(`\"'])(\.{1,2}/|/usr/local/|/opt/"
@@ -36,24 +37,24 @@ _CONSTANT = re.compile(
     r"^(?:export\s+)?([A-Za-z_]\w*)=(?:\"([^\"$`]*)\"|'([^']*)'|([\w./-]+))$", re.MULTILINE
 )
 _SEPARATOR = re.compile(r";|&&|\|\||\b(?:then|do|else|if|while|until)\b|[!{}()]")
-#: Programs that write their input unchanged, and programs that also change it.
+#: Programs that copy their input unchanged, and programs that can change it.
 _COPIERS = ("cat", "cp", "ln", "mv", "tee")
 _EDITORS = ("formail", "spamassassin", "spamc")
-#: Options with which these programs write another text, such as a reply or a report.
+#: Options with which these programs write other text, such as a reply or a report.
 _OTHER_TEXT = {"formail": "-[^-]*[rxX]", "spamc": "-[^-]*[cCKLRry]"}
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A pipeline of programs that copies or sends a text."""
+    """A pipeline of programs that copies, edits or sends the message."""
 
     line: str
     number: int
-    #: The file that it reads, or "" for standard input.
+    #: The input file, or "" for standard input.
     source: str
-    #: The file that it writes, or "" for sendmail(1).
+    #: The file that it writes, or "" if it sends the text with sendmail(1).
     target: str
-    #: True if the text remains the same.
+    #: True if the pipeline does not change the text.
     is_exact: bool
 
 
@@ -113,7 +114,7 @@ def _expanded(line: str, constants: dict[str, str]) -> str:
 
 
 def _steps(number: int, line: str, original: str) -> Iterator[_Step]:
-    """Yield the pipelines in a line that copy or send a text."""
+    """Yield each pipeline in a line, if the pipeline copies or sends text."""
     for pipeline in _SEPARATOR.split(line):
         programs = [each.strip() for each in pipeline.split("|")]
         words = [each.replace('"', "").replace("'", "").split() for each in programs]
@@ -140,7 +141,7 @@ def _keeps_message(name: str, words: Sequence[str]) -> bool:
 
 
 def _has_recipients(words: Sequence[str]) -> bool:
-    """Return whether sendmail(1) sends a message to recipients that are not fixed."""
+    """Return whether the recipients of sendmail(1) come from a variable or from the message."""
     arguments = re.sub(r"[0-9]?[<>]+\s*\S+", "", " ".join(words[1:]))
     arguments = re.sub(r"(^|\s)-[frF]\s*(?!\$[@*])\S+", "", arguments)
     is_other = re.search(r"(^|\s)-(C|q|b[^m])", arguments)
@@ -215,7 +216,7 @@ def _resent(
 
 
 def _mended(script: str, read: Sequence[_Step], steps: Sequence[_Step]) -> str:
-    """Return a script for sed(1) with which the filter reads $EMAIL and sends nothing, or ""."""
+    """Return a script for sed(1) that makes the filter read $EMAIL and send nothing, or ""."""
     sent = [step for step in steps if not step.target]
     files = _copies({"": True}, steps)
     if len(read) != 1 or len(sent) > 1 or not re.match(r"cat\s*>", read[0].line):

@@ -124,17 +124,18 @@ class Configuration:
     directory: str = ""
     #: The services that Postfix ignores because a later service has the same name.
     ignored: tuple[Service, ...] = ()
-    #: The corrections that were made in copies of the files before postconf(1) read these copies.
+    #: The corrections made in copies of the files before postconf(1) read them.
     corrections: tuple[Correction, ...] = ()
-    #: The lines that were moved from one of these copies to the other before the corrections.
+    #: The lines that were moved between the copies of main.cf and master.cf before the corrections.
     misplaced: tuple[Misplaced, ...] = ()
-    #: The entries of master.cf that are commented out without their following lines.
+    #: The entries of master.cf whose first line is commented out, but whose continuation lines are
+    #: not.
     orphans: tuple[Orphan, ...] = ()
     #: The directory of the original files, to which the corrections apply.
     corrected: str = ""
     #: The value of an earlier content_filter line in main.cf, or "".
     replaced_filter: str = ""
-    #: The names and values in main.cf as they are written, with lines that have no effect.
+    #: The names and values in main.cf as written, including lines that have no effect.
     written: tuple[tuple[str, str], ...] = ()
     #: The addresses of each host name in /etc/hosts.
     hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -151,7 +152,7 @@ class Configuration:
 
     @property
     def postfix(self) -> str:
-        """Return the command that controls Postfix, to start or reload this configuration."""
+        """Return the postfix(1) command for this configuration."""
         return f"postfix -c {shlex.quote(self.directory)}" if self.directory else "postfix"
 
     def parameter(self, name: str) -> str:

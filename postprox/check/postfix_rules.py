@@ -76,7 +76,7 @@ def no_proxy(setup: Setup) -> Iterator[Fault]:
 
 
 def soft_bounce(setup: Setup) -> Iterator[Fault]:
-    """Report the safety net that turns all rejections into temporary errors."""
+    """Report soft_bounce, which turns all rejections into temporary errors."""
     name = "soft_bounce"
     if setup.proxies and setup.configuration.parameter(name) == "yes":
         yield Fault(
@@ -143,7 +143,7 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def _cause(setup: Setup, proxy: Proxy, name: str) -> tuple[str, list[Edit]]:
-    """Return the mistake in main.cf because of which a parameter is empty, and its correction."""
+    """Return the mistake in main.cf that leaves a parameter empty, and its correction."""
     configuration = setup.configuration
     lines, written = configuration.written, dict(configuration.written)
     values = [value for _, value in lines]
@@ -192,10 +192,10 @@ def _way(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> tuple[FilterStage, s
 
 
 def _is_in_vain(setup: Setup, service: Service, name: str, value: str) -> bool:
-    """Return whether a service sets a parameter that keeps mail from the filter.
+    """Return whether a service sets a parameter in a way that leaves its mail unfiltered.
 
-    This is an empty value that overrides the right value in main.cf, or a value for a program that
-    does not use the parameter.
+    The value is empty and overrides the value in main.cf, or the service's program does not use the
+    parameter.
     """
     own = service.own.get(name)
     if own is None:
@@ -214,7 +214,7 @@ def _remove_own(setup: Setup, service: Service, name: str) -> Edit:
 
 
 def _use(setup: Setup, proxy: Proxy) -> list[Edit]:
-    """If milters follow the proxy, send local users' mail to it. Otherwise, stop the proxy."""
+    """Route local users' mail to the proxy if milters follow it. Otherwise, stop the proxy."""
     behind = setup.reinjection_service(proxy)
     fronts = [each for each in setup.configuration.services if each.program == "smtpd"]
     unsigned_fronts = [
@@ -280,14 +280,14 @@ def bypass(setup: Setup, route: Route) -> Iterator[Fault]:
         yield Fault(
             "no-way",
             f"master.cf, {route.source.label}",
-            f"it sends mail to {service.label} ({route.stage.value}), which is not a filter; its "
-            "mail passes unfiltered or loops",
+            f"it sends mail to {service.label} ({route.stage.value}), which is not a filter; "
+            "this mail passes unfiltered or loops",
             (fixes.redirect(route, str(proxy)), *_mapped_once(setup, route, proxy)),
         )
 
 
 def _mapped_once(setup: Setup, route: Route, address: Endpoint) -> list[Edit]:
-    """Return the edits that keep addresses mapped once when a route moves to a proxy."""
+    """Return the edits with which addresses are mapped only once after a route moves to a proxy."""
     proxy = next((each for each in setup.proxies if each.is_at(address)), None)
     behind = setup.reinjection_service(proxy) if proxy else None
     if proxy is None or behind is None or route.source is behind:
@@ -297,7 +297,8 @@ def _mapped_once(setup: Setup, route: Route, address: Endpoint) -> list[Edit]:
         return []
     if not is_mapped_behind:
         return [fixes.remove_item(route.source, _OVERRIDES, _NO_MAPPINGS)]
-    # If other mail already reaches the proxy, the service after it may have to map addresses.
+    # If other mail already reaches the proxy, the service after the proxy might have to map the
+    # addresses of that mail.
     place = route.source if setup.routes_to(proxy) else behind
     return [fixes.add_item(place, _OVERRIDES, _NO_MAPPINGS)]
 
@@ -310,7 +311,7 @@ def _proxy_for(setup: Setup) -> Endpoint | None:
 
 
 def _unchrooted(setup: Setup, services: Sequence[Service], address: Endpoint) -> list[Edit]:
-    """Run services without a chroot if they could not reach the socket of a filter in it."""
+    """Run services without a chroot if they cannot reach the filter's socket from it."""
     path = setup.relative(address).path
     if not path.startswith("/") or path in setup.configuration.shared:
         return []
@@ -358,7 +359,7 @@ def malformed(setup: Setup) -> Iterator[Fault]:
 
 
 def piped(setup: Setup) -> Iterator[Fault]:
-    """Report a transport that runs the proxy with pipe(8), as for a filter without SMTP."""
+    """Report a transport that runs the proxy with pipe(8) instead of connecting to it by SMTP."""
     configuration, name = setup.configuration, FilterStage.AFTER_QUEUE.value
     for service in configuration.services:
         user, command = spawned_command(service.words)
@@ -410,7 +411,8 @@ def _intended_transport(setup: Setup, value: str) -> str:
 def unfiltered(setup: Setup) -> Iterator[Fault]:
     """Report a service that receives mail from outside and does not send it to a filter.
 
-    An empty value in master.cf is considered intentional, unless a proxy receives no mail.
+    An empty filter parameter in master.cf is considered intentional, unless a proxy receives no
+    mail.
     """
     address = _proxy_for(setup)
     if address is None or any(map(setup.possible_routes, setup.proxies)):
@@ -434,8 +436,8 @@ def unfiltered(setup: Setup) -> Iterator[Fault]:
 def unfiltered_local_mail(setup: Setup) -> Iterator[Fault]:
     """Report a service other than smtpd(8) that overrides an after-queue filter in main.cf.
 
-    Such a service does not use smtpd_proxy_filter. If it sets this parameter, the override is
-    considered intentional.
+    Such a service does not use smtpd_proxy_filter. If the service sets smtpd_proxy_filter, the
+    override is considered intentional.
     """
     name, mark = FilterStage.AFTER_QUEUE.value, FilterStage.BEFORE_QUEUE.value
     for service in _excluded(setup):
@@ -520,14 +522,17 @@ def overridden(setup: Setup) -> list[str]:
 
 
 def _filtered(setup: Setup, service: Service, address: Endpoint) -> Edit:
-    """Send mail to the proxy. If the recipe's after-queue transport exists, use it."""
+    """Return the edit that sends a service's mail to the proxy.
+
+    If the recipe's after-queue transport exists, the edit uses it.
+    """
     if transport := _recipe_transport(setup):
         return fixes.set_main(FilterStage.AFTER_QUEUE.value, _hop(transport, address))
     return fixes.set_own(service, FilterStage.BEFORE_QUEUE.value, str(address))
 
 
 def _recipe_transport(setup: Setup) -> Service | None:
-    """Return the transport that has the settings of the after-queue recipe's transport."""
+    """Return the transport that is set up as in the after-queue recipe, or None."""
     for transport in setup.configuration.services:
         is_transport = (transport.type, transport.program) == ("unix", "smtp")
         if is_transport and transport.own.get("smtp_send_xforward_command") == "yes":
@@ -699,7 +704,7 @@ def add_service(setup: Setup, proxy: Proxy, target: str) -> Edit:
 
 
 def return_loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report a service for mail from another filter that sends this mail to the proxy again."""
+    """Report a service that gets mail from another filter and sends it back to the proxy."""
     name = FilterStage.BEFORE_QUEUE.value
     onward = [each for each in setup.routes_from(behind) if setup.proxy_at(each) is None]
     for route in setup.routes_to(proxy) if onward else ():
@@ -711,9 +716,9 @@ def return_loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
             yield Fault(
                 "loop",
                 f"master.cf, {front.label}",
-                f"it sends mail to the proxy ({name} in main.cf), and {behind.label} behind the "
-                f"proxy sends mail to the filter at {onward[0].endpoint}; if this filter returns "
-                f"mail to {front.label}, mail loops until Postfix bounces it",
+                f"it sends mail to the proxy ({name} in main.cf), and the service behind the "
+                f"proxy, {behind.label}, sends mail to the filter at {onward[0].endpoint}; if this "
+                f"filter returns mail to {front.label}, mail loops until Postfix bounces it",
                 (fixes.set_own(front, name, ""),),
             )
 
@@ -741,15 +746,15 @@ def own_loop(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 def sent_to(setup: Setup, proxy: Proxy, service: Service) -> tuple[Edit, ...]:
     """Return the edits that make the proxy send its mail to a service for filtered mail.
 
-    Such a service accepts mail only from this machine. If the proxy cannot reach it from a
-    permitted address, the edits also change the address on which it listens.
+    Such a service accepts mail only from this machine. If the proxy cannot reach the service from a
+    permitted address, the edits also change the address on which the service listens.
     """
     endpoint = setup.endpoint_of(service)
     old = upstream_endpoint(setup.configuration, proxy.options) if proxy.options else None
     if service.type != "inet" and _TCP_NAME.fullmatch(service.name):
         moved = [] if str(old) == service.name else [fixes.send_to(proxy, service.name)]
         closed = [] if service.private == "n" else [fixes.set_field(service, "private", "n")]
-        # The edit of the type is the last one because it changes the service's label.
+        # Change the type last, because the type is part of the service's label.
         return (*moved, *closed, fixes.set_field(service, "type", "inet"))
     if endpoint is None:
         if old and old.is_here() and not old.path:
@@ -852,7 +857,7 @@ def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     milter_list = behind.parameter("smtpd_milters")
     outside = [route.source for route in setup.routes_to(proxy) if not is_for_users(route.source)]
     if has_milters(behind) and outside:
-        # The proxy may use the service for users' mail instead of the one for mail from outside.
+        # The proxy may pass mail from outside to the service for users' mail by mistake.
         other = setup.place_for_filtered(proxy)
         is_other = other and other is not behind and not has_milters(other)
         edits: tuple[Edit, ...] = (fixes.add_item(behind, _OVERRIDES, "no_milters"),)
@@ -866,7 +871,7 @@ def milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
 
 
 def disabled_milters(proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report milters of a service for filtered mail that the same service disables."""
+    """Report milters that a service for filtered mail sets but also disables."""
     if behind.own.get("smtpd_milters") and not has_milters(behind):
         yield Fault(
             "unsigned",
@@ -878,7 +883,7 @@ def disabled_milters(proxy: Proxy, behind: Service) -> Iterator[Fault]:
 
 
 def no_milter(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report a milter of a service for filtered mail that does not exist on this machine."""
+    """Report a missing milter of a service for filtered mail on this machine."""
     name, configuration = "smtpd_milters", setup.configuration
     used = behind.own.get(name, "")
     if not has_milters(behind) or behind.parameter("milter_default_action") == "accept":
@@ -1080,7 +1085,8 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     if any(not setup.comes_back(route, proxy) for route in setup.routes_from(behind)):
         return  # another filter follows, whose upstream service may map addresses
     is_mapped_behind = _NO_MAPPINGS not in behind.tokens(_OVERRIDES)
-    # A route from the service after the filter is a loop, which another finding removes.
+    # A route from the service after the filter to the proxy is a loop, which another finding
+    # reports and corrects.
     found = [route for route in setup.routes_to(proxy) if route.source is not behind]
     mapped = [route for route in found if _is_mapped_before(route)]
     unmapped = [route for route in found if not _is_mapped_before(route)]
@@ -1203,12 +1209,12 @@ def xforward_unsent(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             )
 
 
-#: The transports that also deliver to other servers, which must not get XFORWARD.
+#: The transports that must not send XFORWARD, because they also deliver to other servers.
 _GENERAL_TRANSPORTS = ("smtp", "relay")
 
 
 def _scan_transport(setup: Setup, proxy: Proxy, transport: Service) -> list[Edit]:
-    """Send mail to the proxy by the recipe's transport instead."""
+    """Return the edits that replace `transport` with the recipe's transport to the proxy."""
     name, configuration = "scan", setup.configuration
     size = str(proxy.capacity or 20)
     edits = [fixes.add_line(configuration, name, f"- - n - {size} {fixes.SCAN}")]

@@ -60,7 +60,7 @@ from .unit import (
 )
 from .unit import parse as parse_unit
 
-#: The user of the recipe.
+#: The user that runs the proxy in the recipe.
 OWN_USER = "postprox"
 
 #: The PATH of commands started by spawn(8), and of commands started by systemd.
@@ -121,7 +121,7 @@ def read_configuration(directory: str) -> Configuration:
             for each in corrections:
                 new = each.applied(new) if each.file == name else new
             Path(copy, name).write_text(new, errors="surrogateescape")
-            os.utime(Path(copy, name), (0, 0))  # postconf(1) waits if main.cf is new
+            os.utime(Path(copy, name), (0, 0))  # postconf(1) waits if main.cf was modified recently
         try:
             main, master, overrides = (text.replace(copy, own) for text in _outputs(copy))
         except UnreadableError as error:
@@ -157,7 +157,7 @@ def _with_files(configuration: Configuration) -> Configuration:
 
 
 def _is_shared(queue_directory: str, path: str) -> bool:
-    """Return whether a path may be the same file in a chroot, because of a mount or a link."""
+    """Return whether a mount or link may make a path the same file in and outside the chroot."""
     inner = Path(f"{queue_directory}{path}")
     parents = [each for each in inner.parents if each.is_relative_to(queue_directory)][:-1]
     with contextlib.suppress(OSError):
@@ -187,7 +187,7 @@ def _default_directory() -> str:
     """Return Postfix's default directory, or "" if it is unknown."""
     if own := os.environ.get("MAIL_CONFIG"):
         return own
-    # postconf(1) would fail on a mistake in master.cf, so it gets an empty directory.
+    # With an empty directory, an error in master.cf cannot make postconf(1) fail.
     with tempfile.TemporaryDirectory() as empty:
         try:
             return _postconf(empty, "-dh", "config_directory").strip()
@@ -343,12 +343,12 @@ def installed_units(directories: Sequence[str] | None = None) -> Iterator[Unit]:
             yield read_unit(paths[name], directories)
 
 
-#: A line of a unit that starts the proxy, but not postprox-check.
+#: An ExecStart= line that starts postprox, not postprox-check.
 _START = re.compile(r"^ExecStart=.*\bpostprox(?=[\"'\s]|$)", re.MULTILINE)
 
 
 def _starts_proxy(path: Path) -> bool:
-    """Return whether a unit with any name starts the proxy."""
+    """Return whether the file is a unit that starts the proxy."""
     try:
         return _is_unit(path) and bool(_START.search(path.read_text("utf-8", "replace")))
     except OSError:
@@ -416,7 +416,7 @@ def _missing_units(files: Sequence[Path], places: Sequence[str]) -> Iterator[Mis
     """Yield the services that the unit requires, but that do not exist or are masked."""
     places = [*places, *GENERATED_DIRECTORIES]
     if not any(Path(place, "sysinit.target").exists() for place in places):
-        return  # systemd's own units are in another directory, so others may be, too
+        return  # systemd's own units are in an unknown directory, so other units may be there too
     for file in files:
         for name in required_units(_text(file)):
             template = re.sub("@[^.]*", "@", name)
@@ -432,7 +432,8 @@ def _missing_units(files: Sequence[Path], places: Sequence[str]) -> Iterator[Mis
             yield MissingUnit(str(file), name, near, bool(found))
 
 
-#: File name suffixes that suggest a misnamed drop-in. The suffixes of backups are not included.
+#: File name suffixes that suggest a misnamed drop-in. Backup suffixes, such as .bak, are not
+#: included.
 _SUFFIXES = ("", ".cfg", ".cnf", ".config", ".ini", ".service", ".socket", ".txt")
 
 
@@ -553,7 +554,7 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
 
 
 def _links(proxy: Proxy, seen: ProgramFacts | None) -> dict[str, str]:
-    """Return the real paths of the unit's and proxy's paths that contain symbolic links."""
+    """Return the real path of each unit or proxy path that contains a symbolic link."""
     unit = proxy.unit or Unit("")
     paths = [*sandbox.paths_of(unit), *without_wrappers(proxy.words)[:1], "/bin/sh", "/usr/bin/sh"]
     paths += [seen.path, seen.interpreter] if seen else []
@@ -813,9 +814,11 @@ _BASH_BUILTINS = (
     *("function", "help", "history", "let", "local", "logout", "mapfile", "popd", "pushd"),
     *("readarray", "select", "shopt", "suspend", "time", "typeset"),
 )
-#: Directories whose contents can be different for the proxy, or when the filter runs.
+#: Directories whose contents can differ between the check and the proxy, or change before the
+#: filter runs.
 _VOLATILE = ("/tmp", "/var/tmp", "/run", "/var/run", "/dev", "/proc")  # noqa: S108
-#: The Debian packages of the scanners, and the programs that accept the same arguments.
+#: The Debian packages of the scanners, and for each program another one that accepts the same
+#: arguments.
 _PACKAGES = {
     "clamdscan": "clamdscan",
     "clamscan": "clamav",
@@ -829,7 +832,7 @@ _EQUIVALENT = {"clamscan": "clamdscan", "python": "python3"}
 def _missing_command(
     script: str, interpreter: str, user: str, search: str
 ) -> MissingCommand | None:
-    """Return the first program in a shell script that the user cannot run."""
+    """For a shell script, return the first program that the user cannot run."""
     if Path(interpreter or "sh").name not in ("sh", "dash", "bash"):
         return None
     for command in script_commands.commands(script):
@@ -859,7 +862,7 @@ def _missing_command(
 
 
 def _unreadable_files(script: str, user: str) -> Iterator[Mistake]:
-    """Yield the lines of a script for sh(1) that end it, because the user cannot read a file."""
+    """Yield the lines at which sh(1) ends a script, because the user cannot read a file."""
     for found in script_mistakes.read_files(script):
         path = Path(found.path)
         if sandbox.is_below(found.path, _VOLATILE):
@@ -897,8 +900,8 @@ def _clamd_user() -> str:
 def _similar_program(name: str, search: str) -> str:
     """Return the program in PATH whose name was probably mistyped, or "".
 
-    Only equivalent programs, exchanged letters and doubled letters are considered, because any
-    other similar name can be that of a different program.
+    Only equivalent programs, swapped letters and doubled letters are considered, because any other
+    similar name may belong to a different program.
     """
     if shutil.which(other := _EQUIVALENT.get(name, name), path=search):
         return other
@@ -914,12 +917,13 @@ def _names(directory: str) -> list[str]:
         return []
 
 
-#: The ends of the names of backups and templates.
+#: The suffixes of the file names of backups and templates.
 _BACKUPS = ("~", ".bak", ".dist", ".example", ".old", ".orig", ".rej", ".sample", ".save", ".swp")
 
 
 def _similar_path(path: str) -> tuple[str, str]:
-    """Return an existing path that is similar to a missing one, and the dangling link, or ("", "").
+    """Return an existing path similar to a missing path, and the path's dangling link, or "" for
+    each.
 
     If the path contains a dangling link, the result is similar to the target of the link.
     """
@@ -934,7 +938,7 @@ def _similar_path(path: str) -> tuple[str, str]:
 
 
 def _similar(path: Path, rest: Sequence[str]) -> str:
-    """Return a similar path that contains the file `rest`, or that is a file, or ""."""
+    """Return a similar path, or "". With `rest` appended, the path must be a file."""
     existing = next((each for each in path.parents if each.is_dir()), Path("/"))
     name, *below = path.relative_to(existing).parts
     names = [each for each in _names(str(existing)) if not each.endswith(_BACKUPS)]
@@ -977,7 +981,7 @@ def _real(path: str) -> str:
 
 
 def _closed(path: str, user: str) -> str:
-    """Return the first directory above a path or its target that the user cannot search."""
+    """Return the first directory above a path, or above its target, that the user cannot search."""
 
     def may_search(directory: str) -> bool | None:
         return _may(user, os.X_OK, directory)
@@ -1136,7 +1140,7 @@ def _tmpfiles_lines() -> Iterator[tuple[str, str]]:
 
 
 def _lost_by(proxy: Proxy, directory: Path) -> str:
-    """Return what removes the directory or gives it to root at boot (`SpoolFacts.lost_by`)."""
+    """Return the path that causes the loss of the directory at boot (`SpoolFacts.lost_by`)."""
     settings = proxy.unit.settings if proxy.unit else {}
     if {"ExecStartPre", "RuntimeDirectory"} & settings.keys():
         return ""

@@ -23,14 +23,14 @@ from .unit import Unit, split_words
 _REFUSED_USERS = ("root", "postfix")
 #: The permission bits for group and others, and the sticky bit of shared directories such as /tmp.
 _OTHERS, _STICKY = 0o077, 0o1000
-#: The finding and the effect if the proxy cannot write the file of an option.
+#: The finding and the effect for each option whose file the proxy cannot write.
 _STATUS_FILES = {
     "--metrics": ("status-file", "monitoring cannot read the state of the proxy"),
     "--pid-file": ("pid-file", "the proxy cannot start, so all mail is deferred (451)"),
 }
 #: The directory of a collector, such as Prometheus' node_exporter.
 _COLLECTOR = re.compile(r"textfile|exporter|prometheus|metrics|collector|postprox", re.IGNORECASE)
-#: The options of the packaged options file, which end with the filter.
+#: The options in the packaged options file. The filter is the last option.
 _OPTIONS = environment.PACKAGED[environment.OPTIONS]
 _OWN_SPOOL = "/var/spool/postprox"
 #: The user in the recipe.
@@ -112,10 +112,10 @@ def command_line(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 
 def _with_earlier_lines(proxy: Proxy) -> list[str]:
-    """Return the arguments with $POSTPROX_OPTIONS replaced by the file's earlier lines.
+    """Return the arguments with the earlier values of $POSTPROX_OPTIONS in the options file.
 
-    The result is empty if the options file has no earlier line, or if the arguments would still be
-    invalid.
+    The result is empty if the options file sets POSTPROX_OPTIONS only once, or if the arguments
+    would still be invalid.
     """
     name = environment.OPTIONS
     spellings = (f"${name}", f"${{{name}}}")
@@ -133,7 +133,7 @@ def _with_earlier_lines(proxy: Proxy) -> list[str]:
 
 
 def _variables(proxy: Proxy) -> list[str]:
-    """Return a spawned proxy's arguments that are variables of the systemd unit."""
+    """Return a spawned proxy's arguments that are variables of the packaged systemd unit."""
     pattern = re.compile(rf"\$\{{?({environment.OPTIONS}|{environment.UPSTREAM})\}}?")
     words = arguments(proxy.words) if proxy.service and is_proxy(proxy.words) else ()
     return [word for word in words if pattern.fullmatch(word)]
@@ -224,7 +224,7 @@ def braces(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 
 
 def set_filter(proxy: Proxy, wanted: Options, command: str) -> Edit:
-    """Replace the filter command, however -c is spelled."""
+    """Replace the filter command for every spelling of `-c`."""
     old = wanted.command or ""
     return fixes.set_arguments(
         proxy, lambda words: [re.sub(f"{re.escape(old)}$", lambda _: command, w) for w in words]
@@ -237,7 +237,7 @@ def _is_refused(proxy: Proxy) -> bool:
 
 
 def _future_user(proxy: Proxy) -> str:
-    """Return the proxy's user after the commands for its user have been run."""
+    """Return the proxy's user after the commands of the finding `user` have been run."""
     return _OWN_USER if _is_refused(proxy) else proxy.user
 
 
@@ -348,7 +348,7 @@ def _opened(directory: str) -> Edit:
 
 
 def is_home(directory: str) -> bool:
-    """Return whether a directory is private to its user, so that it must remain closed."""
+    """Return whether a directory is in /root or /home and must remain private."""
     return f"{directory}/".startswith(("/root/", "/home/"))
 
 
@@ -377,7 +377,7 @@ def no_strict(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a missing upstream server."""
     endpoint = target_endpoint(wanted.target)
-    is_proxy = any(each.is_at(endpoint) for each in setup.proxies)  # it may not be running
+    is_proxy = any(each.is_at(endpoint) for each in setup.proxies)  # that proxy may be stopped
     if facts.upstream_missing and not is_proxy:
         target, reason = wanted.target.text, _elsewhere(setup, endpoint)
         other = setup.place_for_filtered(proxy)
@@ -410,8 +410,8 @@ def unexpanded_spool(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
         yield Fault(
             "spool",
             proxy.where,
-            f"{wanted.directory} is passed to the proxy as it is, so the directory for messages "
-            "does not exist; all mail is deferred (452)",
+            f"{wanted.directory} is not expanded, so the directory for messages does not exist; "
+            "all mail is deferred (452)",
             _own_spool(proxy),
         )
 
@@ -464,7 +464,7 @@ def spool(  # noqa: C901
 def _is_closed(proxy: Proxy, seen: SpoolFacts) -> bool:
     """Return whether the directory is missing or the proxy's user cannot write to it.
 
-    If spawn(8) refuses the user, this is the user that replaces it.
+    If spawn(8) refuses the proxy's user, check the recipe's user instead.
     """
     if seen.exists and _is_refused(proxy):
         return seen.owner != _OWN_USER and not seen.mode & 0o002
@@ -498,7 +498,7 @@ def _private_spool(proxy: Proxy, wanted: Options, seen: SpoolFacts) -> tuple[Edi
 
 
 def _own_spool(proxy: Proxy) -> tuple[Edit, ...]:
-    """Return the edits that create the recipe's directory for messages and let the proxy use it."""
+    """Return the edits that create the recipe's spool directory and let the proxy use it."""
     create = fixes.make_spool(_future_user(proxy), _OWN_SPOOL)
     move = fixes.set_directory(proxy, _OWN_SPOOL)
     if proxy.unit and sandbox.protecting_setting(proxy.unit, _OWN_SPOOL):
@@ -556,14 +556,15 @@ def _runtime_name(proxy: Proxy, directory: str, seen: DirectoryFacts) -> str:
 def _writable(proxy: Proxy, directory: str, facts: ProxyFacts) -> list[Edit]:
     """Return the edits that permit the proxy's user to write to a directory.
 
-    The result is empty if such a directory should not belong to the proxy's user.
+    Return no edits if the directory should not belong to the proxy's user.
     """
     seen = facts.status_directories.get(directory, DirectoryFacts(exists=True))
     if facts.is_user_temporary:
         return []
     if seen.writable is not False:
         return [fixes.run(_make_directory(proxy.user, directory))]
-    # The other programs that write to a collector's directory of root run as root.
+    # If root owns a collector's directory, its other writers run as root, so a new owner does not
+    # affect them.
     if seen.owner == "root" and _COLLECTOR.search(directory):
         return [fixes.run(f"chown {shlex.quote(proxy.user)} {shlex.quote(directory)}")]
     return []
@@ -619,7 +620,8 @@ def spool_boot(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
     seen, own = facts.spool, "/etc/tmpfiles.d/"
     if seen is None or not seen.exists or seen.writable is False or not proxy.user:
         return
-    # A line for a shared directory such as /tmp must not give it to the proxy (`spool_open`).
+    # A tmpfiles.d line must not make the proxy the owner of a shared directory such as /tmp
+    # (`spool_open`).
     if not wanted.directory.startswith("/") or _is_shared(wanted, seen):
         return
     name = f"{wanted.directory}, the directory for messages,"
@@ -633,7 +635,7 @@ def spool_boot(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
     elif seen.lost_by.endswith(".conf"):
         problem = f"systemd-tmpfiles(8) removes {name} at each boot ({seen.lost_by})"
     elif seen.lost_by.endswith("fstab"):
-        problem = f"{name} is an empty file system of user root after each boot ({seen.lost_by})"
+        problem = f"{name} is an empty file system owned by root after each boot ({seen.lost_by})"
     elif seen.lost_by:
         problem = f"{name} is below {seen.lost_by}, which is empty after each boot"
     else:

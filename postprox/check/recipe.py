@@ -70,7 +70,7 @@ def commands(
     """Return the lines of the recipe, which are commands and comments that begin with `#`.
 
     Raises:
-        UnreadableError: a proxy is in use, or the unit has an error.
+        UnreadableError: Postfix already uses a proxy, the unit has an error, or no port is free.
     """
     return list(_Recipe(configuration, stage, installed).lines())
 
@@ -198,7 +198,8 @@ class _Recipe:
     def _users(self) -> list[Service]:
         """Return the services for local users.
 
-        A service on a port for local users is never replaced.
+        The result includes every service on a submission port, so that the recipe does not replace
+        it.
         """
         return [
             front
@@ -408,7 +409,7 @@ class _Recipe:
     def _mark_local(self) -> None:
         """Mark services such as pickup as intentionally unfiltered.
 
-        An empty smtpd_proxy_filter is the mark, because these services do not use this parameter.
+        The mark is an empty smtpd_proxy_filter, a parameter that these services do not use.
         """
         for service in self.configuration.services:
             is_local = service.program in ENTRANCES and service.program != "smtpd"

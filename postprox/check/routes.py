@@ -53,7 +53,7 @@ class Endpoint(NamedTuple):
         return "localhost" in hosts and all(host in _LOCALHOST for host in hosts)
 
     def is_open(self) -> bool:
-        """Return whether the endpoint stands for all addresses of this machine."""
+        """Return whether the endpoint has a wildcard address, such as 0.0.0.0."""
         return not self.path and self.host in _WILDCARDS
 
     def is_here(self) -> bool:
@@ -171,7 +171,7 @@ def proxy_filter(text: str, queue_directory: str, root: str = "/") -> Endpoint |
     """Parse smtpd_proxy_filter, or return None if the value cannot be resolved.
 
     A single word is a port, and the default host is this machine (see Postfix's host_port(3)).
-    In a chroot, `root` is the directory to which absolute paths refer.
+    Absolute paths start at `root`, the root directory of the service's chroot.
     """
     kind, rest = text[:5].lower(), text[5:]
     if kind == "unix:":
@@ -256,7 +256,7 @@ def has_unknown_wrapper(words: Sequence[str]) -> bool:
     return is_named and is_program and not is_proxy(words)
 
 
-#: Directories that contain files of programs, but no programs.
+#: Directories that contain data and settings of programs, but no programs.
 _DATA = ("/etc/", "/run/", "/var/")
 
 
@@ -373,7 +373,7 @@ def routes(configuration: Configuration) -> Iterator[Route]:
                 yield Route(FilterStage.BEFORE_QUEUE, service, endpoint)
         elif service.program in ENTRANCES:
             hops = service.tokens(FilterStage.AFTER_QUEUE.value)
-            for hop in hops if len(hops) == 1 else ():  # several words are not a next hop
+            for hop in hops if len(hops) == 1 else ():  # a next hop is a single word
                 name, _, where = hop.partition(":")
                 endpoint = next_hop(where, queue)
                 if endpoint and _is_hop(configuration, hop):

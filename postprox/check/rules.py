@@ -32,8 +32,8 @@ def _of(rule: Callable[[Configuration], Iterator[Fault]]) -> Callable[[Setup], I
     return lambda setup: rule(setup.configuration)
 
 
-#: The rules that apply first, because their problems can cause all others. Each has the name of
-#: what must be corrected first.
+#: The rules that apply first, because the problems that they report can cause all others. Each
+#: entry also names the item that must be corrected first.
 _FIRST = (
     (_of(master_rules.mistyped), "main.cf and master.cf"),
     (master_rules.orphaned, "the comments in master.cf"),
@@ -56,7 +56,7 @@ def judge(setup: Setup) -> list[Finding]:
     faults = [*_configuration_faults(setup), *superfluous.values()]
     for proxy in setup.proxies:
         if proxy in superfluous:
-            continue  # its state is a consequence
+            continue  # other problems may be consequences of this one
         own = list(_proxy_faults(setup, proxy))
         if setup.running and not any(LEVELS[fault.name] == DANGER for fault in (*faults, *own)):
             # A problem of level DANGER can be the reason for a missing greeting.
@@ -126,7 +126,7 @@ def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         yield from broken_file
         return
     if lost_variables := list(unit_rules.unused_variables(proxy)):
-        # The options are unknown until the unit uses them.
+        # Until ExecStart= contains the missing variables, the options are unknown.
         yield from lost_variables
         return
     if proxy.options is None:
@@ -144,7 +144,7 @@ def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 def _options_file_faults(setup: Setup, proxy: Proxy) -> list[Fault]:
     faults = list(unit_rules.values_with_comments(proxy))
-    # A quote in a comment can cause any other problem of the file.
+    # A quote in a comment can cause any of the other problems in the file.
     return faults or list(unit_rules.options_file(setup, proxy))
 
 

@@ -199,7 +199,10 @@ def _runs(running: tuple[str, ...], words: tuple[str, ...]) -> bool:
 
 
 def _restart(unit: Unit) -> str:
-    """Return the command that restarts a unit. Its socket can restart only while it is stopped."""
+    """Return the command that restarts a unit.
+
+    A socket unit can restart only while its service is stopped.
+    """
     services = " ".join(unit.instances)
     if unit.socket is None:
         return f"systemctl restart {services}"
@@ -215,7 +218,7 @@ def no_greeting(setup: Setup, proxy: Proxy, seen: RunningFacts) -> Iterator[Faul
         edit = fixes.run(f"{setup.configuration.postfix} reload")
         if "connection refused" in greeting or "no such file" in greeting:
             edit = fixes.run(_restart(proxy.unit)) if proxy.unit else edit
-        elif "4.4.1" not in greeting:  # the service after the proxy is not the reason
+        elif "4.4.1" not in greeting:  # the cause is not the service after the proxy
             edit = fixes.run(
                 "journalctl --no-pager -t postprox -n 20; tail -n 20 /var/log/mail.log"
             )

@@ -64,7 +64,7 @@ def paths_of(unit: Unit) -> list[str]:
 
 
 def _real(unit: Unit, path: str) -> str:
-    """Resolve the symbolic links in a path. systemd also resolves those in its settings."""
+    """Resolve the symbolic links in a path. systemd also resolves the links in its settings."""
     return unit.links.get(path, path)
 
 

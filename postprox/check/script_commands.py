@@ -35,13 +35,13 @@ class Command:
     line: int
     #: True if the exit status of the program is the exit status of the script.
     is_result: bool = False
-    #: False if the program is a script that an interpreter reads.
+    #: False if this is a script file that the command passes to an interpreter.
     is_direct: bool = True
 
 
 @dataclass
 class _Simple:
-    """The words of a simple command, and the operator behind it. An unknown word is ""."""
+    """The words of a simple command, and the operator after them. An unknown word is ""."""
 
     words: list[str]
     line: int
@@ -73,7 +73,7 @@ def commands(script: str) -> list[Command]:
         before = simple[number - 1].end if number else ""
         is_handled = each.end == "||" and following not in _FAILURES
         if each.words[0] in _GUARDS or is_handled or before == "||":
-            continue  # the script may not need the program
+            continue  # the script might not need the program
         if is_guarded and (each.depth or before == "&&"):
             continue
         is_last = number == len(simple) - 1 and each.depth == 0 and each.end in ("", "\n", ";")
@@ -89,7 +89,7 @@ def commands(script: str) -> list[Command]:
     return found
 
 
-#: The commands behind `||` that end the script with an error, or that report the error.
+#: The commands after `||` that end the script with an error or report the error.
 _FAILURES = ("exit", "return", "{", *_PRINTERS)
 
 

@@ -1,7 +1,7 @@
 """Finds lines of a shell script that change the filter's result by mistake.
 
-Rule: the functions depend only on the text and evaluate nothing. If the script may have another
-part that makes the line harmless, the line is left out.
+Rule: the functions depend only on the text and evaluate nothing. A line is not reported if another
+part of the script may make it harmless.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _USE = re.compile(
     r"([A-Za-z_]\w*=|case\s+|(if\s+)?(!\s+)?(\[\[?|test)\s+|exit\s+|return\s+)\"?\$\??"
 )
 _STATUS = re.compile(r"[^;|#]*\$\{?\?")
-#: A part of a script that uses the status of each command of a pipeline, or the scanner's output.
+#: A part of a script that reads the scanner's output, or the status of each command in a pipeline.
 _OTHER_STATUS = re.compile(r"pipefail|PIPESTATUS|pipestatus|mispipe|FOUND|nfected|>&[3-9]|<<")
 _BEGIN = r"(?:^|[;&|({]|\b(?:then|do|else)\b|\))\s*"
 _REPLY_TEXT = r"(?:echo|printf)\s+(?:-\w+\s+)?(?:[\"']?%s(?:\\n)?[\"']?\s+)?[\"']?"
-#: A command that prints a reply, and a command that prints a reply which rejects the message.
+#: A command that prints a reply, and a command that prints a rejection.
 _REPLY = re.compile(rf"{_BEGIN}(?P<printer>{_REPLY_TEXT}[45][0-9][0-9][ -][45A-Za-z])")
 _REJECTION = re.compile(rf"{_BEGIN}{_REPLY_TEXT}5[0-9][0-9][ -][5A-Za-z]")
 _EXIT = re.compile(rf"{_BEGIN}(?P<command>exit\s+(?P<status>-?[0-9][0-9.]*))\s*(?=$|[;&|)}}])")
@@ -103,7 +103,7 @@ def _replaced(number: int, old: str, new: str) -> str:
 def _pipes(code: list[tuple[int, str]]) -> Iterator[Mistake]:
     """Yield the pipelines whose last program hides the exit status of a scanner.
 
-    A pipeline counts only if the script uses the status.
+    A pipeline is omitted if the script does not use its exit status.
     """
     if _OTHER_STATUS.search("\n".join(line for _, line in code)):
         return
@@ -151,7 +151,7 @@ def _reads(code: list[tuple[int, str]], position: int, arguments: str) -> bool:
 
 
 def _without_pipe(number: int, found: re.Match[str]) -> str:
-    """Return a script for sed(1) that replaces a pipe by a redirection, or removes it, or ""."""
+    """Return a sed(1) script that replaces or removes the pipe, or "" if neither is possible."""
     old = found[0][: len(found[0]) - len(found["end"])].rstrip()
     has_errors = found["both"] or "2>&1" in found["before"]
     if found["end"] == ")":
@@ -166,10 +166,10 @@ def _without_pipe(number: int, found: re.Match[str]) -> str:
 
 
 def _statuses(code: list[tuple[int, str]]) -> Iterator[Mistake]:
-    """Yield the lines that end the script after a rejecting reply, but not with status 1.
+    """Yield the lines that follow a rejecting reply and exit with a status other than 1.
 
-    Status 0 counts only if it results from another number, because a script that does not yet
-    reject mail can have `exit 0`.
+    The result does not include `exit 0`, because a script that does not yet reject mail may contain
+    it. It includes other numbers that result in status 0, such as 256.
     """
     for position, (number, line) in enumerate(code):
         for found in _EXIT.finditer(line):
@@ -238,7 +238,8 @@ def _outer(code: list[tuple[int, str]]) -> Iterator[int]:
 def read_files(script: str) -> Iterator[Mistake]:
     """Yield the lines that read commands from a file with `.`, with the path of the file.
 
-    A file that the script also mentions elsewhere is left out, because the script can test it.
+    Files that the script mentions elsewhere are omitted, because the script may check whether they
+    exist.
     """
     code = list(code_lines(script))
     text = "\n".join(line for _, line in code)
@@ -269,7 +270,7 @@ _CHANGE = re.compile(
 
 
 def _changes(code: list[tuple[int, str]]) -> Iterator[Mistake]:
-    """Yield a line that changes EMAIL, if the script then does not use EMAIL or OUTFILE."""
+    """Yield the line that changes EMAIL, if no later code uses EMAIL and no code uses OUTFILE."""
     text = "\n".join(line for _, line in code)
     found = [(n, line, each) for n, line in code if (each := _CHANGE.search(line))]
     if "OUTFILE" in text or "<<" in text or len(found) != 1:
@@ -317,7 +318,7 @@ _BY_NAME = re.compile(
 
 
 def scans_by_name(script: str) -> Iterator[Mistake]:
-    """Yield the lines that pass the name of EMAIL to clamd, which runs as another user."""
+    """Yield the lines that pass only the path in EMAIL to clamd, which runs as another user."""
     for number, line in code_lines(script):
         if _BY_NAME.search(line):
             edit = _replaced(number, "clamdscan", "clamdscan --fdpass")

@@ -15,7 +15,7 @@ from .unit import Unit
 
 
 def chosen(configuration: Configuration, units: Sequence[Unit]) -> list[Proxy]:
-    """Return the proxies in master.cf, and the proxies of the units that the user has selected."""
+    """Return the proxies in master.cf and the proxies of the selected units."""
     return [*spawned_proxies(configuration), *map(listening_proxy, units)]
 
 

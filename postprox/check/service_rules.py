@@ -158,10 +158,10 @@ def disabled(setup: Setup) -> Iterator[Fault]:
 
 
 def _closed_fronts(setup: Setup, listed: Sequence[str], needed: Sequence[Service]) -> list[Service]:
-    """Return the disabled services that receive mail from outside, if this is a mistake.
+    """Return the services for mail from outside that were probably disabled by mistake.
 
-    A server without such services can filter its own mail, and can replace port 25 with a
-    submission service.
+    Disabling them can be intended, because a server can filter only its own mail, or receive mail
+    through a submission service instead of port 25.
     """
     fronts = [
         each
@@ -186,7 +186,7 @@ def _disabling_item(listed: Sequence[str], service: Service) -> str:
 
 
 def _without(old: str, service: Service) -> str:
-    """Remove all items that disable a service, and exceptions without any other item."""
+    """Remove all items that disable a service. If only exceptions remain, remove them too."""
     kept = [each for each in re.split(r"[,\s]+", old) if each and not _names_service(each, service)]
     return ",".join(kept if any(not each.startswith("!") for each in kept) else ())
 
@@ -198,7 +198,10 @@ def _names_service(item: str, service: Service) -> bool:
 
 
 def _enabled(old: str, service: Service) -> str:
-    """Remove the items that name this service. Add an exception if its type is disabled."""
+    """Remove the items of master_service_disable that name this service.
+
+    If the service's type is disabled, add `!SERVICE`.
+    """
     listed = [item for item in re.split(r"[,\s]+", old) if item]
     kept = [each for each in listed if each == service.type or not _names_service(each, service)]
     exception = [f"!{service.label}"] if service.type in kept else []
@@ -285,8 +288,7 @@ def _network_problem(text: str) -> str:
 def _network(text: str) -> str:
     """Return the network that was probably intended, or "" if it is unknown.
 
-    If the network is public and has more than `_STRANGERS` addresses, the result is a single
-    address.
+    If a public network has more than `_STRANGERS` addresses, return only the address in `text`.
     """
     try:
         network = ipaddress.ip_network(re.sub(r"[][]", "", text), strict=False)
@@ -358,7 +360,7 @@ def _lost_filter(service: Service) -> str:
 
 
 def _with_filter(service: Service, kept: Sequence[str]) -> list[str]:
-    """In a service for filtered mail, set filter parameters to "" if their `-o` has no value."""
+    """Empty each filter parameter that a service for filtered mail sets without a value."""
     if "smtpd_authorized_xforward_hosts" not in service.own:
         return list(kept)
     off = [n for n in _empty_filters(service) if not any(w.startswith(f"{n}=") for w in kept)]
@@ -417,8 +419,7 @@ def _add_word(kept: list[str], word: str) -> None:
 
 
 def _assignment(words: Sequence[str]) -> tuple[str, int]:
-    """Return the `name=value` at the beginning of the words, and how many words it occupies after
-    the first.
+    """Return the first `name=value` of the words, and the number of its words after the first.
 
     The result has no equals sign if the value is unknown.
     """

@@ -44,7 +44,7 @@ class Setup:
         return None
 
     def lost_routes(self) -> list[Route]:
-        """Return the routes to addresses on this machine that belong to no proxy or service."""
+        """Return the routes to this machine that lead to neither a proxy nor a service."""
         return [
             route
             for route in routes(self.configuration)
@@ -59,7 +59,7 @@ class Setup:
         return next((each for each in listeners if endpoint.is_at(each.endpoint)), None)
 
     def proxy_outside(self, route: Route) -> Proxy | None:
-        """Return the proxy that a route was meant for if a chroot hides the proxy's socket."""
+        """If a chroot hides a proxy's socket from a route, return this proxy."""
         queue = self.configuration.parameter("queue_directory")
         path = route.endpoint.path.removeprefix(queue)
         if not route.source.is_chrooted() or not path or path == route.endpoint.path:
@@ -68,7 +68,7 @@ class Setup:
         return next((proxy for proxy in self.proxies if proxy.is_at(outside)), None)
 
     def relative(self, endpoint: Endpoint) -> Endpoint:
-        """Return an endpoint whose path, if it can be, is relative to the queue directory.
+        """Return the endpoint with a path in the queue directory made relative to that directory.
 
         Postfix reaches such a path with and without a chroot.
         """

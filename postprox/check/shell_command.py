@@ -17,8 +17,8 @@ _ALWAYS = ("true", ":", "exit", "exit 0", "/bin/true", "/usr/bin/true")
 SINKS = ("cat", "head", "logger", "sed", "sort", "systemd-cat", "tail", "tee")
 #: Commands that report or clean up after the filter, and that succeed even if the filter fails.
 _FOLLOWERS = ("date", "echo", "logger", "printf", "rm", "sleep", "touch")
-#: Programs that run another program. The values are the letters of their options that take an
-#: argument, and the number of operands before the name of the program that they run.
+#: Programs that run another program. Each value contains the letters of the options that take an
+#: argument, and the number of operands before the other program's name.
 _WRAPPERS = {
     "chrt": ("TPD", 1),
     "command": ("", 0),
@@ -33,15 +33,15 @@ _WRAPPERS = {
     "taskset": ("", 1),
     "timeout": ("ks", 1),
 }
-#: The long options of these programs whose next word is their value.
+#: Long options of these programs that take the next word as their value.
 _LONG_WITH_VALUE = re.compile(
     "--(adjustment|ambient-caps|apparmor-profile|bounding-set|chdir|class|classdata|error|inh-caps"
     "|input|kill-after|output|pdeathsig|sched-(deadline|period|runtime)|securebits|selinux-label"
     "|signal|split-string|unset)"
 )
-#: The wrappers that the other program replaces (execve(2)), so that the process ID remains the
-#: same. The values match options with which the wrapper needs a privilege, or changes the user or
-#: the environment. setsid(1) is not listed, because it forks if systemd or spawn(8) runs it.
+#: The wrappers that run their command with execve(2), so that the process ID remains the same. Each
+#: value matches the options for which the wrapper requires a privilege, or changes the user or the
+#: environment. setsid(1) is not listed, because it forks if systemd or spawn(8) runs it.
 _REPLACED = {
     "chrt": re.compile(r"^(?!.*(-\w*[bio]|--batch|--idle|--other)\b)"),
     "env": re.compile(r"(^|\s)-"),
@@ -52,7 +52,8 @@ _REPLACED = {
     "stdbuf": None,
     "taskset": None,
 }
-#: The options that take program text or another value, for each program that runs scripts.
+#: For each program that runs scripts, the letters of its options that take a value, such as program
+#: text.
 INTERPRETERS = {
     **dict.fromkeys(("sh", "dash", "bash", "ksh", "mksh", "zsh"), "c"),
     **dict.fromkeys(("python", "python3"), "cmWX"),
@@ -129,9 +130,8 @@ def without_lost_status(command: str) -> str:
 def lost_status(script: str) -> tuple[str, int]:
     """Return the last line of a script if this line hides a scanner's exit status.
 
-    The number is that of the line, or 0 if the scanner is not in this line or in the line before
-    it. If the script can end with another exit status, or changes the message, the result is
-    ("", 0).
+    The number is the line number, or 0 if neither this line nor the previous one runs the scanner.
+    If the script can end with another exit status, or changes the message, the result is ("", 0).
     """
     lines = [(n, line.strip()) for n, line in enumerate(script.split("\n"), 1)]
     code = [(n, line) for n, line in lines if line and not line.startswith("#")]
@@ -152,10 +152,10 @@ def lost_status(script: str) -> tuple[str, int]:
 
 
 def without_message(script: str) -> tuple[str, int]:
-    """Return the first line that runs a scanner if the script never uses its message.
+    """Return the first line that runs a scanner if the script never uses the message.
 
-    The number is that of the line. If the script uses EMAIL or its arguments, or runs another
-    script, the result is ("", 0).
+    The second element is the number of this line. If the script uses EMAIL or its arguments, or
+    runs another script, the result is ("", 0).
     """
     lines = [(n, line.strip()) for n, line in enumerate(script.split("\n"), 1)]
     code = [(line, n) for n, line in lines if line and not line.startswith("#")]
@@ -165,7 +165,10 @@ def without_message(script: str) -> tuple[str, int]:
 
 
 def with_message(line: str, number: int) -> str:
-    """Return a script for `sed` that lets the command in a line read the message, or ""."""
+    """Return a script for `sed` that appends `< "$EMAIL"` to a line.
+
+    If the line is not a simple command, the result is "".
+    """
     return f'{number}s/$/ < "$EMAIL"/' if re.fullmatch(r"[\w\s./=>@:-]+", line) else ""
 
 
@@ -219,7 +222,7 @@ def reply_to_output(script: str) -> tuple[str, tuple[int, ...]]:
     return (found[0][1].strip(), tuple(n for n, _ in found)) if found else ("", ())
 
 
-#: For each interpreter, statements of its language that begin a line.
+#: For each interpreter, a pattern for lines that are typical of its language.
 _WORDS = {
     "python3": re.compile(r"^(import [\w., ]+$|from [\w.]+ import |def \w+\(.*\):|print\()", re.M),
     "perl": re.compile(r"^(use (strict|warnings|[A-Z]\w*)\b.*;|my [$@%]\w+|sub \w+ *\{)", re.M),
@@ -293,7 +296,7 @@ def is_bare(command: str, position: int) -> bool:
 
 
 def targets(command: str) -> list[Target]:
-    """Return the programs that the command runs, without unknown programs.
+    """Return the known programs that the command runs.
 
     The result is empty if the first program is unknown.
     """
@@ -340,9 +343,9 @@ def _target(words: Sequence[str]) -> Target | None:
 
 
 def count_wrapper_words(words: Sequence[str]) -> int:
-    """Return the number of words before the program, if this program replaces its wrappers.
+    """Count the leading words of wrappers that exec the program.
 
-    An example of such a wrapper is nice(1). A wrapper that is unknown counts as the program.
+    An example of such a wrapper is nice(1). An unknown wrapper counts as the program.
     """
     left = list(words)
     while left:

@@ -20,7 +20,7 @@ _ROW = ("private", "unprivileged", "chroot", "wakeup", "process_limit")
 _PORTS = ("smtp", "smtps", "submission", "submissions", "qmqp", "lmtp")
 #: master(8) accepts -oNAME=VALUE, but postconf(1) splits this word in the wrong places.
 _JOINED = (r"([ \t])-(v*)o([A-Za-z_][A-Za-z0-9_]*=|\{)", r"\1-\2o \3")
-#: The characters that a word processor or web page shows instead of a hyphen. A list in brackets
+#: The characters that a word processor or web page shows instead of a hyphen. A bracket expression
 #: would depend on the locale of sed(1).
 _DASH = "(\u2010|\u2011|\u2012|\u2013|\u2014|\u2015|\u2212|\ufe58|\ufe63|\uff0d)+"
 _WRONG_DASH = (
@@ -36,7 +36,7 @@ _ENTRY = re.compile(
     r"[ \t]*([^ \t#=]+)[ \t]+(inet|unix|fifo|pass|unix-dgram)([ \t]+[yn-]){3}[ \t]+[0-9?-]+"
     r"[ \t]+[0-9-]+[ \t]+[a-z]"
 )
-#: A line of main.cf in master.cf. Attributes of pipe(8) look the same.
+#: A line of main.cf in master.cf. Attributes of pipe(8) have the same form.
 _PARAMETER = re.compile(rf"(?!null_sender)({_NAME})([ \t]*=[ \t]*)(.*)")
 #: The parameters in whose values a backslash at the end of a line has an effect.
 _LISTS = re.compile(
@@ -78,10 +78,11 @@ class Misplaced:
     """Lines of main.cf in master.cf, or entries of master.cf in main.cf."""
 
     file: str
-    #: A pattern for the first of the lines. The lines that continue them follow.
+    #: A pattern for the first line of each parameter or entry. Continuation lines can follow each
+    #: matching line.
     start: str
     problem: str
-    #: The parameters, as `name=value`, or an empty tuple for entries.
+    #: The parameters as `name=value`, or an empty tuple if the lines are entries of master.cf.
     values: tuple[str, ...] = ()
     #: True if master.cf already contains the entries.
     is_copy: bool = False
@@ -112,7 +113,7 @@ class Misplaced:
         return [*terminate, f"{remove} >> {other}"]
 
     def applied(self, texts: Mapping[str, str]) -> dict[str, str]:
-        """Return the texts of both files with the lines in the other file."""
+        """Return both texts after moving the misplaced lines to the other file."""
         kept: list[str] = []
         moved: list[str] = []
         is_moved = False
@@ -204,32 +205,33 @@ def _blocks(text: str) -> list[list[str]]:
 class Orphan:
     """An entry of master.cf that is commented out, but whose following lines are not.
 
-    Postfix reads these lines as arguments of the entry before the comment, the owner.
+    Postfix reads these lines as arguments of the last entry before the comment, which is called the
+    owner.
     """
 
     name: str
     type: str
     program: str
-    #: The label and the program of the owner.
+    #: The label and the program of the entry that precedes the comment.
     owner: str
     owner_program: str
-    #: The numbers of the comment and of the last line that follows it.
+    #: The line numbers of the commented-out line and of the entry's last line.
     first: int
     last: int
 
     @property
     def uncomment(self) -> str:
-        """Return the script for `sed -E` that makes the comment an entry again."""
+        """Return the script for `sed -E` that uncomments the entry."""
         return rf"{self.first}s/^#+[ \t]*({_escaped(self.name)}[ \t])/\1/"
 
     @property
     def comment_out(self) -> str:
-        """Return the script for `sed -E` that makes the lines after the comment comments, too."""
+        """Return the `sed -E` script that comments out the lines after the comment."""
         return rf"{self.first},{self.last}s/^[ \t]+[^# \t]/#&/"
 
 
 def orphans(master: str) -> list[Orphan]:
-    """Return the entries that are commented out without their following lines."""
+    """Return the entries that are commented out, but whose following lines are not."""
     found: list[Orphan] = []
     owner: list[str] = []
     comment: tuple[int, list[str]] | None = None
@@ -250,7 +252,7 @@ def orphans(master: str) -> list[Orphan]:
 
 
 def replaced_value(main: str, name: str) -> str:
-    """Return the last value of a parameter in main.cf that a later line replaces, or "".
+    """Return the value in main.cf that the last assignment of a parameter replaces, or "".
 
     Lines that repeat the last value are ignored.
     """
@@ -302,13 +304,13 @@ def _in_main(text: str) -> Iterator[Correction]:
 
 
 def _indented(name: str, value: str) -> Correction:
-    """Indent the value of a parameter that is on a line of its own."""
+    """Indent a parameter's value that is on a line of its own."""
     return Correction(
         MAIN,
         rf"^({_escaped(value)})[ \t]*$",
         r"    \1",
-        f"the value of {name} does not begin with a space or tab; no Postfix program can read "
-        "main.cf",
+        f"the value of {name} is on a line that does not begin with a space or tab; no Postfix "
+        "program can read main.cf",
     )
 
 
@@ -432,7 +434,10 @@ def _columns(line: str) -> Iterator[Correction]:
 
 
 def _rows(command: str, kind: str, rows: Mapping[int, Sequence[str]]) -> dict[int, Sequence[str]]:
-    """Return the distinct valid rows. If there are several, return those with usual values."""
+    """Return the distinct valid rows.
+
+    If there are several, return only those that `_is_usual` accepts.
+    """
     valid = {tuple(row): at for at, row in rows.items() if _is_row(row, kind)}
     usual = {row: at for row, at in valid.items() if _is_usual(row, command)}
     return {at: row for row, at in (usual if len(valid) > 1 else valid).items()}

@@ -30,7 +30,7 @@ class Ignored:
 
     @property
     def is_unread_socket(self) -> bool:
-        """Whether the whole file is a drop-in of a socket unit."""
+        """Whether systemd ignores an entire file, and this file is a drop-in of a socket unit."""
         return not self.line and ".socket" in self.path
 
 
@@ -38,7 +38,7 @@ class Ignored:
 class MissingUnit:
     """A unit that the service or its socket requires, but that systemd cannot start."""
 
-    #: The path of the file that names this unit as required.
+    #: The path of the unit file or drop-in that requires this unit.
     path: str
     name: str
     #: An installed unit with a similar name, or "".
@@ -95,8 +95,8 @@ class Unit:
     #: The comments in the values of the variables that ExecStart= uses, each with the path of its
     #: environment file.
     comments: tuple[tuple[str, Comment], ...] = ()
-    #: The path of the environment file that sets each of the packaged unit's variables, if
-    #: ExecStart= does not use the variable.
+    #: For each variable of the packaged unit that ExecStart= does not use, the path of the
+    #: environment file that sets it.
     unused: dict[str, str] = field(default_factory=dict)
     #: Parts of ExecStart= that were probably meant for the filter, but that systemd would replace.
     replaced: tuple[str, ...] = ()
@@ -118,11 +118,11 @@ class Unit:
     enabled: tuple[str, ...] = ()
     #: The paths that must exist, or systemd does not start the unit (ConditionPathExists=).
     required: tuple[str, ...] = ()
-    #: The lines and drop-ins that systemd ignores, of the unit and of its socket.
+    #: The lines and drop-ins of the unit and its socket that systemd ignores.
     ignored: tuple[Ignored, ...] = ()
     socket: SocketUnit | None = None
     missing_units: tuple[MissingUnit, ...] = ()
-    #: The real paths of the unit's and the proxy's paths that contain symbolic links.
+    #: The paths of the unit and the proxy that contain symbolic links, each with its real path.
     links: dict[str, str] = field(default_factory=dict)
 
     def setting(self, name: str, default: str = "") -> str:
@@ -265,11 +265,11 @@ def _misplaced(path: str, section: str, line: str) -> Iterator[Ignored]:
     if "=" not in line or section not in ("Unit", "Service", "Socket"):
         return
     if section == "Socket" and (name in _KNOWN["Service"] or "Exec" in name):
-        return  # most of these settings are also valid here
+        return  # most of these settings are also valid in [Socket]
     right = next((other for other, names in _KNOWN.items() if name in names), section)
     if right != section and name not in _KNOWN[section]:
         yield Ignored(
-            path, line, f"is in [{section}], but belongs to [{right}]", f"[{right}]", section
+            path, line, f"is in [{section}], but belongs in [{right}]", f"[{right}]", section
         )
     elif right == section and name not in _KNOWN[section]:
         near = difflib.get_close_matches(name, _KNOWN[section], 1, 0.9)
@@ -340,7 +340,7 @@ def _comments(unit: Unit, contents: Mapping[str, Assignments]) -> Iterator[tuple
 
 
 def _unused(unit: Unit, contents: Mapping[str, Assignments]) -> dict[str, str]:
-    """Return the variables of the environment files that ExecStart= does not use, and the files.
+    """Return the variables that ExecStart= does not use, each with its environment file.
 
     In braces, the options would be a single argument.
     """
@@ -397,9 +397,9 @@ def split_words(text: str) -> list[str]:
 def _expand(unit: Unit, command: str) -> None:
     """Expand `$NAME` into separate words. Expand `${NAME}` and specifiers within a word.
 
-    Some variables and specifiers were probably meant for the filter. They are not expanded here,
-    but are listed in `replaced`, because systemd would expand them (systemd.service(5),
-    systemd.unit(5)).
+    Some variables and specifiers were probably intended for the filter, such as $EMAIL. They are
+    not expanded here, but are listed in `replaced`, because systemd would expand them
+    (systemd.service(5), systemd.unit(5)).
 
     Raises:
         ValueError: the command line is longer than `LARGEST_COMMAND`.
@@ -436,7 +436,7 @@ def _expand(unit: Unit, command: str) -> None:
 
 
 def expanded_words(unit: Unit, command: str) -> tuple[str, ...]:
-    """Return the words of another command line of the unit.
+    """Expand a command line as if it were the unit's ExecStart=, and return its words.
 
     Raises:
         ValueError: a quote is unterminated, or the command line is too long.

@@ -559,7 +559,7 @@ def unused_variables(proxy: Proxy) -> Iterator[Fault]:
         name, effect = "no-filter", "-c is missing; all mail passes unfiltered"
         variables = [environment.OPTIONS]
     elif f"${{{environment.OPTIONS}}}" in unit.setting("ExecStart"):
-        effect = "in braces, the options are a single argument; all mail is deferred (451)"
+        effect = "systemd passes options in braces as a single argument; all mail is deferred (451)"
         variables = [environment.OPTIONS]
     yield Fault(
         name,
@@ -571,7 +571,7 @@ def unused_variables(proxy: Proxy) -> Iterator[Fault]:
 
 
 def _with_variables(proxy: Proxy, unit: Unit) -> str:
-    """Return ExecStart= with the variables that it lacks, or "" if they do not correct it."""
+    """Return ExecStart= with the missing variables, or "" if adding them does not correct it."""
     words = unit.setting("ExecStart").split(" ")
     options, upstream = (f"${name}" for name in (environment.OPTIONS, environment.UPSTREAM))
     for index, word in enumerate(words):

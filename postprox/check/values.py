@@ -86,7 +86,7 @@ def size(text: str) -> int | None:
 
 
 def span(text: str) -> float | None:
-    """Parse a time span in a unit, such as `1min 30s` (systemd.time(7)).
+    """Parse a time span in a unit file, such as `1min 30s` (systemd.time(7)).
 
     Zero turns a timeout off, as `infinity` does.
     """

@@ -38,8 +38,8 @@ def split_port(text: str) -> tuple[str, str]:
     """Split ``HOST:PORT`` or ``[IPv6]:PORT``. A missing port is returned as "".
 
     Raises:
-        ValueError: a colon is not followed by a port, an IPv6 address is not in brackets, or the
-            host has a prefix.
+        ValueError: a colon is not followed by a port, an IPv6 address is not in brackets, or
+            HOST:PORT has a prefix such as ``inet:``.
     """
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
@@ -49,7 +49,7 @@ def split_port(text: str) -> tuple[str, str]:
     else:
         host, colon, port = text.partition(":")
         if ":" in port:
-            if not _HEXADECIMAL.issuperset(host):  # Postfix's tables write inet:HOST:PORT
+            if not _HEXADECIMAL.issuperset(host):  # Postfix's tables use inet:HOST:PORT
                 prefix = f"{host}:"
                 raise ValueError(f"remove {prefix!r}, because HOST:PORT has no prefix")
             raise ValueError("an IPv6 address must be written as [ADDRESS]:PORT")

@@ -73,7 +73,7 @@ class DotUnstuffer:
             self._first = False
             content, wire = content[1:], wire[2:]
         # If all line endings are CRLF and all leading dots are doubled, the encoded form equals the
-        # input. This is the case for most blocks, which then need not be encoded.
+        # input. Most blocks meet this condition and need not be encoded.
         self.wire = self._encoder.encode(content, wire if only_crlf and stuffed else b"")
         return content
 
@@ -127,9 +127,9 @@ def _with_lf(text: bytes) -> tuple[bytes, bool]:
 def _equal_lines_with_lf(text: bytes) -> bytes:
     """Replace CRLF with LF if all lines have the same length, as in base64.
 
-    Return b"" if the lengths differ, or if a CR or LF is bare. Instead of searching for line
-    endings, the function treats the text between the first and the last line ending as a grid. It
-    checks the columns that must contain CR and LF, and removes the CR column.
+    Return b"" if the lengths differ, or if a CR or LF is bare. The function does not search for
+    line endings. It treats the text between the first and the last line ending as rows of equal
+    length. It checks the columns that must contain CR and LF, and removes the CR column.
     """
     begin = text.find(b"\n") + 1
     length = text.find(b"\n", begin) + 1 - begin

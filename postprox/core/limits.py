@@ -80,7 +80,8 @@ MESSAGE_READ = 262144
 
 #: The maximum amount of message data that one iteration of the loop reads from all clients
 #: together. One megabyte takes about 60 ms in the worst case (a message that consists only of empty
-#: lines). `MIN_READ` is the minimum for each client, because smaller reads would be inefficient.
+#: lines). The share of each client is at least `MIN_READ`, because smaller reads would be
+#: inefficient.
 READ_PER_ITERATION = 393216
 MIN_READ = 4096
 
@@ -101,8 +102,8 @@ REMOVALS = 1000
 REMOVAL_DEPTH = 8
 
 #: The number of file descriptors that one session can use. The client, the upstream server, the
-#: spool and EMAIL need one each. OUTFILE and the pipe for standard error need two each. Two more
-#: may be about to be closed. A session that is resolving a name uses one more pipe, but no
+#: spool and EMAIL need one each. OUTFILE and the pipe for standard error need two each. Up to two
+#: more may not have been closed yet. A session that is resolving a name uses one more pipe, but no
 #: descriptors for a message.
 SESSION_DESCRIPTORS = 10
 
@@ -111,8 +112,8 @@ SESSION_DESCRIPTORS = 10
 OWN_DESCRIPTORS = 16
 
 #: The idle timeout for a client, and the time limit for a command line. RFC 5321 section 4.5.3.2.7
-#: requires 300 s. This limit is twice as long, because smtpd(8) answers NOOP without relaying it.
-#: To the proxy, two pauses with a NOOP between them are therefore a single pause.
+#: requires 300 s. This limit is 600 s, because smtpd(8) answers NOOP without relaying it. The proxy
+#: therefore measures two pauses with a NOOP between them as one pause.
 CLIENT_IDLE = 600.0
 
 #: The time limit for a message: a fixed part, plus the message's size divided by a rate in octets
@@ -142,8 +143,9 @@ UPSTREAM_FINAL = 600.0
 UPSTREAM_GOODBYE = 5.0
 
 #: The interval between NOOP commands to the upstream server while a message is received or
-#: filtered. The interval is shorter than Postfix's smtpd_timeout, which is 300 s by default. Under
-#: stress, the default is 10 s, but the documented configuration of the upstream server sets 300 s.
+#: filtered. The interval is shorter than Postfix's smtpd_timeout, which is 300 s by default. If
+#: Postfix is under stress, its default is 10 s, but the documented configuration of the upstream
+#: server sets 300 s.
 KEEPALIVE = 60.0
 
 #: The time for which client input is discarded after an error, before the connection is closed. If
@@ -154,9 +156,9 @@ LINGER = 1.0
 #: after 90 s.
 STOP_GRACE = 60.0
 
-#: The pause after a failed accept(2). The usual cause is that no file descriptor is free.
-#: Immediate retries would keep the processor busy and flood the log. If the session limit is
-#: reached, this is also the interval between checks for sessions without a client.
+#: The pause after a failed accept(2). The usual cause is that no file descriptor is free. Immediate
+#: retries would keep the processor busy and flood the log. If the session limit is reached, the
+#: server also checks at this interval whether clients of open sessions have disconnected.
 ACCEPT_PAUSE = 1.0
 
 #: The default maximum number of concurrent sessions, equal to Postfix's default_process_limit.
@@ -181,17 +183,17 @@ LONGEST_WAIT = 3600.0
 #: usual cause is that memory is exhausted.
 LOOP_PAUSE = 0.05
 
-#: If a deadline is handled this many seconds late in real time, the process was stopped or not
-#: scheduled. The delays in a busy loop are shorter.
+#: If the loop handles a deadline more than this many seconds late in real time, the process was
+#: stopped or not scheduled. If the event loop is only busy, the delay is shorter.
 HELD_UP = 0.25
 
 #: The timeout for the last reply after the client has disconnected. Until the timeout, the session
 #: occupies a slot although it no longer serves a client (relay.idle).
 REPLY_AFTER_CLIENT_EOF = 30.0
 
-#: How long the proxy continues to wait for the final reply (files.term) after the first termination
-#: signal, and after the second. Postfix replies in less than a second, unless its disk is busy.
-#: Service managers and init scripts send SIGKILL after 10 s or more.
+#: The time limits for the final reply after the first and the second termination signal, in seconds
+#: (files.term). Postfix replies in less than a second, unless its disk is busy. Service managers
+#: and init scripts send SIGKILL after 10 s or more.
 STOP_FINAL = 10.0
 STOP_FINAL_AGAIN = 2.0
 

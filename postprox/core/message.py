@@ -1,7 +1,7 @@
 """One message in progress, from the 354 reply to the final reply.
 
-Rule: `data` decodes the octets. This module stores only the beginning of the header, for the
-Message-ID.
+Rule: the module `data`, not this module, decodes the octets. This module stores only the beginning
+of the header, for the Message-ID.
 """
 
 from . import limits

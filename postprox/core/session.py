@@ -45,9 +45,9 @@ _NUL, _CR = b"\0\r"
 #: server.
 _REFUSED = (b"STARTTLS", b"BDAT", b"BURL", b"XCLIENT", b"XEXCH50")
 
-#: Commands that the log may quote, and b"", which stands for no command. Any other line may contain
-#: a password. Examples are a misspelt AUTH, and an AUTH response that the client sent before it
-#: read the rejection.
+#: Commands that the log may quote, and b"" for no command. Any other line may contain a password.
+#: Examples are a misspelt AUTH, and an AUTH response that the client sent before it read the
+#: rejection.
 _LOGGABLE = frozenset(
     (
         *(b"", b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"RSET", b"NOOP", b"QUIT"),
@@ -96,7 +96,7 @@ class Session:
         #: True if the proxy ended the session before QUIT. The client may still be sending.
         self.ended_early = False
 
-    # Properties for the shell.
+    # The interface for the package `shell`.
 
     def take_actions(self) -> list[actions.Action]:
         """Remove and return the pending actions."""
@@ -110,7 +110,7 @@ class Session:
 
     @property
     def client_gone(self) -> bool:
-        """Whether the client has disconnected, and its commands and messages are handled."""
+        """Whether the client has disconnected and its commands and messages have been handled."""
         idle = self._current_message is None and not self._commands.has_line
         return self._client_eof and idle
 

@@ -17,7 +17,7 @@ READY = "ready"
 QUITTING = "leaving"  # the proxy sent QUIT and ignores further replies
 
 #: The names of the replies that a session can await. After a timeout, the log line contains the
-#: name.
+#: name of the awaited reply.
 NOTHING = "reply"  # no reply is awaited
 GREETING = "greeting"  # the greeting of a new connection
 EHLO = "reply to HELO or EHLO"  # the proxy repeats this command on a new connection

@@ -1,8 +1,8 @@
 """Opens message files with the rights of the user that --user specifies.
 
 Rule: a command that runs as root opens files and directories with the rights of the `--user`
-account. It uses root's rights only for paths that this account cannot change. Otherwise, it could
-follow a link of this account to any file.
+account. It uses root's rights only for paths that this account cannot change. Otherwise, the
+account could make the command open any file through a symbolic link.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def merged(events: list[Event]) -> list[Event]:
     """Return `events`, with each event and its unchanged copy merged into a single event.
 
     Without pipelining, the proxy replies to a command or relays it before it reads the next
-    command. When the proxy relays an event, that event is therefore the latest one from its sender.
+    command. An event that the proxy relays is therefore always the latest one from its sender.
     """
     steps: list[Event] = []
     open_steps: dict[str, int] = {}

@@ -40,7 +40,7 @@ _DRAIN = 1 << 20
 class Tail:
     """A record of the last octets of a stream.
 
-    The record is complete after each call: a timeout kills the observer together with the filter.
+    Each call completes the record, because a timeout kills the observer together with the filter.
     """
 
     def __init__(self, file: int, kept: int = STDERR_KEPT) -> None:
@@ -50,7 +50,7 @@ class Tail:
         self._size = 0
 
     def add(self, data: bytes) -> None:
-        """Append octets. Before the record exceeds twice the size to keep, drop its beginning."""
+        """Append octets. If the record would exceed twice the limit, drop its beginning."""
         self._last += data
         del self._last[: -self._kept]
         if self._size + len(data) <= 2 * self._kept:
@@ -63,7 +63,7 @@ class Tail:
             _write(self._file, bytes(self._last))
             os.ftruncate(self._file, self._size)
         except OSError:
-            pass  # The record may be /dev/null.
+            pass  # The record may be /dev/null, which cannot be truncated.
 
 
 def main() -> None:

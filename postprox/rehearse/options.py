@@ -163,7 +163,7 @@ def parse(arguments: list[str]) -> Settings:
 class _Parser(argparse.ArgumentParser):
     """A parser that escapes unprintable characters in errors.
 
-    The pattern *.eml can match file names with such characters.
+    File names that match *.eml can contain unprintable characters.
     """
 
     def error(self, message: str) -> NoReturn:

@@ -25,7 +25,7 @@ _CLEAR = "\r\033[K"
 class Progress:
     """A context manager that shows the elapsed time of a filter run.
 
-    `begins` sets the email message whose number and name are displayed.
+    `begins` displays the number and the name of a message.
 
     total: the number of messages.
     width: the width of the terminal in columns.

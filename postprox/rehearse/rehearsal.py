@@ -66,7 +66,7 @@ class Rehearsal:
 def rehearse(
     mail: Mail, settings: Settings, directory: Path, waiting: AbstractContextManager[None]
 ) -> Rehearsal:
-    """Send `mail` through the proxy. `directory` is created for all files of the run.
+    """Send `mail` through the proxy. All files of the run are in the new directory `directory`.
 
     waiting: a context manager that is active while the filter is running.
 
@@ -176,7 +176,7 @@ def _common(one: list[str], other: list[str]) -> int:
 
 
 def _moved(line: str, by: int) -> str:
-    """Return this line of a diff. If it is a hunk header, add `by` to its line numbers."""
+    """Add `by` to the line numbers of a hunk header. Return other lines of a diff unchanged."""
     found = _HUNK.fullmatch(line)
     if not found:
         return line

@@ -54,7 +54,8 @@ class Source:
     end: int | None = None
     #: The content of a message without a `path`. None if this content is too large.
     octets: bytes | None = b""
-    #: The user whose rights root uses to open the file, or None for the rights of this process.
+    #: If the process runs as root, the user whose rights it uses to open the file. None for its own
+    #: rights.
     user: User | None = None
 
     @property

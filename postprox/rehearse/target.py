@@ -1,7 +1,7 @@
 """The --junit file.
 
-Rule: regular files are replaced atomically, and missing files are created atomically. A device, a
-FIFO or a file descriptor is written to and never replaced. A symbolic link is refused, because
+Rule: regular files are replaced atomically, and missing files are created atomically. Devices,
+FIFOs and file descriptors are written to, but never replaced. A symbolic link is refused, because
 another user could create a link in /tmp.
 """
 

@@ -101,7 +101,7 @@ class Paper:
         )
 
     def paragraphs(self, label: str, texts: Iterable[str]) -> list[str]:
-        """Return a paragraph for each text."""
+        """Return the lines of a labelled paragraph for each text."""
         return [line for text in texts for line in self.paragraph(label, text)]
 
     def folded(self, line: str) -> list[str]:

@@ -109,10 +109,13 @@ class _PidFile:
             self._descriptor = newfile.replace(self._path, b"%d\n" % pid)
 
     def leave_to(self, child: int) -> None:
-        """Write the ID of `child`. The child process removes the file when it exits.
+        """Write the process ID of `child` to the file.
+
+        The child process removes the file when it exits.
 
         Raises:
-            OSError: the file cannot be written. In this case, the child was sent SIGTERM.
+            OSError: the file cannot be written. Before it raises the error, the method sends
+            SIGTERM to the child.
         """
         if not self._path:
             return

@@ -54,7 +54,7 @@ class Syslog:
         self.deadline = limits.NEVER
 
     def attach(self, clock: "Callable[[], float]", due: "Callable[[float], None]") -> None:
-        """Let a loop retry buffered lines by calling `timer`.
+        """Let a loop call `timer`, which tries again to write the buffered lines.
 
         Without a loop, buffered lines are retried with the next line and at exit.
         """

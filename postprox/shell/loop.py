@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 READABLE = select.POLLIN
 WRITABLE = select.POLLOUT
 
-#: The pollers, each with the unit of its timeout as a number of units per second. poll(2) accepts
-#: every kind of descriptor. The cost of epoll(7) does not depend on the number of descriptors, but
-#: not every system has epoll(7). Both pollers use the same event masks.
+#: Each poller, with the number of its timeout units per second. poll(2) accepts every kind of
+#: descriptor. The cost of epoll(7) does not depend on the number of descriptors, but not every
+#: system has epoll(7). Both pollers use the same event masks.
 POLL = (select.poll, 1000)
 EPOLL = (select.epoll, 1) if hasattr(select, "epoll") else POLL
 
@@ -77,7 +77,7 @@ class Loop:
         self._timer_sources: dict[TimerSource, None] = {}
         self._earliest = limits.NEVER  # a lower bound for all deadlines
         self._lost_time = 0.0  # seconds that the clock does not count (see `_is_held_up`)
-        self._was_held_up = False  # true if the previous iteration was held up
+        self._was_held_up = False  # true if the previous iteration's time was not counted
         #: The number of ready descriptors in this iteration, which are served one after another.
         self.ready_count = 1
         #: The time that deadlines are compared with while the loop calls the expired timers.
@@ -136,7 +136,7 @@ class Loop:
         """Call `handler` with the exit code of child process `pid` when it exits.
 
         A negative code -N means that signal N killed the child process. None means that the system
-        does not report exit codes. The child process may then still be running.
+        does not report exit codes. If the value is None, the child process may still be running.
         """
         self._children[pid] = handler
 
@@ -146,7 +146,10 @@ class Loop:
         self.note_deadline(timed.deadline)
 
     def note_deadline(self, deadline: float) -> None:
-        """Note a timer source's deadline if it is now earlier. Later ones need not be noted."""
+        """Update the earliest deadline if this timer source's deadline is earlier.
+
+        A later deadline need not be noted.
+        """
         self._earliest = min(self._earliest, deadline)
 
     def remove(self, timed: "TimerSource") -> None:
@@ -177,15 +180,17 @@ class Loop:
             self._run_timers(now)
 
     def _is_held_up(self, late: float) -> bool:
-        """Return whether the process was held up. If so, this iteration's time is not counted.
+        """Return whether the process was suspended or delayed.
+
+        If so, this iteration's time is not counted.
 
         Peers and filters that are waiting for the proxy cannot continue while it is stopped
-        (SIGSTOP). Such a pause therefore does not count towards any limit. The clock never skips
-        two iterations in a row. Otherwise, time limits would never expire in a process that is
-        always late.
+        (SIGSTOP). Such a pause therefore does not count towards any limit. The clock always counts
+        at least one of two consecutive iterations. Otherwise, time limits would never expire in a
+        process that is always late.
 
-        late: the time since the first deadline that the wait missed, or the run time of the
-            handlers, whichever is longer, in seconds of the loop's clock.
+        late: the delay after the earliest deadline or the run time of the handlers, whichever is
+            longer, in seconds of the loop's clock.
         """
         self._was_held_up = late > limits.HELD_UP * self._speed and not self._was_held_up
         return self._was_held_up

@@ -57,8 +57,8 @@ def write(descriptor: int, content: bytes) -> None:
 def remove_stale(path: str) -> None:
     """Remove new files that were not renamed to `path`, because their processes were killed.
 
-    A process in another PID namespace may appear to have exited. In that case, its rename fails
-    once.
+    A process in another PID namespace may appear to have exited. In that case, the file is removed,
+    and the process's next rename fails.
     """
     import re  # imported here, so that a server without such files starts faster
 
@@ -84,8 +84,8 @@ def _refuse_devices(directory: str) -> None:
 def _is_alive(pid: int) -> bool:
     """Return whether another process has this ID.
 
-    Return False for the ID of this process. A file with this ID in its name is stale, because an
-    earlier process with the same ID wrote it.
+    Return False for the ID of this process. If a file name already contains the ID of this process,
+    an earlier process with the same ID wrote the file, so the file is stale.
     """
     if pid == os.getpid():
         return False

@@ -82,7 +82,7 @@ class Spool:
     def store(self, content: bytes, wire: bytes) -> None:
         """Append `content` to EMAIL, and `wire`, its encoded form, to the spool.
 
-        After the first error, the space is freed, and `check` raises the error.
+        On the first error, the files are removed, and `check` raises the error.
         """
         if self._error is not None:
             return

@@ -4,8 +4,8 @@ Rule: only this module imports ``posix``, ``_socket`` and ``_signal``.
 
 Postfix starts one process per connection, so every import delays each message. ``os``, ``socket``
 and ``signal`` wrap these C modules in enumerations and helpers that a session does not need.
-Importing these wrappers takes longer than starting the interpreter (measured by
-``benchmarks/startup.py``). Type checkers see the documented modules instead.
+Importing ``os``, ``socket`` and ``signal`` takes longer than starting the interpreter (measured by
+``benchmarks/startup.py``). For type checkers, it imports the documented modules instead.
 """
 
 import sys

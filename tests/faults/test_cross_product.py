@@ -27,7 +27,7 @@ def test_guarantees_hold_under_random_faults(part: int) -> None:
     assert account.outcomes.total() == SAMPLE // PARTS
 
 
-def test_every_fault_that_is_listed_with_unknown_outcome_exists() -> None:
+def test_faults_with_unknown_outcome_exist() -> None:
     assert doubtful().keys() <= {scenario.fault for scenario in every_scenario()}
 
 

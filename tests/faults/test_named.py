@@ -493,7 +493,7 @@ def gated(tmp_path: Path) -> tuple[Path, Path, str]:
 FAST = {"POSTPROX_CLOCK_SPEED": "30"}
 
 
-def test_rejection_reaches_client_after_spawned_proxy_is_suspended_and_resumed(
+def test_resumed_spawned_proxy_sends_rejection(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
@@ -504,7 +504,7 @@ def test_rejection_reaches_client_after_spawned_proxy_is_suspended_and_resumed(
     proxy.client.sees(b"550 virus")
 
 
-def test_rejection_reaches_client_after_listening_proxy_is_suspended_and_resumed(
+def test_listening_proxy_relays_rejection_after_suspension(
     serve: Serve, upstream: Upstream, tmp_path: Path, gated: tuple[Path, Path, str]
 ) -> None:
     gate, ended, command = gated
@@ -532,7 +532,7 @@ def filter_blocks_while_stopped(process: subprocess.Popen[bytes], started: Path)
     process.send_signal(signal.SIGCONT)
 
 
-def test_filter_that_blocks_while_spawned_proxy_is_suspended_can_reject_message(
+def test_filter_can_reject_after_spawned_proxy_was_suspended(
     spawn: Spawn, upstream: Upstream, tmp_path: Path, blocked: str
 ) -> None:
     proxy = spawn("-t", "30", "-c", blocked, upstream.address, variables=FAST)

@@ -56,7 +56,7 @@ def test_first_rejection_ends_chain_and_determines_reply(run: Filter) -> None:
     assert (ended.status, ended.reply) == (1, "550 5.7.1 no")
 
 
-def test_chain_ends_at_failed_filter_and_prints_its_run_time(run: Filter) -> None:
+def test_chain_ends_at_failed_filter_and_reports_duration(run: Filter) -> None:
     ended = run(chain("true", "/usr/bin/env sh -c 'echo broken >&2; exit 3'", "exit 1"))
     assert ended.status == 2
     pattern = r"chain\.py: env failed with status 3 after \d+\.\d\d s: broken"

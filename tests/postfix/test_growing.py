@@ -248,7 +248,7 @@ def test_no_message_is_delivered_if_all_machines_fail(grown: Grown) -> None:
     assert grown.postfix.delivered(box.address) == []
 
 
-def test_recovered_machine_resumes_filtering() -> None:
+def test_recovered_machine_filters_again() -> None:
     with running(lambda text: text.replace("downinter 5s", "downinter 50ms")) as grown:
         box, note = grown.box()
         back = grown.machines[0]

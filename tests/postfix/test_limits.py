@@ -29,7 +29,7 @@ def test_mail_waits_for_available_proxy(site: Site, way: str) -> None:
     site.postfix.wait_delivered(waiting.address)
 
 
-def test_mail_waiting_too_long_for_proxy_is_deferred_with_451_reply(site: Site) -> None:
+def test_message_that_waits_too_long_gets_451_reply(site: Site) -> None:
     (held, gate), waiting = site.proxy.gated_box(), site.proxy.box("exit 0")
     with ThreadPoolExecutor() as clients:
         first = clients.submit(site.send, "narrow_before", held, message("held"))

@@ -176,7 +176,7 @@ def test_before_queue_filter_receives_unmodified_addresses(typed: str) -> None:
         (AFTER, "aaron@mail.test", "aaron@mail.test"),
     ],
 )
-def test_recipient_variable_is_alphabetically_first_recipient_if_filter_is_after_queue(
+def test_after_queue_recipient_is_alphabetically_first(
     mode: str, recipient: str, seen: str
 ) -> None:
     with running_recipe(mode, SPAWNED, ENVELOPE) as own:

@@ -70,7 +70,7 @@ def test_keepalives_do_not_count_as_errors() -> None:
         assert replies(site) == [250, 250]
 
 
-def test_default_error_limit_ends_session_after_keepalives() -> None:
+def test_keepalives_exceeding_default_error_limit_end_session() -> None:
     def edit(text: str) -> str:
         return with_keepalives(text).replace(HARD_LIMIT, "")
 

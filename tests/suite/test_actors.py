@@ -218,7 +218,7 @@ def test_listening_socket_becomes_descriptor_3() -> None:
     assert done.stdout.startswith(b"1\nsocket:")
 
 
-def test_expected_reply_class_of_profile_is_shown() -> None:
+def test_reply_class_expected_by_profile_is_shown() -> None:
     step = Step("C", "?", "", ReplyPattern(("4xx",)))
     observers = Observers(cast("Harness", SimpleNamespace()), lambda *_: None)
     assert observers.expected(step) == "4xx"

@@ -120,7 +120,7 @@ def test_invariant_violated_by_control_is_skipped() -> None:
     assert (found.outcome, found.message, found.requirement) == ("skipped", CONTROL_FAILS, "")
 
 
-def test_invariant_satisfied_by_control_is_tested() -> None:
+def test_invariant_that_control_run_satisfies_is_tested() -> None:
     assert with_control(invariant("failed"), [invariant("passed")]).outcome == "failed"
 
 

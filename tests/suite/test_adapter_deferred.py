@@ -246,7 +246,7 @@ def waiting(tmp_path: Path) -> Iterator[Session]:
     yield from session(tmp_path, "sender", FORWARDER[:start] + sends + FORWARDER[end:])
 
 
-def test_program_loses_upstream_after_invalid_final_reply(waiting: Session) -> None:
+def test_program_reports_lost_upstream_after_invalid_final_reply(waiting: Session) -> None:
     waiting.envelope()
     waiting.message()
     assert [waiting.seen() for _ in range(3)][-1] == b".\r\n"

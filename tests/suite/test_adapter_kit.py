@@ -94,7 +94,7 @@ def test_added_field_is_removed_even_if_octets_arrive_separately() -> None:
     assert b"".join(octets) == b"Re: x\r\n\r\n"
 
 
-def test_message_is_unchanged_if_no_field_was_added_at_start_of_header() -> None:
+def test_message_without_added_field_is_unchanged() -> None:
     assert _Head((b"received:",)).without_added(b".\r\n") == b".\r\n"
 
 
@@ -112,7 +112,7 @@ def test_added_field_is_removed_even_if_original_message_has_no_header() -> None
     assert b"".join(octets) == b"no header\r\nlast\r\n.\r\n"
 
 
-def test_message_is_unchanged_if_no_field_was_added_at_end_of_header() -> None:
+def test_message_without_field_added_at_end_is_unchanged() -> None:
     assert _Head((), (b"x-peer:",)).without_added(b"a\r\n.\r\n") == b"a\r\n.\r\n"
 
 
@@ -213,7 +213,7 @@ def test_early_mode_relays_refusal_of_data_as_final_reply(relay: Path) -> None:
         talk.close()
 
 
-def test_early_mode_relays_refusal_before_end_of_connection(relay: Path) -> None:
+def test_early_mode_relays_421_before_eof(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.begin()
@@ -235,7 +235,7 @@ def test_data_command_without_recipient_is_relayed_immediately(relay: Path) -> N
         talk.close()
 
 
-def test_answer_within_auth_is_not_read_as_command(relay: Path) -> None:
+def test_auth_response_is_not_read_as_command(relay: Path) -> None:
     with adapted(relay) as running:
         talk = Talk(running)
         talk.ask(b"AUTH LOGIN\r\n", b"334 VXNlcm5hbWU6\r\n")

@@ -114,7 +114,7 @@ signal.signal(signal.SIGTERM, end)
     assert ended.exists()
 
 
-def test_keeps_running_key_requires_adapter_key(tmp_path: Path) -> None:
+def test_keeps_running_without_adapter_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text('name = "x"\nargv = ["true"]\nkeeps_running = true\n')
     with pytest.raises(ImplementationError, match="'keeps_running' requires 'adapter'"):
         find_implementation(f"{tmp_path}/x.toml")

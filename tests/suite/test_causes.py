@@ -78,7 +78,7 @@ def passes(requirement: str, number: int) -> list[Result]:
     ]
 
 
-def test_example_of_cause_is_failure_of_requirement_that_fails_most_often() -> None:
+def test_most_violated_requirement_provides_example_of_cause() -> None:
     symptom = miss("symptom", "lost", "relay.order-1", cause="x")
     mistakes = [miss(n, "unfiltered", "relay.refused-1", cause="x") for n in ("a", "b")]
     every = [symptom, *mistakes, *passes("relay.order-1", 3), *passes("relay.refused-1", 1)]

@@ -48,7 +48,7 @@ def test_contributing_lists_every_suite_module() -> None:
     }
 
 
-def test_table_of_included_parts_is_current() -> None:
+def test_readme_table_of_transcript_parts_is_current() -> None:
     text = parts.README.read_text("utf-8")
     assert f"| `include/quit.smtp-part` | {QUIT} |" in text
     assert parts.with_table(text) == text, "run python3 -m docs.parts to update it"
@@ -155,7 +155,7 @@ def a_run(*results: Result) -> Run:
     )
 
 
-def test_program_that_does_not_start_is_not_tested() -> None:
+def test_start_failure_counts_as_not_tested() -> None:
     result = failure("data.spool-error-3", "U> 220 a", "connection refused; the process exited")
     text = result.text.replace("expected x", "expected a connection to 127.0.0.1:25")
     listed = (Divergence("data/a.smtp", None, "unclear", "It requires its directory."),)
@@ -167,7 +167,7 @@ def test_program_that_does_not_start_is_not_tested() -> None:
 
 
 @pytest.mark.parametrize(("name", "counts"), [("haproxy", False), ("x", True)])
-def test_harm_unfiltered_does_not_apply_to_program_without_filter(name: str, counts: bool) -> None:
+def test_harm_unfiltered_requires_filter(name: str, counts: bool) -> None:
     result = failure("relay.refused-2", "C? 50x", "nothing", "U< BDAT 6\\r\\n")
     listed = (Divergence("data/a.smtp", None, "wontfix", "It relays octets."),)
     kept = implementations.condensed(a_run(result), Implementation(name, (), divergences=listed))
@@ -186,7 +186,7 @@ def test_harm_unfiltered_does_not_apply_to_program_without_filter(name: str, cou
     ],
 )
 @pytest.mark.parametrize("relays_plain", [True, False])
-def test_spelling_counts_only_if_usual_spelling_is_handled(
+def test_variant_failure_counts_only_if_usual_spelling_passes(
     word: str, spelling: str, plain: str, other: str, relays_plain: bool
 ) -> None:
     results = [failure(spelling, "C? 5xx", "250 ok", other)]
@@ -214,7 +214,7 @@ def test_example_is_a_transcript_about_the_requirement() -> None:
     assert kept["broken"]["relay.refused-1"]["example"] == "data/a [listen]"
 
 
-def test_page_counts_only_explained_failures() -> None:
+def test_failure_without_listed_divergence_is_not_counted() -> None:
     run = a_run(
         *(
             replace(

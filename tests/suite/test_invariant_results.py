@@ -42,7 +42,7 @@ def test_satisfied_rule_produces_one_result_per_mode() -> None:
     ]
 
 
-def test_result_of_broken_rule_contains_first_run_and_count() -> None:
+def test_broken_rule_result_contains_first_failure_and_count() -> None:
     (one,) = results(
         InvariantObservation("stop", "listen"),
         InvariantObservation("stop", "listen", failure("a.smtp")),

@@ -90,6 +90,6 @@ def test_every_part_is_included(corpus: list[Transcript]) -> None:
     assert parts - included == set()
 
 
-def test_every_part_begins_with_comment() -> None:
+def test_every_transcript_part_begins_with_comment() -> None:
     parts = sorted(TRANSCRIPTS.rglob(f"*{PART_SUFFIX}"))
     assert [path.name for path in parts if not path.read_text("ascii").startswith("# ")] == []

@@ -224,7 +224,7 @@ def test_pytest_runs_suite_if_plugin_is_loaded(command: Path, proxy: Path) -> No
     assert "verdict: conformant: all " in text
 
 
-def test_unrelated_tests_are_unaffected(command: Path, tmp_path: Path) -> None:
+def test_installed_plugin_does_not_affect_unrelated_tests(command: Path, tmp_path: Path) -> None:
     (tmp_path / "test_other.py").write_text("def test_a(): assert True\n")
     text = run(command.parent / "pytest", "-q", cwd=tmp_path)
     assert "1 passed" in text

@@ -267,7 +267,7 @@ def test_rset_ends_transaction() -> None:
     assert [fate.permitted for fate in fates(run)] == [False, True]
 
 
-def test_refusal_of_later_xforward_leaves_values_undefined() -> None:
+def test_xforward_values_are_undefined_after_refused_xforward() -> None:
     run = right_run()
     run.exchanges.insert(2, Exchange(FORWARD, [b"501 no\r\n"]))
     assert set(fates(run)[0].environment) == {"SENDER", "RECIPIENT"}
@@ -379,7 +379,7 @@ def served(*items: Command) -> tuple[Server, Ledger]:
     return Server({b"": book}), book
 
 
-def test_server_replies_as_planned() -> None:
+def test_server_sends_planned_replies() -> None:
     server, _ = served(MAIL, REFUSED, RCPT)
     said = b"MAIL FROM:<a@x>\r\nRCPT TO:<r@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n"
     assert answers(server, said) == [
@@ -465,7 +465,7 @@ def test_equal_runs_have_no_differences() -> None:
         ("sender", variable(0, "SENDER", b"x"), "SENDER=a@x | SENDER=x"),
     ],
 )
-def test_difference_is_reported_only_for_affected_aspect(
+def test_run_difference_is_reported_only_for_its_aspect(
     aspect: str, spoil: Spoil, line: str
 ) -> None:
     other = right_run()

@@ -351,7 +351,7 @@ def test_repeated_reply_is_recorded_as_reply_code_only() -> None:
     assert written(steps)[1:] == ["C< 250 ok", "C? 250"]
 
 
-def test_reply_to_command_that_proxy_created_is_not_recorded_as_relayed() -> None:
+def test_reply_to_proxy_command_is_not_considered_relayed() -> None:
     steps = StepRecorder()
     steps.seen("U", b"QUIT\r\n")
     steps.sent("U", b"221 bye\r\n")

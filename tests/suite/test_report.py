@@ -271,7 +271,7 @@ def test_tally_of_level_without_results_is_empty() -> None:
         (("skipped",), "skipped"),
     ],
 )
-def test_cell_verdict_depends_on_outcomes(outcomes: tuple[str, ...], verdict: str) -> None:
+def test_cell_shows_most_severe_outcome(outcomes: tuple[str, ...], verdict: str) -> None:
     results = [result(mode=str(n), outcome=outcome) for n, outcome in enumerate(outcomes)]
     (row,) = matrix(whole(*results)).groups[2].rows
     assert row.cells[0].verdict == verdict
@@ -528,7 +528,7 @@ def test_html_report_can_be_filtered_by_level() -> None:
     assert 'id="filter.reject" data-levels="must" data-failed=""' in page
 
 
-def test_filter_controls_are_hidden_if_scripts_are_disabled() -> None:
+def test_report_controls_are_hidden_without_javascript() -> None:
     assert '<form id="controls" hidden>' in html(matrix(whole()))
 
 

@@ -80,7 +80,7 @@ def test_table_row_is_parsed_as_requirement() -> None:
     assert family.levels == ("must", "should")
 
 
-def test_notes_are_assigned_to_family() -> None:
+def test_family_has_rationale_source_and_reference() -> None:
     below = "*Rationale.* It is\nneeded.\n\n*Source.* RFC 1047.\n\n*Reference.* 9 s."
     (family,) = parse_specification(document(ROW, below=below)).families
     assert family.rationale == "It is\nneeded."

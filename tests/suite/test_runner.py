@@ -347,7 +347,7 @@ def test_known_divergence_names_requirement_and_keeps_dialogue(runner: Runner) -
     assert all("dialogue (" in str(one["text"]) for one in done.records[1:3])
 
 
-def test_later_failure_counts_against_requirement_that_relayed_command_violates(
+def test_failure_after_relayed_bdat_counts_against_bdat_requirement(
     runner: Runner,
 ) -> None:
     command = f'exec "{sys.executable}" -S -m tests.fixtures relay.relay_bdat "$@"'
@@ -356,7 +356,7 @@ def test_later_failure_counts_against_requirement_that_relayed_command_violates(
     assert done.records[1]["requirement"] == "relay.refused-2"
 
 
-def test_misspelt_transcript_name_in_divergence_entry_results_in_status_2(runner: Runner) -> None:
+def test_misspelt_transcript_in_divergence_results_in_status_2(runner: Runner) -> None:
     path = runner.described(RIGHT + DIVERGENCE.format("relay/greeting-ehlo-quitt.smtp"))
     done = runner.run(in_corpus(SESSION), "--implementation", path)
     assert done.status == 2
@@ -593,7 +593,7 @@ def test_transcripts_with_long_timeouts_are_skipped_without_clock_variable(runne
     assert "use --slow to run it in real time" in done.text
 
 
-def test_short_timeouts_are_tested_even_if_no_clock_variable_is_set(runner: Runner) -> None:
+def test_short_timeouts_are_tested_without_clock_variable(runner: Runner) -> None:
     bent = runner.described(RIGHT.replace('clock_env = "POSTPROX_CLOCK_SPEED"\n', ""))
     path = runner.transcript("U> 220 x\nC< 220 x\n", "clock = 100\ntakes = 5\n")
     done = runner.run(path, "--modes", "stdio", "--implementation", bent)
@@ -676,7 +676,7 @@ def after_wrong_status(runner: Runner, *arguments: str, cites: str) -> dict[str,
     return done.records[1]
 
 
-def test_wrong_exit_status_counts_against_exit_requirement_cited_by_transcript(
+def test_wrong_exit_status_violates_cited_exit_requirement(
     runner: Runner,
 ) -> None:
     result = after_wrong_status(runner, cites=', "cli.exit-2"')
@@ -708,7 +708,7 @@ def test_source_option_selects_transcripts_and_changes_verdict(runner: Runner) -
     assert runner.run(path, "--modes", "stdio", "--source", "CVE").status == 2
 
 
-def test_failed_property_is_reported_with_requirement_of_violated_rule(runner: Runner) -> None:
+def test_property_failure_cites_requirement_of_violated_rule(runner: Runner) -> None:
     properties = ROOT / "tests" / "conformance" / "test_properties.py"
     bent = runner.bent(f"{REFERENCE}; exit 9", capabilities=[*ESMTP, "filter"])
     done = runner.run(in_corpus(SESSION), properties, "--implementation", bent, "--modes", "stdio")

@@ -79,7 +79,7 @@ def staged(request: pytest.FixtureRequest, **changes: Any) -> Iterator[Harness]:
         harness.close()
 
 
-def test_reaching_permitted_number_of_timeouts_reduces_time_limit(
+def test_time_limit_is_reduced_after_permitted_timeouts(
     request: pytest.FixtureRequest,
 ) -> None:
     with staged(request, timeouts=AdaptiveTimeout(left=1)) as harness:
@@ -88,7 +88,7 @@ def test_reaching_permitted_number_of_timeouts_reduces_time_limit(
         assert harness.timeout == usual / 5
 
 
-def test_known_failure_does_not_count_towards_permitted_number_of_timeouts(
+def test_known_failure_does_not_use_up_permitted_timeouts(
     request: pytest.FixtureRequest,
 ) -> None:
     known = replace(

@@ -108,7 +108,7 @@ def test_number_of_repeated_runs_is_limited(hasty: Settings, runs: list[object])
 
 
 @pytest.mark.usefixtures("runs")
-def test_repeats_are_limited_separately_for_must_and_should_levels(hasty: Settings) -> None:
+def test_must_and_should_repeats_have_separate_limits(hasty: Settings) -> None:
     run("should", hasty)
     assert hasty.timeouts.replays == {"must": 8, "should": 3}
 

@@ -108,7 +108,7 @@ def test_transcript_inspecting_spool_requires_spool_dir_capability(header: str, 
 
 
 @pytest.mark.parametrize("mode", ["stdio", "listen"])
-def test_transcript_requires_capability_of_the_mode_in_which_it_runs(mode: str) -> None:
+def test_transcript_requires_capability_of_its_mode(mode: str) -> None:
     assert {"stdio", "listen"} & {*needs(read(GREETED), mode)} == {mode}
 
 
@@ -234,7 +234,7 @@ def test_bare_lf_policies_are_derived_from_expected_upstream_content(
         (GREETED + "either\nC< @eof\nor\nC? 500\nC> \\{1000*x}\nend\n", len("EHLO c\r\n")),
     ],
 )
-def test_longest_line_is_found(steps: str, octets: int) -> None:
+def test_longest_transcript_line_is_measured(steps: str, octets: int) -> None:
     assert longest_line(read(steps).steps) == octets
 
 

@@ -77,7 +77,7 @@ def test_failure_without_known_divergence_is_unexpected() -> None:
     assert verdict(result("a", "failed")).unexpected
 
 
-def test_stale_divergence_counts_as_unexpected_but_not_as_missed() -> None:
+def test_stale_divergence_is_unexpected_but_still_conformant() -> None:
     stale = verdict(*ALL, result("c", "stale"), result("d", "stale", "should"))
     assert stale.sentence == "conformant: all 2 passed at level MUST, all 2 passed at level SHOULD"
     assert stale.unexpected

@@ -47,7 +47,7 @@ def test_prohibition_is_violated_only_by_prohibited_octets(
         ("C", "data.end-1", True),
     ],
 )
-def test_only_step_that_observes_its_object_can_violate_requirement(
+def test_step_violates_only_requirements_that_it_observes(
     kind: str, requirement: str, expected: bool
 ) -> None:
     assert is_observed_by(kind, specification().requirements[requirement]) is expected

@@ -156,7 +156,7 @@ def in_group(name: str, requirement: str) -> bool:
     return requirement.replace(".", "_").replace("-", "_").startswith(group)
 
 
-def test_transcripts_that_detect_broken_proxy_exist_and_cite_violated_requirement() -> None:
+def test_detecting_transcripts_exist_and_cite_violated_requirement() -> None:
     assert [
         name
         for name, proxy in BROKEN_PROXIES.items()
@@ -214,7 +214,7 @@ def test_source_code_of_each_broken_proxy_is_short() -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_broken_proxies_import_only_what_a_session_imports(group: str) -> None:
+def test_broken_proxies_import_no_additional_modules(group: str) -> None:
     imported = f"{fixtures.__name__}.{group}"
     script = (
         f"import sys; {SESSION_IMPORTS}; before = set(sys.modules); import {imported}; "

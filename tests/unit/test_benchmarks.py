@@ -219,7 +219,7 @@ def test_variants_are_compared_round_by_round() -> None:
     assert COMPARISON.next_to_first(COMPARISON.ways[1]) == [Spent(3.0, 3.0), Spent(2.0, 3.0)]
 
 
-def test_whole_path_report_contains_latency_and_rate_and_memory() -> None:
+def test_whole_path_report_contains_latency_rate_and_memory() -> None:
     cells = [cell.strip() for cell in report.paths(PATHS).splitlines()[-1].split("|")]
     assert cells[1:-1] == ["proxsmtpd", "2.50", "7.00", "96.0", "140", "250", "0.50"]
 
@@ -283,7 +283,7 @@ def test_memory_of_descendants_is_measured() -> None:
     shell.wait()
 
 
-def test_arrival_is_recognised_by_number(tmp_path: Path) -> None:
+def test_arrival_is_identified_by_message_number(tmp_path: Path) -> None:
     maildir = tmp_path / "new"
     maildir.mkdir()
     (tmp_path / "bounce").write_bytes(b"Subject: bounce\n\n")
@@ -377,7 +377,7 @@ def test_program_with_unexpected_output_is_killed() -> None:
 
 
 @pytest.mark.any_account
-def test_ratio_to_work_without_measurable_processor_time_is_finite() -> None:
+def test_ratio_is_finite_if_processor_time_is_zero() -> None:
     ratio = Spent(0.5, 1.0).over(Spent(0.0, 2.0))
     assert ratio.wall == 0.5
     assert 0.5 < ratio.processor < float("inf")

@@ -140,7 +140,7 @@ def test_remedy_corrects_list_with_blanks_in_parameter_override(given: str, kept
         ),
     ],
 )
-def test_after_queue_recipe_gets_content_filter(front: str, overrides: str, first: str) -> None:
+def test_after_queue_remedy_sets_content_filter(front: str, overrides: str, first: str) -> None:
     master = front + SCAN + TO_BEHIND + BEHIND
     finding = only(found("smtpd_proxy_filter =\n", master, AFTER + overrides), "no-way")
     assert finding.remedy == f"{first}postconf -e 'content_filter=scan:[127.0.0.1]:10025'"
@@ -245,7 +245,7 @@ def test_dash_of_word_processor_is_corrected() -> None:
 
 
 @pytest.mark.parametrize("file", ["main.cf", "master.cf"])
-def test_no_break_space_is_reported_and_replaced(tmp_path: Path, file: str) -> None:
+def test_nonbreaking_space_is_reported_and_replaced(tmp_path: Path, file: str) -> None:
     name, text = "smtpd_proxy_filter", "smtpd_proxy_filter =\u00a0127.0.0.1:10025\n"
     main, master = text, FRONT + PROXY
     if file == "master.cf":
@@ -260,7 +260,7 @@ def test_no_break_space_is_reported_and_replaced(tmp_path: Path, file: str) -> N
     assert (tmp_path / file).read_text() == text.replace("\u00a0", " ")
 
 
-def test_no_break_space_in_text_is_not_reported() -> None:
+def test_nonbreaking_space_in_text_is_not_reported() -> None:
     assert names(found("smtpd_banner = a\u00a0b\n")) == names(found())
 
 
@@ -287,7 +287,7 @@ def test_service_without_required_restriction_is_reported(own: str, remedy: str)
     assert [f.remedy for f in findings if f.name == "value"] == [remedy.format(name)] * bool(remedy)
 
 
-def test_missing_reject_restriction_is_added_only_to_service_for_filtered_mail() -> None:
+def test_remedy_adds_reject_only_to_service_behind_filter() -> None:
     main = "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = reject_unauth_destination\n"
     overrides = (
         "127.0.0.1:10026/inet/smtpd_proxy_filter =\n"
@@ -299,7 +299,7 @@ def test_missing_reject_restriction_is_added_only_to_service_for_filtered_mail()
     assert finding.remedy == f"postconf -P {own}"
 
 
-def test_restriction_for_recipients_replaces_restriction_for_relaying() -> None:
+def test_recipient_restrictions_can_replace_relay_restrictions() -> None:
     main = "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = {}\n"
     assert "value" not in names(found(main.format("reject_unauth_destination")))
     finding = only(found(main.format("permit_mynetworks")), "value")
@@ -423,7 +423,7 @@ def test_filter_that_hides_status_of_scanner_is_corrected(
         assert path.read_text() == f"#!/bin/sh\n{mended}"
 
 
-def test_remedy_shows_script_if_scanner_is_not_near_its_end() -> None:
+def test_remedy_prints_script_if_other_command_follows_scanner() -> None:
     assert lost_status("clamdscan -\nlogger done\nexit 0\n") == ("exit 0", 0)
     program = ProgramFacts("/f", exists=True, executable=True, lost_status="exit 0")
     assert only(seen(replace(SEEN, filter=program)), "exit-status").remedy == "cat -n /f"
@@ -458,7 +458,7 @@ def test_filter_that_keeps_exit_status_of_scanner_is_not_reported(script: str) -
 @pytest.mark.parametrize(
     "file", sorted((ROOT / "examples/filters").glob("*.sh")), ids=lambda path: path.name
 )
-def test_exit_status_of_example_is_not_reported(file: Path) -> None:
+def test_example_filter_does_not_lose_exit_status(file: Path) -> None:
     assert lost_status(file.read_text()) == ("", 0)
 
 
@@ -468,7 +468,7 @@ def test_script_of_another_language_is_not_read_as_shell() -> None:
     assert machine.lost_status("/bin/sh", script) == ("exit 0", 2)
 
 
-def test_filter_outside_path_is_replaced_by_absolute_path(
+def test_filter_not_in_search_path_gets_absolute_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "own-filter"
@@ -512,11 +512,11 @@ def test_variable_as_spool_is_replaced_with_path() -> None:
     spool = SpoolFacts(exists=False, writable=False)
     master = FRONT + PROXY.replace("-c /f", "-d $SPOOL -c /f")
     finding = only(seen(replace(SEEN, spool=spool), master=master), "spool")
-    assert finding.problem.startswith("$SPOOL is passed to the proxy as it is")
+    assert finding.problem.startswith("$SPOOL is not expanded")
     assert " -d /var/spool/postprox -c /f " in finding.remedy
 
 
-def test_owner_of_spool_becomes_user_of_spawned_proxy() -> None:
+def test_remedy_runs_spawned_proxy_as_spool_owner() -> None:
     spool = SpoolFacts(exists=True, writable=False, owner="postprox")
     finding = only(seen(replace(SEEN, spool=spool)), "spool")
     assert "spawn user=postprox argv=" in finding.remedy
@@ -546,7 +546,7 @@ def test_owner_of_spool_becomes_user_of_spawned_proxy() -> None:
         ({}, False),
     ],
 )
-def test_owner_of_spool_at_boot_is_checked(
+def test_spool_state_after_boot_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], is_reported: bool
 ) -> None:
     directory = tmp_path / "spool"
@@ -572,7 +572,9 @@ def test_owner_of_spool_at_boot_is_checked(
         ("d /s.1", "d /s.1 0700 nobody nobody"),
     ],
 )
-def test_own_line_for_spool_at_boot_is_corrected(tmp_path: Path, line: str, corrected: str) -> None:
+def test_local_tmpfiles_line_for_spool_is_corrected(
+    tmp_path: Path, line: str, corrected: str
+) -> None:
     name = "/etc/tmpfiles.d/postprox.conf"
     spool = SpoolFacts(exists=True, writable=True, boot_line=line, boot_file=name)
     facts = replace(SEEN, spool=spool)

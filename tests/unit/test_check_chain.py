@@ -48,11 +48,11 @@ def after(earlier: str, more: str = "") -> list[Finding]:
         ("", ""),
     ],
 )
-def test_value_before_last_line_of_parameter_is_found(main: str, value: str) -> None:
+def test_earlier_value_of_repeated_parameter_is_found(main: str, value: str) -> None:
     assert replaced_value(main, "content_filter") == value
 
 
-def test_replaced_filter_is_set_after_proxy() -> None:
+def test_remedy_adds_replaced_filter_to_service_after_proxy() -> None:
     (finding,) = after(AMAVIS, AMAVIS_SERVICE)
     assert (finding.name, finding.level) == ("replaced-filter", 1)
     assert AMAVIS in finding.problem
@@ -75,12 +75,12 @@ def test_replaced_filter_that_is_used_elsewhere_is_not_reported() -> None:
     assert "replaced-filter" not in {each.name for each in found}
 
 
-def test_earlier_port_of_same_transport_is_not_reported() -> None:
+def test_replaced_filter_with_same_transport_is_not_reported() -> None:
     assert after("scan:[127.0.0.1]:10035") == []
 
 
 @pytest.mark.parametrize("checks", ["header_checks", "body_checks"])
-def test_disabled_checks_are_reported_before_queue(checks: str) -> None:
+def test_disabled_checks_with_before_queue_filter_are_reported(checks: str) -> None:
     main = f"{BEFORE}{checks} = regexp:/etc/postfix/checks\n"
     (finding,) = findings(main, FRONT + UP + BEHIND, UNCHECKED)
     assert (finding.name, finding.level) == ("disabled-checks", 1)
@@ -93,11 +93,11 @@ def test_disabled_checks_are_not_reported_after_queue() -> None:
     assert findings(main, FRONT + UP + BEHIND + SCAN, options) == []
 
 
-def test_option_without_checks_is_not_reported() -> None:
+def test_override_without_configured_checks_is_not_reported() -> None:
     assert findings(BEFORE, FRONT + UP + BEHIND, UNCHECKED) == []
 
 
-def test_mapping_is_checked_in_same_run_as_loop() -> None:
+def test_loop_and_double_mapping_are_reported_together() -> None:
     master = FRONT + UP + "127.0.0.1:10026 inet n - n - - smtpd\n" + SCAN
     lines = own().replace("127.0.0.1:10026/inet/content_filter =\n", "")
     configuration = parse(AFTER, master, lines)
@@ -160,7 +160,7 @@ def test_scanning_milter_after_queue_is_not_reported() -> None:
     assert findings(main, FRONT + UP + BEHIND + SCAN, options) == []
 
 
-def test_remedy_replaces_smtp_transport_with_scan() -> None:
+def test_remedy_replaces_transport_smtp_with_transport_scan() -> None:
     main = AFTER.replace("scan:", "smtp:").replace("smtp_send_xforward_command = yes\n", "")
     master = FRONT + UP + BEHIND + "smtp unix - - n - 20 smtp\n"
     (finding,) = [each for each in findings(main, master, UNMAPPED) if each.name == "xforward"]

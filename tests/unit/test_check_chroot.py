@@ -59,7 +59,7 @@ def test_socket_outside_chroot_is_reported(socket: str) -> None:
     assert findings_at(socket, f"unix:{socket}", CHROOTED, (socket,)) == []
 
 
-def test_service_behind_postscreen_leaves_chroot() -> None:
+def test_remedy_disables_chroot_of_service_behind_postscreen() -> None:
     master = "smtp inet n - y - 1 postscreen\nsmtpd pass - - y - 20 smtpd\n"
     (finding,) = findings_at("/run/p/proxy.sock", "unix:/run/p/proxy.sock", master)
     assert finding.remedy == "postconf -F smtpd/pass/chroot=n"
@@ -87,7 +87,7 @@ def test_remedy_for_route_uses_relative_path() -> None:
     assert finding.remedy == "postconf -e smtpd_proxy_filter=unix:private/proxy"
 
 
-def test_linked_or_existing_socket_is_shared_with_chroot(tmp_path: Path) -> None:
+def test_socket_present_or_linked_in_chroot_is_shared(tmp_path: Path) -> None:
     queue, run = tmp_path / "queue", tmp_path / "run"
     run.mkdir()
     inner = Path(f"{queue}{run}")

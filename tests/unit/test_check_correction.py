@@ -88,7 +88,7 @@ def test_removing_rejected_word_keeps_other_options(
 
 
 @pytest.mark.parametrize("given", ["-c up", "--strict=no -c /f up"])
-def test_filter_and_strict_are_never_removed(given: str) -> None:
+def test_c_and_strict_options_are_never_removed(given: str) -> None:
     error = "option --strict takes no value; got 'no', -c, '--strict'"
     assert list(correction.without_named_word(given.split(), error)) == []
 
@@ -311,7 +311,7 @@ def test_missing_filter_command_is_added_together_with_strict_option(
     assert "--strict -c /usr/local/bin/mail-filter" in checked.remedy
 
 
-def test_options_that_refer_to_earlier_line_are_joined(
+def test_remedy_joins_lines_that_extend_postprox_options(
     site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     with_options_file(site, "-l 10025 --foreground $POSTPROX_OPTIONS $POSTPROX_UPSTREAM")

@@ -96,7 +96,7 @@ class BlockingFile(io.BytesIO):
         return None  # type: ignore[return-value]
 
 
-def test_unit_file_that_would_block_reader_is_treated_as_empty(
+def test_blocking_unit_file_is_treated_as_empty(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(probe, "_opened", lambda path: BlockingFile())
@@ -316,7 +316,7 @@ def test_remedy_does_not_take_directory_from_other_programs(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("unwritable")
 @pytest.mark.parametrize("file", ["", "postprox-0123456789abcdef.email"])
-def test_remedy_gives_unused_directory_to_proxy(tmp_path: Path, file: str) -> None:
+def test_remedy_makes_proxy_owner_of_unused_directory(tmp_path: Path, file: str) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
     if file:
@@ -361,7 +361,7 @@ def test_remedy_copies_filter_out_of_home_directory() -> None:
         (("127.0.0.1:10028", "127.0.0.1:10028"), 'POSTPROX_UPSTREAM="127.0.0.1:10028"'),
     ],
 )
-def test_options_file_of_two_units_changes_only_for_both(
+def test_shared_options_file_changes_only_if_units_agree(
     upstreams: tuple[str, str], expected: str
 ) -> None:
     environment = 'POSTPROX_UPSTREAM="127.0.0.1:10026"\nPOSTPROX_OPTIONS="--strict -c /f"\n'

@@ -45,7 +45,7 @@ def test_link_into_hidden_directory_is_hidden(
         ({}, "/var/run/postprox", True),
     ],
 )
-def test_protection_of_link_is_that_of_its_target(
+def test_link_has_protection_of_its_target(
     links: dict[str, str], path: str, protected: bool
 ) -> None:
     settings = {"ReadWritePaths": "/var/spool/p", "RuntimeDirectory": "postprox"}
@@ -60,7 +60,7 @@ def test_exec_paths_apply_to_target_of_link() -> None:
     assert sandbox.forbidding_setting(found, "/bin/sh") == ""
 
 
-def test_link_to_filter_in_closed_home_directory_is_replaced(
+def test_link_to_filter_in_inaccessible_home_is_replaced(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
@@ -128,8 +128,8 @@ def test_remedy_moves_status_file_to_runtime_directory_of_unit(
     [
         ("[Sevice]\nTasksMax=500", "is not a section", "[Service]\nTasksMax=500"),
         ("[Service]\nReadWritePath=/srv", "ReadWritePaths is", "[Service]\nReadWritePaths=/srv"),
-        ("[Unit]\nUMask=0077", "to [Service]", "[Unit]\n[Service]\nUMask=0077\n[Unit]"),
-        ("[Service]\nRequires=a.service", "to [Unit]", ""),
+        ("[Unit]\nUMask=0077", "in [Service]", "[Unit]\n[Service]\nUMask=0077\n[Unit]"),
+        ("[Service]\nRequires=a.service", "in [Unit]", ""),
         ("[Socket]\nBacklog=1", "not a section of a service unit", ""),
     ],
 )

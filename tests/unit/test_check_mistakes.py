@@ -160,7 +160,7 @@ def test_remedy_removes_redirection_of_standard_error(
         "exec 2>/tmp/l\nexit 1\n",
     ],
 )
-def test_redirection_is_not_reported_if_reply_arrives(script: str) -> None:
+def test_redirection_that_loses_no_reply_is_not_reported(script: str) -> None:
     assert list(script_mistakes.mistakes(f"#!/bin/bash\n{script}")) == []
 
 
@@ -320,7 +320,7 @@ def test_message_that_clamd_cannot_read_is_reported(
     ("line", "is_reported"),
     [("User clamav", True), ("User nobody", False), ("#User clamav", False)],
 )
-def test_user_of_clamd_decides_what_it_can_read(
+def test_clamdscan_finding_depends_on_user_of_clamd(
     site: Site,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -50,7 +50,7 @@ def test_simple_content_filter_is_corrected(site: Site, capsys: pytest.CaptureFi
         (" $OTHER", ""),
     ],
 )
-def test_arguments_of_simple_content_filter_are_considered(
+def test_report_depends_on_arguments_of_simple_content_filter(
     site: Site, capsys: pytest.CaptureFixture[str], arguments: str, problem: str
 ) -> None:
     site.filter.write_text(SIMPLE)
@@ -142,12 +142,12 @@ def test_script_for_pipe_is_found(text: str, kind: str, number: int) -> None:
         "myscan | cat > x\ngrep x x",
     ],
 )
-def test_other_script_is_not_reported(text: str) -> None:
+def test_script_not_written_for_pipe_is_not_reported(text: str) -> None:
     assert list(pipe_filters.mistakes(f"{text}\n")) == []
 
 
 @pytest.mark.parametrize(
     "file", sorted((ROOT / "examples/filters").glob("*.sh")), ids=lambda path: path.name
 )
-def test_example_does_not_send(file: Path) -> None:
+def test_example_filter_contains_no_pipe_mistakes(file: Path) -> None:
     assert list(pipe_filters.mistakes(file.read_text())) == []

@@ -310,7 +310,7 @@ def test_socket_on_all_addresses_is_reported_as_open_relay(
     assert check(site, capsys).names() == []
 
 
-def test_unread_socket_drop_in_is_renamed_instead_of_changing_postfix(
+def test_remedy_only_renames_ignored_socket_drop_in(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = site.units / "postprox.socket.d"
@@ -391,7 +391,7 @@ def test_master_cf_service_on_port_of_unit_is_reported(
 
 
 @pytest.mark.parametrize("port", [10025, 10125])
-def test_second_unit_on_port_of_unit_is_reported(
+def test_second_unit_on_same_port_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], port: int
 ) -> None:
     words = site.arguments.replace("10025", str(port))
@@ -469,7 +469,7 @@ def test_exec_start_without_reset_is_reported(
 
 
 @pytest.mark.parametrize("part", ["50%", "+%H", "${EMAIL}"])
-def test_text_expanded_by_systemd_is_reported(
+def test_filter_argument_expanded_by_systemd_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], part: str
 ) -> None:
     site.write(site.arguments.replace(str(site.filter), f"'{site.filter} {part}'"))
@@ -579,7 +579,7 @@ def test_unedited_unit_must_be_enabled_if_postfix_uses_it(
         ({"amavisd"}, {10025}),
     ],
 )
-def test_port_of_unit_counts_as_used_only_if_another_program_listens(
+def test_unit_port_is_free_unless_another_program_listens(
     site: Site, programs: set[str], ports: set[int]
 ) -> None:
     site.machine.programs = {11: programs}
@@ -686,7 +686,7 @@ def test_status_directory_is_given_to_user_of_proxy(
 
 
 @pytest.mark.parametrize("option", ["--metrics", "--pid-file"])
-def test_status_file_moves_from_directory_of_another_user(
+def test_remedy_moves_status_file_from_unwritable_directory(
     site: Site,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -704,7 +704,7 @@ def test_status_file_moves_from_directory_of_another_user(
     assert "/run/postprox/state" in again.document["proxies"][0]["command"]
 
 
-def test_temporary_user_cannot_write_to_directory_of_root(
+def test_dynamic_user_cannot_write_to_directory_of_root(
     site: Site, capsys: pytest.CaptureFixture[str], collector: Path
 ) -> None:
     line = f"--metrics {collector}/state {site.arguments}"
@@ -819,7 +819,7 @@ COMMENTED = [
 
 
 @pytest.mark.parametrize("case", COMMENTED)
-def test_entry_commented_out_without_its_lines_is_reported(
+def test_continuation_lines_of_commented_entry_are_reported(
     site: Site,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -840,7 +840,7 @@ def test_entry_commented_out_without_its_lines_is_reported(
     assert ("s/^#+" in checked.remedy) == case.is_needed
 
 
-def test_lines_after_comment_may_belong_to_entry_with_same_program(
+def test_lines_after_comment_for_same_program_are_accepted(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = f"{BEHIND}{FRONT}#submission inet n - n - - smtpd\n  -o x=y\n"

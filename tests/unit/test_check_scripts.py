@@ -127,7 +127,7 @@ def test_missing_interpreter_is_replaced(
         ("grep -q x <<< $y", "all mail is deferred"),
     ],
 )
-def test_effect_depends_on_bash_feature(
+def test_bash_feature_in_sh_script_has_reported_effect(
     site: Site, capsys: pytest.CaptureFixture[str], line: str, effect: str
 ) -> None:
     site.filter.write_text(f"#!/bin/sh\n{line}\nexit 0\n")
@@ -205,7 +205,9 @@ def test_missing_required_unit_is_reported(
     assert check(site, capsys).names() == []
 
 
-def test_similar_unit_replaces_missing_unit(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remedy_replaces_misspelt_unit_with_similar_unit(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = site.units / "postprox.service.d"
     (site.units / "sysinit.target").touch()
     (site.units / "scanner-daemon.service").touch()

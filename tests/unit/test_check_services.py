@@ -42,7 +42,7 @@ def test_invalid_word_in_main_cf_is_reported(line: str, remedy: str) -> None:
         "mynetworks = cidr:/etc/postfix/networks.cidr /etc/postfix/24/file !10.0.0.0/8 a.test/b",
     ],
 )
-def test_accepted_word_is_not_reported(line: str) -> None:
+def test_valid_word_in_main_cf_is_not_reported(line: str) -> None:
     assert "value" not in names(found(f"{line}\n"))
 
 
@@ -221,7 +221,7 @@ def test_remedy_keeps_proxy_with_unresolvable_host_name(host: str) -> None:
         ("127.0.0.999:10026", ""),
     ],
 )
-def test_invalid_name_of_service_is_reported(name: str, new: str) -> None:
+def test_invalid_service_name_is_reported(name: str, new: str) -> None:
     (finding,) = found(master=f"{FRONT}{PROXY}{name} inet n - n - - smtpd\n")
     assert (finding.name, finding.level) == ("arguments", 2)
     assert (f"postconf -M '{new}/inet={new} inet " in finding.remedy) == bool(new)

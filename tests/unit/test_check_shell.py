@@ -214,14 +214,14 @@ def test_remedy_makes_script_usable(
 @pytest.mark.parametrize(
     "text", ["\n#!/bin/sh\nexit 1\n", " #! /usr/bin/env sh\nexit 1\n", "\n#!/bin/bash\nexit 1\n"]
 )
-def test_displaced_first_line_for_shell_is_not_reported(
+def test_misplaced_shebang_of_shell_script_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     site.filter.write_text(text)
     assert check(site, capsys).names() == []
 
 
-def test_arguments_that_cannot_be_joined_are_shown(
+def test_remedy_shows_interpreter_arguments_that_cannot_be_joined(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.filter.write_text("#!/bin/sh -e +u\nexit 0\n")
@@ -343,7 +343,7 @@ def test_filter_with_similar_path_is_used(
 
 
 @pytest.mark.parametrize("other", ["mail-filter.bak", "postprox", "mailman"])
-def test_file_with_different_name_is_not_used(
+def test_file_with_dissimilar_name_is_not_suggested(
     site: Site, capsys: pytest.CaptureFixture[str], other: str
 ) -> None:
     site.filter.rename(site.directory / other)

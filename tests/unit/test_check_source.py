@@ -44,7 +44,7 @@ def test_value_on_line_of_its_own_is_indented() -> None:
     text = MAIN.replace("filter = ", "filter =\n")
     (found,) = corrections(text, MASTER)
     assert corrected([found], "main.cf", text) == MAIN.replace("filter = ", "filter =\n    ")
-    assert "the value of smtpd_proxy_filter does not begin with a space" in found.problem
+    assert "the value of smtpd_proxy_filter is on a line that does not begin" in found.problem
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,9 @@ def test_line_in_right_file_is_not_moved(main: str, master: str) -> None:
     assert misplaced(main, master) == []
 
 
-def test_postconf_reads_moved_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postconf_reads_entry_moved_to_master_cf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     postconf(tmp_path, monkeypatch, 'test "$3" != -M || tail -n 1 "$2/master.cf"')
     (tmp_path / "main.cf").write_text(MAIN + SCAN)
     (tmp_path / "master.cf").write_text(MASTER)
@@ -249,7 +251,7 @@ AFTER_COMMENT = "  -o x=y\n    # a\n# b\n\n\t-o z=\n"
 
 
 @pytest.mark.parametrize("comment", ["#{}", "##  {}", "#{}# c\n#smtp x\n"])
-def test_entry_commented_out_without_its_lines_is_found(comment: str) -> None:
+def test_remaining_lines_of_commented_out_entry_are_found(comment: str) -> None:
     entry = "127.0.0.1:10026 inet n - n - - smtpd\n"
     text = f"{PIPE}{comment.format(entry)}{AFTER_COMMENT}{SCAN}"
     (found,) = orphans(text)

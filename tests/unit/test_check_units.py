@@ -260,7 +260,7 @@ def test_filter_command_that_needs_root_has_no_remedy(
     assert (checked.status, checked.names(), checked.remedy) == (2, ["filter"], "")
 
 
-def test_filter_command_that_changes_user_is_permitted_without_no_new_privileges(
+def test_filter_may_change_user_if_nonewprivileges_is_no(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filtered_by(site, f"sudo -n -u daemon {site.filter}", "NoNewPrivileges=no")
@@ -330,9 +330,7 @@ def test_time_span_is_parsed_as_in_systemd(text: str, seconds: float | None) -> 
     assert values.span(text) == seconds
 
 
-def test_program_that_the_proxy_replaces_is_accepted(
-    site: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrapper_in_exec_start_is_accepted(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     line = f"ExecStart=/usr/bin/nice -n 5 {site.launcher} {site.arguments}"
     site.write(site.arguments, "ExecStart=", line.replace("--strict ", ""))
     checked = check(site, capsys)
@@ -343,7 +341,7 @@ def test_program_that_the_proxy_replaces_is_accepted(
     assert check(site, capsys).names() == []
 
 
-def test_unknown_program_that_runs_proxy_is_not_checked(
+def test_proxy_run_by_unknown_program_is_not_checked(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = f"ExecStart=/opt/bin/supervise {site.launcher} {site.arguments}"

@@ -84,7 +84,7 @@ def test_check_uses_default_instead_of_rejected_number(name: str, text: str) -> 
     assert names(found(f"{name} = {text}\n")) == QUIET | {"number"}
 
 
-def test_rejected_number_in_service_parameter_is_reported() -> None:
+def test_invalid_number_in_service_parameter_is_reported() -> None:
     (finding,) = (
         each
         for each in found(overrides="smtp/inet/smtpd_proxy_timeout = soon\n")

@@ -90,7 +90,7 @@ def test_wrong_type_of_service_for_filtered_mail_is_corrected(private: str) -> N
     assert (finding.name, finding.remedy) == ("no-upstream", "; ".join(commands))
 
 
-def test_remedy_keeps_permitted_address_of_service_for_filtered_mail() -> None:
+def test_remedy_moves_service_to_address_of_permitted_hosts() -> None:
     master = FRONT + UP + BEHIND.replace("127.0.0.1", "[::1]")
     (finding,) = findings_in(BEFORE, master, own("[::1]:10026"), is_upstream_missing=True)
     assert "postconf -M '127.0.0.1:10026/inet=127.0.0.1:10026 inet n " in finding.remedy
@@ -228,7 +228,7 @@ def test_remedy_leaves_one_address_mapping(
         ),
     ],
 )
-def test_before_queue_mail_is_mapped_after_filter(
+def test_remedy_maps_before_queue_addresses_after_filter(
     unmapped: tuple[str, ...], name: str, commands: list[str]
 ) -> None:
     main = AFTER + "smtpd_proxy_filter = 127.0.0.1:10025\n"
@@ -290,7 +290,7 @@ def test_same_milters_before_and_after_filter_are_reported() -> None:
     assert finding.remedy == "postconf -P submission/inet/smtpd_milters="
 
 
-def test_milters_that_their_service_disables_are_reported() -> None:
+def test_milters_disabled_by_their_service_are_reported() -> None:
     overrides = own("127.0.0.1:10028", "receive_override_options = no_milters\n")
     master = FRONT + UP + BEHIND + USERS
     (finding,) = findings_in(BEFORE, master, USERS_OWN + overrides)
@@ -298,7 +298,7 @@ def test_milters_that_their_service_disables_are_reported() -> None:
     assert finding.remedy == "postconf -P 127.0.0.1:10028/inet/receive_override_options="
 
 
-def test_inherited_filter_of_return_service_is_reported() -> None:
+def test_loop_through_inherited_proxy_filter_is_reported() -> None:
     main = f"{BEFORE}content_filter = amavis:[127.0.0.1]:10024\n"
     master = FRONT + UP + BEHIND + BEHIND.replace("10026", "10030") + SCAN.replace("scan", "amavis")
     overrides = own().replace("127.0.0.1:10026/inet/content_filter =\n", "")
@@ -326,7 +326,7 @@ def test_proxy_that_sends_to_itself_causes_one_finding() -> None:
         ("192.0.2.1", "192.0.2.1:10026", False),
     ],
 )
-def test_interfaces_of_missing_upstream_are_named(
+def test_missing_upstream_report_names_inet_interfaces(
     interfaces: str, service: str, is_named: bool
 ) -> None:
     master = FRONT + UP + BEHIND.replace("127.0.0.1:10026", service)
@@ -378,7 +378,7 @@ def test_disabled_service_on_route_is_reported(value: str, remedy: str | None) -
     assert findings_in(f"{BEFORE}master_service_disable = {changed}\n") == []
 
 
-def test_closed_port_25_is_named() -> None:
+def test_finding_names_disabled_port_25_service() -> None:
     first, *_ = findings_in(f"{BEFORE}master_service_disable = inet\n")
     assert "listen on smtp/inet; no mail arrives from outside" in first.problem
 
@@ -394,7 +394,7 @@ def test_closed_port_25_is_named() -> None:
         ),
     ],
 )
-def test_port_25_can_be_closed_on_purpose(main: str, master: str, value: str) -> None:
+def test_intentionally_closed_port_25_is_not_reported(main: str, master: str, value: str) -> None:
     overrides = own("127.0.0.1:10026", *([BARE.replace("=", " = ") + "\n"] * (main is AFTER)))
     master = FRONT + UP + BEHIND + SCAN + master
     assert findings_in(f"{main}master_service_disable = {value}\n", master, overrides) == []
@@ -467,14 +467,14 @@ def test_loop_through_public_service_causes_single_finding(main: str, master: st
     assert finding.commands[1].endswith(" -c /f 127.0.0.1:10027'")
 
 
-def test_loop_through_service_on_this_machine_is_interrupted() -> None:
+def test_remedy_breaks_loop_through_local_service() -> None:
     findings = findings_in(BEFORE, FRONT + UP + BEHIND, "127.0.0.1:10026/inet/x = y\n")
     remedies = {each.name: each.remedy for each in findings}
     assert remedies["loop"] == "postconf -P 127.0.0.1:10026/inet/smtpd_proxy_filter="
     assert "xforward" in remedies
 
 
-def test_loop_does_not_change_remedy_for_mappings() -> None:
+def test_mail_loop_keeps_remedy_for_double_mapping() -> None:
     main = f"{AFTER}smtpd_proxy_filter = 127.0.0.1:10025\n"
     master = FRONT + "pickup unix n - n 60 1 pickup\n" + UP + BEHIND + SCAN
     overrides = own().replace("127.0.0.1:10026/inet/content_filter =\n", "")
@@ -528,7 +528,7 @@ PIPED = (
 )
 
 
-def test_proxy_in_pipe_is_replaced_by_route_to_other_proxy() -> None:
+def test_pipe_proxy_is_replaced_by_other_proxy() -> None:
     main = f"{BASE}content_filter = postprox:dummy\n"
     overrides = own("127.0.0.1:10026", BARE.replace("=", " = ") + "\n") + SCAN_OWN
     (finding,) = findings_in(main, FRONT + UP + BEHIND + SCAN + PIPED, overrides)
@@ -539,7 +539,7 @@ def test_proxy_in_pipe_is_replaced_by_route_to_other_proxy() -> None:
     )
 
 
-def test_proxy_in_pipe_is_spawned_if_it_is_the_only_proxy() -> None:
+def test_only_proxy_is_moved_from_pipe_to_spawn() -> None:
     main = f"{BASE}content_filter = postprox:dummy\n"
     (finding,) = findings_in(main, FRONT + BEHIND + PIPED)
     entry = "127.0.0.1:10025 inet n n n - 20 spawn user=nobody argv=/p/postprox -c /f up"
@@ -549,7 +549,7 @@ def test_proxy_in_pipe_is_spawned_if_it_is_the_only_proxy() -> None:
     assert finding.commands[-1] == "postconf -MX postprox/unix"
 
 
-def test_proxy_in_pipe_named_scan_is_replaced_by_transport() -> None:
+def test_remedy_replaces_pipe_service_named_scan() -> None:
     main = f"{BASE}content_filter = scan:dummy\n"
     (finding,) = findings_in(main, FRONT + BEHIND + PIPED.replace("postprox unix", "scan unix"))
     assert any(each.startswith("postconf -M 'scan/unix=scan unix") for each in finding.commands)
@@ -562,7 +562,7 @@ def test_soft_bounce_is_reported() -> None:
     assert found("soft_bounce = no\n") == []
 
 
-def test_quotation_marks_in_filter_address_are_named() -> None:
+def test_quotation_marks_in_filter_address_are_reported() -> None:
     main = f'{BASE}content_filter = "scan:[127.0.0.1]:10025"\n'
     overrides = own("127.0.0.1:10026", BARE.replace("=", " = ") + "\n") + SCAN_OWN
     (finding,) = findings_in(main, FRONT + UP + BEHIND + SCAN, overrides)

@@ -468,7 +468,7 @@ def test_large_message_is_delivered_completely(site: Site) -> None:
         (1000, limits.MIN_READ),
     ],
 )
-def test_message_read_size_depends_on_number_of_ready_descriptors(
+def test_message_read_size_depends_on_ready_descriptors(
     site: Site, ready_count: int, size: int
 ) -> None:
     site.data()
@@ -749,7 +749,7 @@ def test_exception_ends_session_without_waiting_for_upstream_reply(
     client.sees_end()
 
 
-def test_second_exception_is_reported_to_client(
+def test_exception_during_error_handling_causes_421_reply(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:

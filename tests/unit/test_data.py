@@ -366,7 +366,7 @@ EQUAL_LINES = st.builds(
     st.integers(0, 60),
     st.sampled_from(b"aa\r\n."),
 )
-def test_column_decoder_matches_general_decoder(
+def test_decoder_for_equal_lines_matches_general_decoder(
     before: bytes, lines: bytearray, after: bytes, place: int, changed: int
 ) -> None:
     lines[place % len(lines)] = changed
@@ -379,7 +379,7 @@ def test_column_decoder_matches_general_decoder(
 @pytest.mark.parametrize("before", [b"", b"begin", b"begin\r\n", b"of another length\r\n"])
 @pytest.mark.parametrize("rest", [0, 1])
 @pytest.mark.parametrize("length", [0, 1, 2, 10])
-def test_equal_length_lines_are_decoded_by_columns(before: bytes, rest: int, length: int) -> None:
+def test_crlf_in_equal_length_lines_becomes_lf(before: bytes, rest: int, length: int) -> None:
     text = before + (b"X" * length + b"\r\n") * 5 + b"X" * rest * (length + 1)
     assert data._equal_lines_with_lf(text) == text.replace(b"\r\n", b"\n")
 

@@ -30,7 +30,7 @@ def test_upstream_timeouts_follow_rfc_5321() -> None:
     assert 5 * minute <= limits.CLIENT_IDLE
 
 
-def test_bursts_from_slow_postfix_meet_minimum_rate() -> None:
+def test_burst_interval_at_minimum_rate_is_below_timeouts() -> None:
     burst = 128 * 1024 / limits.MESSAGE_RATE
     assert burst < 350 < min(limits.CLIENT_IDLE, limits.MESSAGE_TIME)
 

@@ -154,7 +154,7 @@ def test_handler_can_read_number_of_ready_descriptors(loop: Loop) -> None:
         theirs.close()
 
 
-def test_ready_count_is_one_during_timer_call(loop: Loop) -> None:
+def test_ready_count_is_one_if_only_timer_expires(loop: Loop) -> None:
     assert loop.ready_count == 1
     alarm = Alarm(loop.clock())
     loop.add(alarm)
@@ -242,7 +242,7 @@ def test_loop_without_deadline_waits_indefinitely(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize(("poller", "timeout"), [("POLL", 60_001), ("EPOLL", 60.001)])
-def test_timeout_is_in_unit_of_poller(poller: str, timeout: float) -> None:
+def test_poller_gets_timeout_in_its_own_unit(poller: str, timeout: float) -> None:
     with fresh_loop(getattr(module, poller)) as loop:
         now = loop.clock()
         loop.add(Alarm(now + 60.0005))

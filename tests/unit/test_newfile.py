@@ -189,7 +189,7 @@ def test_temporary_file_of_another_running_process_is_not_removed(tmp_path: Path
     assert file.exists()
 
 
-def test_temporary_file_of_process_that_may_not_be_signalled_is_not_removed(
+def test_temporary_file_of_another_users_process_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: int) -> NoReturn:

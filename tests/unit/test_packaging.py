@@ -783,7 +783,7 @@ def test_uninstallation_removes_files_left_by_killed_upgrade(own: Path) -> None:
     assert [path for path in own.rglob("*") if not path.is_dir() or "postprox" in path.name] == []
 
 
-def test_uninstallation_removes_files_left_if_first_installation_was_killed(own: Path) -> None:
+def test_uninstallation_removes_files_of_killed_first_installation(own: Path) -> None:
     (own / "lib/postprox").unlink()
     (own / "sbin/postprox").rename(own / "sbin/postprox.new")
     done = install("--prefix", own, "--uninstall")
@@ -977,7 +977,7 @@ def test_package_documents_have_no_local_paths(documents: Path) -> None:
         assert ours.findall(text) == [], name
 
 
-def test_readme_in_package_contains_packaged_proxy_path(documents: Path) -> None:
+def test_packaged_readme_uses_path_of_packaged_proxy(documents: Path) -> None:
     text = (documents / "README.md").read_text()
     assert len(re.findall(r"argv=/usr/sbin/postprox ", text)) == text.count("argv=")
     assert "/etc/default/postprox" in text

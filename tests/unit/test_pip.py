@@ -42,7 +42,7 @@ def files_of(directory: Path) -> set[Path]:
     return {path for path in directory.rglob("*") if path.is_file()}
 
 
-def test_pip_installs_and_removes_commands_and_pages(
+def test_pip_installs_and_removes_commands_and_manual_pages(
     tmp_path: Path,
 ) -> None:
     checkout, environment = tmp_path / "checkout", tmp_path / "environment"

@@ -147,7 +147,7 @@ def test_strict_option_requires_reply_code_for_rejection(
     assert (message["verdict"], message["hints"]) == (verdict, [])
 
 
-def test_strict_option_is_reported(rehearse: Rehearse) -> None:
+def test_report_explains_effect_of_strict_option(rehearse: Rehearse) -> None:
     text = rehearse("--strict", "-c", "exit 1", rehearse.save(MESSAGE)).stdout
     assert "If the filter fails, the message is refused with 451 (--strict)." in text
     assert "exit status 1 without a reply code (--strict)" in text

@@ -184,7 +184,7 @@ def test_filter_run_without_exit_record_counts_as_killed(records: Records, end: 
 
 @pytest.mark.parametrize("plant", [Path.symlink_to, Path.hardlink_to])
 @pytest.mark.parametrize("name", RECORDS)
-def test_replaced_record_is_not_read(
+def test_link_in_place_of_record_is_not_read(
     tmp_path: Path, records: Records, name: str, plant: Callable[[Path, Path], None]
 ) -> None:
     (tmp_path / "secret").write_bytes(b"secret\0")
@@ -364,7 +364,7 @@ def test_from_line_after_long_line_is_not_a_separator(
 LONG = "a" * 300
 
 
-def test_long_word_in_command_is_not_treated_as_file_name() -> None:
+def test_long_command_word_is_not_treated_as_file() -> None:
     settings = options.parse(["-c", f"sh -c ': {LONG}'"])
     assert set(watch.state(settings)) == set(settings.messages)
 

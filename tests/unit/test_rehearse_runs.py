@@ -71,7 +71,7 @@ def test_summary_includes_elapsed_time_of_killed_filter(rehearse: Rehearse) -> N
 # Several messages
 
 
-def test_more_than_ten_messages_are_reported_on_one_line_each(rehearse: Rehearse) -> None:
+def test_eleven_messages_are_reported_one_per_line(rehearse: Rehearse) -> None:
     text = rehearse("-c", FILTER, *save(rehearse, *["pass"] * 10, "reject")).stdout
     lines = [line for line in text.splitlines() if line.startswith("[")]
     assert len(lines) == 11
@@ -296,7 +296,7 @@ def rehearsed_as_nobody(public: Path, command: str, *options: str) -> Any:
 
 
 @as_another_user
-def test_filter_has_same_user_and_group_ids_as_under_spawn(public: Path) -> None:
+def test_filter_gets_same_ids_as_under_spawn(public: Path) -> None:
     command = 'echo "$(id -un) $(id -G) $(stat -c %U "$EMAIL")" >&2; exit 1'
     assert rehearsed_as_nobody(public, command)["reply"] == "554 nobody 65534 nobody"
     assert sorted(path.name for path in public.iterdir()) == ["message.eml", "postprox"]
@@ -305,7 +305,7 @@ def test_filter_has_same_user_and_group_ids_as_under_spawn(public: Path) -> None
 @as_another_user
 @pytest.mark.parametrize("name", ["environment", "stderr", "status", "outfile"])
 @pytest.mark.parametrize("plant", ["ln -s {}", "mkfifo", "mkdir"])
-def test_root_does_not_read_file_that_replaces_record(public: Path, name: str, plant: str) -> None:
+def test_root_does_not_read_record_replaced_by_filter(public: Path, name: str, plant: str) -> None:
     secret = public / "secret"
     secret.write_text("root's own\0\n")
     secret.chmod(0o600)
@@ -315,7 +315,7 @@ def test_root_does_not_read_file_that_replaces_record(public: Path, name: str, p
 
 
 @as_another_user
-def test_root_does_not_read_directory_that_replaces_records(public: Path) -> None:
+def test_root_does_not_follow_link_to_private_directory(public: Path) -> None:
     private = public / "private"
     private.mkdir(mode=0o700)
     (private / "stderr").write_text("root's own\n")

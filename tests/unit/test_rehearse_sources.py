@@ -88,7 +88,7 @@ def test_mbox_of_bounces_is_split(tmp_path: Path) -> None:
     assert read(box) == [MESSAGE] * 2
 
 
-def test_message_quoting_mbox_is_not_split(tmp_path: Path) -> None:
+def test_message_containing_mbox_separator_is_not_split(tmp_path: Path) -> None:
     path = tmp_path / "x.eml"
     path.write_bytes(MESSAGE + b"\n" + SEPARATOR + MESSAGE)
     assert read(path) == [MESSAGE + b"\n" + SEPARATOR + MESSAGE]

@@ -285,7 +285,7 @@ def test_failed_status_send_is_retried(
     assert manager.heard() == [["WATCHDOG=1", "STATUS=sessions: 0"]]
 
 
-def test_blocked_manager_is_not_awaited(
+def test_blocked_manager_does_not_block_proxy(
     loop: Loop, manager: ServiceNotifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = manager.variables["NOTIFY_SOCKET"].encode()

@@ -276,7 +276,7 @@ def test_command_after_rejection_causes_reconnection() -> None:
 
 
 @pytest.mark.parametrize("hello", [b"EHLO new.example", b"helo new.example"])
-def test_new_hello_after_rejection_is_sent_instead_of_earlier_hello(hello: bytes) -> None:
+def test_new_hello_after_rejection_replaces_earlier_hello(hello: bytes) -> None:
     dialogue = rejected()
     dialogue.client_says(hello)
     dialogue.upstream_connects()

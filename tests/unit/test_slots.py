@@ -47,7 +47,7 @@ def test_client_that_sends_one_command_per_600_seconds_keeps_slot() -> None:
     assert f"{octets * slots / DAY:.0f} octet a second for {slots} slots" in PAGE
 
 
-def test_message_sent_at_400_octets_per_second_keeps_slot_occupied() -> None:
+def test_400_octets_per_second_keep_slot_occupied() -> None:
     dialogue = in_data()
     octets = 0
     while dialogue.now < BEGAN + DAY:

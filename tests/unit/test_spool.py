@@ -345,7 +345,7 @@ def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("missing", ["no_nameless_files", "no_proc"])
-def test_email_is_created_with_name_if_o_tmpfile_or_proc_is_missing(
+def test_email_has_name_without_o_tmpfile_or_proc(
     missing: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     request.getfixturevalue(missing)

@@ -267,7 +267,10 @@ class _Link:
         return self._passage.holds_data and self._has_recipient
 
     async def _message(self, data: bytes) -> bool:
-        """Send *data* and a message. Return False if the program disconnects before the end."""
+        """Send the DATA command *data* and a message.
+
+        Return False if the program disconnects before the end.
+        """
         self._has_recipient = False
         await self._program.send(GO_AHEAD)
         first = await self._program.octets()

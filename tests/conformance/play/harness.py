@@ -251,7 +251,7 @@ class Harness:
 
     def _mount_tmp(self, options: str) -> None:
         if self.namespace is None:
-            raise HarnessError("no private mount namespace for tmp")
+            raise HarnessError("tmp requires a private mount namespace, which is not available")
         self.namespace.mount_tmpfs(self.tmp, options)
         self._mounted = True
 

@@ -132,7 +132,8 @@ def nothing_of_the_rejected(run: Run) -> Iterator[str]:
     wanted = sum(fate.passed is not None for fate in _complete(run))
     got = sum(asked.verb == b"DATA" for asked in run.asked)
     if got > wanted:
-        yield f"{wanted} messages passed the filter, but upstream got DATA {got} times"
+        problem = f"{wanted} messages passed the filter"
+        yield f"{problem}, but the upstream server received DATA {got} times"
 
 
 def final_replies(run: Run) -> Iterator[str]:

@@ -30,7 +30,7 @@ DEEDS = {
     "": "misses clauses",
 }
 #: The heading for causes that only random sessions have found, if transcripts also fail.
-_ALSO_RANDOM = "fails random sessions, possibly for the reasons above, in"
+_ALSO_RANDOM = "fails random sessions (possibly for the reasons above) in"
 _MISSED = ("failed", "diverged")
 #: The maximum number of other requirements that a cause lists.
 _NAMED = 5

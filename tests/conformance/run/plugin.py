@@ -125,7 +125,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--compare",
         metavar="TOML|CMD",
-        help="a second implementation; search for a dialogue in which the two differ",
+        help="search for a dialogue in which this second implementation differs",
     )
 
 
