@@ -57,11 +57,16 @@ class Assignments:
     earlier: dict[str, list[str]] = field(default_factory=dict)
     #: For each variable, the comment that systemd reads as part of the value.
     comments: dict[str, Comment] = field(default_factory=dict)
+    #: True if the file has comments on lines of their own.
+    has_comments: bool = False
 
 
 def parse(text: str) -> Assignments:
     """Parse an environment file."""
-    found = Assignments(likely={name: _unquoted(value) for name, value in _LIKELY.findall(text)})
+    found = Assignments(
+        likely={name: _unquoted(value) for name, value in _LIKELY.findall(text)},
+        has_comments=re.search(r"^[#;].*[^\\\n]$", text, re.MULTILINE) is not None,
+    )
     position = 0
     while position < len(text):
         if text[position] in f"{_BLANKS}\n":

@@ -647,7 +647,11 @@ def _written(proxy: Proxy, arguments_text: str) -> Iterator[str]:
 def _file(unit: Unit, values: dict[str, str]) -> str:
     others = {n: v for n, v in unit.assignments.values.items() if "\n" not in v}
     lines = [environment.assignment(name, value) for name, value in {**others, **values}.items()]
-    return f"printf '%s\\n' {shlex.join(lines)} > {shlex.quote(unit.options_file)}"
+    path = shlex.quote(unit.options_file)
+    # A backslash at the end of a comment would make the next line part of the comment.
+    comments = f"\"$(grep -s '^[#;].*[^\\]$' {path})\"" if unit.assignments.has_comments else ""
+    words = " ".join(filter(None, (comments, shlex.join(lines))))
+    return f"printf '%s\\n' {words} > {path}"
 
 
 def _restart(unit: Unit) -> Iterator[str]:

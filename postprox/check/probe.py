@@ -219,6 +219,10 @@ def _source_text(path: Path) -> str:
     return octets.decode(errors="surrogateescape")
 
 
+#: A marker that a version control system adds to a file.
+_CONFLICT = re.compile(r"<<<<<<<|=======|>>>>>>>")
+
+
 def _postconf(directory: str, *options: str) -> str:
     program = shutil.which("postconf", path=SYSTEMD_PATH)
     if program is None:
@@ -241,6 +245,10 @@ def _postconf(directory: str, *options: str) -> str:
         reason = reason if len(reason) <= LARGEST_REASON else f"{reason[:LARGEST_REASON]}..."
         if "bad field count" in reason:
             reason += "; the lines of an entry after the first must begin with a blank or tab"
+        if _CONFLICT.search(reason):
+            reason += "; resolve the merge conflict, because no Postfix program can read this file"
+        elif "missing '=' after attribute name" in reason:
+            reason += "; correct or remove this line, because no Postfix program can read this file"
         raise UnreadableError(f"{shlex.join(command)}: {reason}")
     return done.stdout.decode(errors="backslashreplace").replace("\0", "\\x00")
 

@@ -205,6 +205,24 @@ def test_options_file_is_corrected(
     assert again.document["proxies"][0]["command"] == expected
 
 
+def test_rewritten_options_file_keeps_comments(
+    site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "default"
+    comments = '# Ask the postmaster first.\n; $(exit 1) `a` "b"\n'
+    options = OPTIONS_LINE.format(filter=site.filter)
+    broken = options.replace('"-v', "'-v").replace('"', "")
+    file.write_text(f"{comments}# a backslash \\\n# b\n{UPSTREAM_LINE}{broken}")
+    line = f"{site.launcher} -l 10025 --foreground $POSTPROX_OPTIONS $POSTPROX_UPSTREAM"
+    lines = ["User=nobody", "ExecStart=", f"ExecStart={line}", "EnvironmentFile="]
+    site.drop_in("postprox.service", "Service", *lines, f"EnvironmentFile={file}")
+    checked = check(site, capsys, "--offline")
+    assert checked.names() == ["options-file"]
+    apply(site, checked)
+    assert file.read_text() == f"{comments}# b\n{UPSTREAM_LINE}{options}"
+    assert check(site, capsys).names() == []
+
+
 def test_comment_after_value_moves_to_own_line(
     site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,24 @@ def test_control_characters_in_postconf_error_are_escaped(
     monkeypatch.setattr(sys, "argv", ["postprox-check"])
     assert command.main() == 2
     assert capsys.readouterr().err.endswith(": a\\x1b[31mb\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [("<<<<<<< HEAD", "resolve the merge conflict"), ("relayhost", "correct or remove this line")],
+)
+def test_error_of_postconf_names_remedy(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    remedy: str,
+) -> None:
+    fatal = f"postconf: fatal: main.cf, line 2: missing '=' after attribute name: \"{line}\""
+    postconf(tmp_path, monkeypatch, f"echo {shlex.quote(fatal)} >&2; exit 1")
+    monkeypatch.setattr(sys, "argv", ["postprox-check"])
+    assert command.main() == 2
+    assert f'"{line}"; {remedy}, because no Postfix program can' in capsys.readouterr().err
 
 
 def test_control_characters_in_unknown_option_are_escaped(
