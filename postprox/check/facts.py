@@ -186,8 +186,9 @@ class ProxyFacts:
     closed_working_directory: str = ""
     #: The programs of ExecStartPre= and ExecCondition= that do not exist.
     missing_programs: tuple[str, ...] = ()
-    #: The groups that the unit or master.cf names, but that do not exist.
-    missing_groups: tuple[str, ...] = ()
+    #: The groups that the unit or master.cf names, but that do not exist. Each has the existing
+    #: group with a similar name, or "".
+    missing_groups: tuple[tuple[str, str], ...] = ()
     #: The reason why the permissions of the proxy's user are unknown, or "".
     unknown_permissions: str = ""
 

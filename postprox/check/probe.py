@@ -624,8 +624,12 @@ def _missing_programs(unit: Unit) -> Iterator[str]:
                 yield path
 
 
-def _missing_groups(proxy: Proxy) -> Iterator[str]:
-    """Yield the missing groups that a unit or a spawn(8) service names."""
+#: The minimum similarity of a misspelt group name to the correct name.
+_SIMILAR_GROUP = 0.8
+
+
+def _missing_groups(proxy: Proxy) -> Iterator[tuple[str, str]]:
+    """Yield the missing groups of a unit or a spawn(8) service, each with a similar group or ""."""
     names = [proxy.group] if proxy.service else []
     if proxy.unit:
         own = "" if proxy.unit.dynamic_user else proxy.unit.setting("Group")
@@ -637,7 +641,11 @@ def _missing_groups(proxy: Proxy) -> Iterator[str]:
             try:
                 grp.getgrnam(name)
             except KeyError:
-                yield name
+                known = [group.gr_name for group in grp.getgrall()]
+                yield (
+                    name,
+                    next(iter(difflib.get_close_matches(name, known, 1, _SIMILAR_GROUP)), ""),
+                )
 
 
 def _closed_working_directory(proxy: Proxy) -> str:
@@ -807,7 +815,11 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         else (
             *machine.mistakes(interpreter, text),
             *(_unreadable_files(text, user) if is_shell else ()),
-            *(script_mistakes.scans_by_name(text) if _clamd_user() not in ("root", user) else ()),
+            *(
+                script_mistakes.scans_by_name(text)
+                if _clamd_user() not in ("", "root", user)
+                else ()
+            ),
         ),
         unread_line=unread_line,
         unread_line_number=unread_line_number,

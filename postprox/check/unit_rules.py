@@ -314,13 +314,29 @@ def socket_owner(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 def groups(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a group that does not exist."""
-    for name in facts.missing_groups:
+    for name, similar in facts.missing_groups:
+        edit = fixes.run(f"groupadd --system {shlex.quote(name)}")
+        if similar and proxy.service:
+            edit = fixes.set_user(proxy.service, f"{proxy.user}:{similar}")
+        elif similar and proxy.unit:
+            edit = _renamed_group(proxy.unit, name, similar)
+        exists = f", but {similar} exists" if similar else ""
         yield Fault(
             "user",
             proxy.where,
-            f"group {name} does not exist; the proxy cannot start, so all mail is deferred (451)",
-            (fixes.run(f"groupadd --system {shlex.quote(name)}"),),
+            f"group {name} does not exist{exists}; the proxy cannot start, so all mail is deferred "
+            "(451)",
+            (edit,),
         )
+
+
+def _renamed_group(unit: Unit, name: str, similar: str) -> Edit:
+    """Return the edit that replaces a group in the settings of a unit."""
+    setting = "Group" if unit.setting("Group") == name else "SupplementaryGroups"
+    names = " ".join(unit.settings[setting]).split()
+    return fixes.set_setting(
+        unit, setting, " ".join(similar if each == name else each for each in names)
+    )
 
 
 def _stream(proxy: Proxy) -> str:

@@ -305,7 +305,9 @@ def test_message_that_clamd_cannot_read_is_reported(
     command: str,
     mended: str,
 ) -> None:
-    monkeypatch.setattr(probe, "_CLAMD", ())
+    settings = site.directory / "clamd.conf"
+    settings.write_text("User clamav\n")
+    monkeypatch.setattr(probe, "_CLAMD", (str(settings),))
     site.filter.write_text(f"#!/bin/sh\ntype clamdscan clamscan\n{command}\n{CASE}")
     checked = check(site, capsys)
     assert checked.names() == ["filter"] * bool(mended)

@@ -95,6 +95,18 @@ def test_setting_is_reported_and_corrected(
     verify(site)
 
 
+@pytest.mark.parametrize("line", ["SupplementaryGroups=adm nogruop", "Group=nogruop"])
+def test_misspelt_group_is_replaced_by_similar_group(
+    site: Site, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    site.write(site.arguments, "DynamicUser=no", line)
+    checked = check(site, capsys)
+    assert checked.names() == ["user"]
+    assert "group nogruop does not exist, but nogroup exists" in checked.problem
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+
+
 def verify(site: Site) -> None:
     """Check that systemd reports no problem in the drop-in that the remedy has written."""
     if SYSTEMD_ANALYZE is None:
