@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from .. import __version__
-from . import probe, recipe, report, running, selection
+from . import loading, probe, recipe, report, running, selection
 from .facts import UnitState
 from .machine import Machine
 from .postconf import UnreadableError
@@ -73,7 +73,10 @@ def run(words: list[str]) -> int:
         if wanted and wanted.json:
             sys.stdout.write(report.error_as_json(reason, UNREADABLE))
         return UNREADABLE
-    result = report.Result(setup, list(judge(setup)), list(unchecked(setup)))
+    findings = list(judge(setup))
+    result = report.Result(
+        setup, findings, list(unchecked(setup)), loading.command(setup, findings)
+    )
     sys.stdout.write(report.as_json(result) if wanted.json else report.as_text(result))
     return result.status
 

@@ -92,7 +92,7 @@ def without_equals(words: Sequence[str]) -> list[str]:
 
 
 def _changed(words: list[str], error: str, target: str) -> list[str] | None:
-    """Return the words with one correction for this error, or None."""
+    """Correct the cause of this error in the words. Return None if the correction is unknown."""
     changed = None
     if found := re.match(r"unknown option (\S+)(?: in (\S+))?", error):
         changed = _with_known_option(words, found[2] or found[1])
@@ -308,7 +308,7 @@ def _inserted(words: list[str], before: str, new: str) -> list[str] | None:
 
 
 def without_named_word(words: Sequence[str], error: str) -> Iterator[list[str]]:
-    """Yield the arguments without the word that the error names, and without this word's value.
+    """Yield the arguments without the word that the error names. Its value is also omitted.
 
     Each result keeps the filter and `--strict`. An unknown option may have been meant to refuse
     mail. If such an option is removed and the other arguments do not include `-r`, `--strict` is

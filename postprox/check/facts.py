@@ -242,10 +242,14 @@ class RunningFacts:
 
     #: True if master(8) is running with this configuration.
     postfix: bool | None = None
+    #: True if a systemd unit starts Postfix.
+    has_postfix_unit: bool = False
     #: The state of each unit, indexed by the unit's name.
     units: Mapping[str, UnitState] = field(default_factory=dict)
     #: The reason why the states are unknown, or "".
     units_unknown: str = ""
     listeners: tuple[Listener, ...] = ()
+    #: The installed units of common milters.
+    milter_units: tuple[str, ...] = ()
     #: The greeting received from each address, or the error.
     greetings: Mapping[Endpoint, str] = field(default_factory=dict)

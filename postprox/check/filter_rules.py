@@ -13,13 +13,13 @@ from pathlib import PurePosixPath
 from ..core.options import Options
 from . import correction, fixes, pipe_filters, sandbox, script_mistakes, shell_command
 from .environment import OPTIONS
-from .facts import ProgramFacts, ProxyFacts
+from .facts import MissingCommand, ProgramFacts, ProxyFacts
 from .findings import Fault
 from .fixes import Edit
 from .proxy_rules import cannot_run, is_home, set_filter
 from .routes import FilterStage, Proxy, arguments
 from .setup import Setup
-from .unit import split_words
+from .unit import Unit, split_words
 
 _OWN = "/usr/local/bin/mail-filter"
 #: The interpreter for each file name extension.
@@ -341,16 +341,20 @@ def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
         yield from _missing_command(proxy, seen, effect)
         yield from _unreadable_files(proxy, seen, effect)
         yield from _mistakes(proxy, wanted, seen)
+        yield from _login_variables(proxy, wanted, seen, effect)
 
 
 def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
-    """Report a script that ends because it reads a file with `.`, but cannot open the file."""
+    """Report a script that reads a file which its user cannot open."""
     if proxy.unit and any(name in proxy.unit.settings for name in _OTHER_FILES):
         return
     for found in seen.mistakes:
         path, user = shlex.quote(found.path), shlex.quote(proxy.user)
         command, problem = f"ls -l {path}", "which does not exist"
-        if found.kind == script_mistakes.UNREADABLE:
+        result = f"sh(1) ends the filter there, and {effect}"
+        if found.kind == script_mistakes.DATA:
+            result = "mail is deferred or passes unfiltered"
+        if found.kind in (script_mistakes.UNREADABLE, script_mistakes.DATA):
             problem = f"which user {proxy.user} cannot read"
             group = f'chgrp "$(id -g {user})" {path} && ' if found.correction == "g+r" else ""
             command = f"namei -l {path}"
@@ -362,8 +366,26 @@ def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator
             "filter",
             proxy.where,
             f"line {found.number} of the filter {seen.path} reads {found.path}, {problem}; "
-            f"sh(1) ends the filter there, and {effect}",
+            f"{result}",
             (fixes.run(command),),
+        )
+
+
+def _login_variables(
+    proxy: Proxy, wanted: Options, seen: ProgramFacts, effect: str
+) -> Iterator[Fault]:
+    """Report a script that requires a variable which spawn(8) does not set."""
+    command = wanted.command or ""
+    for found in seen.mistakes:
+        if found.kind != script_mistakes.LOGIN or not proxy.service or f"{found.path}=" in command:
+            continue
+        value = "/nonexistent" if found.path == "HOME" else proxy.user
+        yield Fault(
+            "filter",
+            proxy.where,
+            f"line {found.number} of the filter {seen.path} requires the variable {found.path}, "
+            f"which spawn(8) does not set; the filter fails, and {effect}: {found.line}",
+            (set_filter(proxy, wanted, f"{found.path}={shlex.quote(value)} {command}"),),
         )
 
 
@@ -383,6 +405,10 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         "filter",
         script_mistakes.EXEC: "redirects standard error, from which the proxy reads the filter's "
         f"reply; {_unanswered(wanted)}",
+        script_mistakes.TRACE: "lets the shell print each command to standard error, so the last "
+        f"line there is not the filter's reply; {_unanswered(wanted)}",
+        script_mistakes.LEFT: "creates a temporary file that the filter never removes; the files "
+        "accumulate until the file system is full, and then mail is deferred",
         script_mistakes.CHANGE: "changes the file $EMAIL, but the proxy reads changes only from "
         "$OUTFILE; the mail is delivered unchanged",
         script_mistakes.OUTPUT: "prints the changed message, but the proxy reads changes only from "
@@ -392,6 +418,8 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
     }
     names = {
         script_mistakes.EXEC: "lost-reply",
+        script_mistakes.LEFT: "filter-write",
+        script_mistakes.TRACE: "lost-reply",
         script_mistakes.CHANGE: "lost-change",
         script_mistakes.OUTPUT: "lost-change",
         script_mistakes.PRIVATE: "filter",
@@ -416,6 +444,9 @@ def _missing_command(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[
         proxy.unit and any(name in proxy.unit.settings for name in _OTHER_FILES)
     ):
         return
+    if proxy.unit and missing.sought_path and _lacks_programs(missing.sought_path):
+        yield _short_path(proxy, proxy.unit, missing)
+        return
     program, path = missing.program, shlex.quote(seen.path)
     problem = f"which user {proxy.user} cannot execute"
     command = f"chmod a+rx {shlex.quote(program)}"
@@ -432,7 +463,7 @@ def _missing_command(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[
         command = f"sed -E -i {shlex.quote(script)} {path}"
         problem += f", but {missing.replacement} exists"
     elif missing.package:
-        command = f"apt-get install {missing.package}"
+        command = f"apt-get install -y {missing.package}"
     is_scanner = PurePosixPath(program).name in shell_command.SCANNERS
     if not missing.is_result:
         effect = "mail is deferred or passes unfiltered"
@@ -443,6 +474,27 @@ def _missing_command(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[
         proxy.where,
         f"line {missing.line} of the filter {seen.path} runs {program}, {problem}; {effect}",
         (fixes.run(command),),
+    )
+
+
+#: The directories for programs in systemd's default PATH.
+_PROGRAMS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+
+def _lacks_programs(search: str) -> bool:
+    """Return whether a PATH contains neither /usr/bin nor /bin."""
+    return not {"/usr/bin", "/bin"} & {each.rstrip("/") for each in search.split(":")}
+
+
+def _short_path(proxy: Proxy, unit: Unit, missing: MissingCommand) -> Fault:
+    """Report a unit whose PATH replaces the default PATH instead of extending it."""
+    path = ":".join([missing.sought_path.strip(":"), *_PROGRAMS])
+    return Fault(
+        "filter",
+        proxy.where,
+        f"PATH={missing.sought_path} in the unit contains neither /usr/bin nor /bin, so the filter "
+        f"cannot run programs such as {missing.program}; mail is deferred or passes unfiltered",
+        (fixes.add_variable(unit, "PATH", path),),
     )
 
 

@@ -280,6 +280,16 @@ def set_setting(unit: Unit | SocketUnit, name: str, value: str) -> Edit:
     return Edit(Setting(unit, name), lambda _: value)
 
 
+def add_variable(unit: Unit, name: str, value: str) -> Edit:
+    """Set a variable in the environment of a unit."""
+
+    def change(old: str) -> str:
+        others = re.sub(rf"(^|\s)([\"']?){name}=\S*?\2(?=\s|$)", "", old)
+        return f"{others} {name}={value}".strip()
+
+    return Edit(Setting(unit, "Environment"), change)
+
+
 def set_command(unit: Unit, command: str) -> Edit:
     """Set ExecStart= to a command with variables that systemd expands."""
     return Edit(Setting(unit, "ExecStart", has_variables=True), lambda _: command)

@@ -97,6 +97,13 @@ class Machine:
         except (OSError, ValueError):
             return False
 
+    def has_unit(self, name: str) -> bool:
+        """Return whether systemd is running and has a unit file with this name."""
+        return Path("/run/systemd/system").is_dir() and any(
+            Path(directory, "systemd/system", name).exists()
+            for directory in ("/etc", "/usr/lib", "/lib")
+        )
+
     def greeting(self, endpoint: Endpoint) -> str:
         """Connect to an address and return the last line of the greeting, or the error.
 

@@ -15,6 +15,7 @@ from ..core.options import Options
 from . import fixes, master_rules, xforward
 from .findings import Fault
 from .fixes import Edit, Own, Place
+from .milter_rules import has_milters, is_missing
 from .postconf import Configuration, Service, join_words
 from .routes import (
     ENTRANCES,
@@ -46,7 +47,6 @@ _TLS_DEMANDED = ("encrypt", "dane-only", "fingerprint", "verify", "secure")
 #: The name of a service that was meant to listen on a TCP port.
 _TCP_NAME = re.compile(r"([0-9.]+|localhost|\[[0-9a-fA-F:]+\]):[0-9]+", re.ASCII)
 #: The milter in the recipe.
-_RECIPE_MILTER = "inet:127.0.0.1:8891"
 _OVERRIDES = "receive_override_options"
 _NO_MAPPINGS = "no_address_mappings"
 #: The minimum similarity of two names at which one is probably a misspelling of the other.
@@ -882,82 +882,6 @@ def disabled_milters(proxy: Proxy, behind: Service) -> Iterator[Fault]:
         )
 
 
-def no_milter(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report a missing milter of a service for filtered mail on this machine."""
-    name, configuration = "smtpd_milters", setup.configuration
-    used = behind.own.get(name, "")
-    if not has_milters(behind) or behind.parameter("milter_default_action") == "accept":
-        return
-    shared = [
-        milter
-        for each in (name, "non_smtpd_milters")
-        for milter in re.findall(r"[^,\s]+", configuration.parameter(each))
-        if "dkim" in milter.lower()
-    ]
-    for milter in re.findall(r"[^,\s{}]+", used):
-        is_unused = milter == _RECIPE_MILTER and bool(shared) and milter not in shared
-        if not is_unused and not _is_missing(setup, milter):
-            continue
-        reason = f"main.cf uses {shared[0]}" if is_unused else "no program listens there"
-        edit = fixes.run("ss -ltn")
-        if shared and shared[0] != milter:
-            edit = fixes.set_own(behind, name, used.replace(milter, shared[0]))
-        yield Fault(
-            "no-milter",
-            proxy.where,
-            f"{behind.label} passes mail to the milter {milter}, but {reason}; if the milter does "
-            "not exist, filtered mail is deferred (451)",
-            (edit,),
-        )
-
-
-def hidden_milters(setup: Setup) -> Iterator[Fault]:
-    """Report chrooted services that cannot reach the socket of a milter."""
-    configuration = setup.configuration
-    queue = configuration.parameter("queue_directory")
-    for service in configuration.services:
-        hidden = [each for each in service.milter_sockets() if each in configuration.hidden_milters]
-        if not hidden or not service.is_chrooted():
-            continue
-        is_cleanup = service.program == "cleanup"
-        mail = "mail from local programs" if is_cleanup else "all its mail"
-        action = service.parameter("milter_default_action")
-        actions = {"accept": "passes without this milter", "reject": "is refused"}
-        effect = actions.get(action, "stays in the queue" if is_cleanup else "is deferred (451)")
-        yield Fault(
-            "no-milter",
-            f"master.cf, {service.label}",
-            f"it runs in the chroot {queue} and cannot reach the milter's socket {hidden[0]}; "
-            f"{mail} {effect}",
-            (fixes.set_field(service, "chroot", "n"),),
-        )
-
-
-def _is_missing(setup: Setup, milter: str) -> bool:
-    """Return whether no program listens on a milter's TCP port of this machine."""
-    endpoint = proxy_filter(milter, "/")
-    if setup.running is None or endpoint is None or endpoint.path or not endpoint.is_here():
-        return False
-    return setup.listener_at(endpoint) is None
-
-
-def repeated_milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
-    """Report services before and after the filter that pass mail to the same milters."""
-    milter_list = behind.own.get("smtpd_milters", "")
-    for route in setup.routes_to(proxy):
-        front = route.source
-        is_after = route.stage is FilterStage.AFTER_QUEUE and front.program == "smtpd"
-        is_same = milter_list == front.parameter("smtpd_milters") != ""
-        if is_after and is_same and has_milters(front) and has_milters(behind):
-            yield Fault(
-                "milters",
-                proxy.where,
-                f"{front.label} and {behind.label} pass the same mail to milters ({milter_list}); "
-                "a signing milter signs it twice",
-                (fixes.set_own(front, "smtpd_milters", ""),),
-            )
-
-
 def unsigned(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report milters that run before the filter and therefore cannot sign the message.
 
@@ -985,6 +909,8 @@ def unsigned(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             continue
         if front is behind or (behind and has_milters(behind)):
             continue
+        if any(is_missing(setup, each) for each in front.tokens("smtpd_milters")):
+            continue  # another finding reports this milter
         if _SCANNING_MILTER.search(milter_list) and not _SIGNING_MILTER.search(milter_list):
             yield _unscanned(front, milter_list)
             continue
@@ -1026,12 +952,6 @@ def _cost(edits: Sequence[Edit]) -> str:
     return (
         ". With the command below, this mail is signed but passes unfiltered. To filter and sign "
         "it, add a second proxy"
-    )
-
-
-def has_milters(service: Service) -> bool:
-    return bool(service.parameter("smtpd_milters")) and (
-        "no_milters" not in service.tokens(_OVERRIDES)
     )
 
 

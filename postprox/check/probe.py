@@ -814,6 +814,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         if language
         else (
             *machine.mistakes(interpreter, text),
+            *script_mistakes.login_variables(text, is_python="python" in interpreter),
             *(_unreadable_files(text, user) if is_shell else ()),
             *(
                 script_mistakes.scans_by_name(text)
@@ -837,8 +838,8 @@ _BASH_BUILTINS = (
 #: Directories whose contents can differ between the check and the proxy, or change before the
 #: filter runs.
 _VOLATILE = ("/tmp", "/var/tmp", "/run", "/var/run", "/dev", "/proc")  # noqa: S108
-#: The Debian packages of the scanners, and for each program another one that accepts the same
-#: arguments.
+#: The Debian package of each scanner. `_EQUIVALENT` maps a program to another one that accepts the
+#: same arguments.
 _PACKAGES = {
     "clamdscan": "clamdscan",
     "clamscan": "clamav",
@@ -865,7 +866,10 @@ def _missing_command(
                 is_file = stat.S_ISREG(Path(name).stat().st_mode)
             except (FileNotFoundError, NotADirectoryError):
                 other, link = _similar_path(name)
-                return replace(found, exists=False, replacement="" if link else other)
+                package = _package(name.removeprefix("/usr/bin/"))
+                return replace(
+                    found, exists=False, replacement="" if link else other, package=package
+                )
             except OSError:
                 continue
             if is_file and command.is_direct and _may(user, os.X_OK, name) is False:
@@ -874,23 +878,36 @@ def _missing_command(
             if "/" not in _found_by_shell(name, search):
                 continue  # a builtin
             other = shutil.which(name, path=SYSTEMD_PATH) or _similar_program(name, search)
-            package = _PACKAGES.get(name, "") if shutil.which("apt-get", path=SYSTEMD_PATH) else ""
             return replace(
-                found, exists=False, sought_path=search, replacement=other, package=package
+                found,
+                exists=False,
+                sought_path=search,
+                replacement=other,
+                package=_package(name),
             )
     return None
 
 
+def _package(name: str) -> str:
+    """Return the Debian package of a scanner, or "" if unknown."""
+    return _PACKAGES.get(name, "") if shutil.which("apt-get", path=SYSTEMD_PATH) else ""
+
+
 def _unreadable_files(script: str, user: str) -> Iterator[Mistake]:
-    """Yield the lines at which sh(1) ends a script, because the user cannot read a file."""
-    for found in script_mistakes.read_files(script):
+    """Yield the lines that read a file which does not exist, or which the user cannot read.
+
+    A missing file counts only if sh(1) then ends the script.
+    """
+    for found in (*script_mistakes.read_files(script), *script_mistakes.data_files(script)):
+        is_data = found.kind == script_mistakes.DATA
         path = Path(found.path)
         if sandbox.is_below(found.path, _VOLATILE):
             continue
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            yield found
+            if not is_data:
+                yield found
             continue
         except OSError:
             continue
@@ -900,7 +917,8 @@ def _unreadable_files(script: str, user: str) -> Iterator[Mistake]:
             is_used = mode == "g+r" and status.st_gid and status.st_mode & stat.S_IRGRP
             is_closed = _closed(found.path, user) or not stat.S_ISREG(status.st_mode)
             mode = "" if is_used or is_closed else mode
-            yield replace(found, kind=script_mistakes.UNREADABLE, correction=mode)
+            kind = found.kind if is_data else script_mistakes.UNREADABLE
+            yield replace(found, kind=kind, correction=mode)
 
 
 #: The configuration files of clamd, on Debian and elsewhere.

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from . import environment, fixes, values
 from .findings import Fault
 from .fixes import Edit
+from .milter_rules import has_milters
 from .postconf import Configuration, Service, UnreadableError, join_words, split_words
-from .postfix_rules import SPEED_ADJUST_FACTOR, has_milters, is_for_users
+from .postfix_rules import SPEED_ADJUST_FACTOR, is_for_users
 from .routes import (
     ENTRANCES,
     Endpoint,

@@ -33,6 +33,8 @@ class Result:
     setup: Setup
     findings: Sequence[Finding]
     unchecked: Sequence[str]
+    #: The command that lets Postfix load the configuration after the other commands, or "".
+    reload: str = ""
 
     @property
     def status(self) -> int:
@@ -49,6 +51,9 @@ def as_text(result: Result) -> str:
         lines += _wrapped(title)
         for command in finding.commands:
             lines += wrapped_command(printable(command))
+    if result.reload:
+        lines += _wrapped("last step: let Postfix load the changed configuration")
+        lines += wrapped_command(printable(result.reload))
     for text in result.unchecked:
         lines += _wrapped(f"not checked: {text}")
     return "".join(f"{line}\n" for line in lines)
@@ -132,6 +137,7 @@ def as_json(result: Result) -> str:
             }
             for finding in result.findings
         ],
+        reload=result.reload,
         unseen=list(result.unchecked),
         running=result.setup.running is not None,
         status=result.status,
@@ -140,7 +146,9 @@ def as_json(result: Result) -> str:
 
 def error_as_json(reason: str, status: int) -> str:
     """Format an error that stopped the check as one JSON object."""
-    return _document(proxies=[], findings=[], unseen=[], running=False, status=status, error=reason)
+    return _document(
+        proxies=[], findings=[], reload="", unseen=[], running=False, status=status, error=reason
+    )
 
 
 def _document(**items: object) -> str:

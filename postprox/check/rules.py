@@ -15,6 +15,7 @@ from . import (
     inherited_rules,
     limit_rules,
     master_rules,
+    milter_rules,
     parameters,
     postfix_rules,
     proxy_rules,
@@ -82,7 +83,8 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
         yield from running_rules.postfix_stopped(setup, setup.running)
     yield from postfix_rules.no_proxy(setup)
     yield from postfix_rules.soft_bounce(setup)
-    yield from postfix_rules.hidden_milters(setup)
+    yield from milter_rules.hidden_milters(setup)
+    yield from milter_rules.missing(setup)
     yield from postfix_rules.malformed(setup)
     yield from postfix_rules.unfiltered(setup)
     yield from postfix_rules.unfiltered_smtp(setup)
@@ -211,8 +213,8 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
         yield from postfix_rules.behind_limit(setup, proxy, behind)
         yield from postfix_rules.milters(setup, proxy, behind)
         yield from postfix_rules.disabled_milters(proxy, behind)
-        yield from postfix_rules.repeated_milters(setup, proxy, behind)
-        yield from postfix_rules.no_milter(setup, proxy, behind)
+        yield from milter_rules.repeated_milters(setup, proxy, behind)
+        yield from milter_rules.no_milter(setup, proxy, behind)
         yield from postfix_rules.mappings(setup, proxy, behind)
         yield from postfix_rules.replaced_filter(setup, proxy, behind)
         yield from postfix_rules.disabled_checks(setup, proxy, behind)

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from . import milter_rules
 from .facts import Listener, RunningFacts, UnitState
 from .machine import Machine
 from .postconf import Configuration, UnreadableError
@@ -125,11 +126,13 @@ def running_facts(
     owners = machine.owners({inode for _, inode in found})
     return RunningFacts(
         postfix=postfix,
+        has_postfix_unit=machine.has_unit("postfix.service") and not configuration.directory,
         units=states[0],
         units_unknown=states[1],
         listeners=tuple(
             Listener(endpoint, frozenset(owners.get(inode, ()))) for endpoint, inode in found
         ),
+        milter_units=tuple(unit for unit in milter_rules.UNITS if machine.has_unit(unit)),
         greetings={
             endpoint: machine.greeting(endpoint)
             for proxy in proxies

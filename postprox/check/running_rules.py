@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from . import fixes
+from . import fixes, loading
 from .facts import RunningFacts, UnitState
 from .findings import Fault
 from .routes import Proxy, without_wrappers
@@ -37,7 +37,7 @@ def postfix_stopped(setup: Setup, seen: RunningFacts) -> Iterator[Fault]:
             "postfix-stopped",
             "master(8)",
             "Postfix is not running with this configuration; no mail is received",
-            (fixes.run(f"{setup.configuration.postfix} start"),),
+            (fixes.run(loading.start(setup.configuration, seen)),),
         )
 
 

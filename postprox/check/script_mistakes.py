@@ -19,8 +19,12 @@ ZERO = "zero"
 EXEC = "exec"
 CHANGE = "change"
 OUTPUT = "output"
+TRACE = "trace"
+LEFT = "left"
+LOGIN = "login"
 MISSING = "missing"
 UNREADABLE = "unreadable"
+DATA = "data"
 PRIVATE = "private"
 #: A scanner whose exit status reports a virus or spam.
 _VERDICT = re.compile(
@@ -80,6 +84,8 @@ def mistakes(script: str) -> Iterator[Mistake]:
     yield from _redirections(code)
     yield from _changes(code)
     yield from _outputs(code)
+    yield from _traces(code)
+    yield from _left_files(code)
 
 
 def code_lines(script: str) -> Iterator[tuple[int, str]]:
@@ -166,7 +172,7 @@ def _without_pipe(number: int, found: re.Match[str]) -> str:
 
 
 def _statuses(code: list[tuple[int, str]]) -> Iterator[Mistake]:
-    """Yield the lines that follow a rejecting reply and exit with a status other than 1.
+    """Yield each `exit` after a rejecting reply, if its status is not 1.
 
     The result does not include `exit 0`, because a script that does not yet reject mail may contain
     it. It includes other numbers that result in status 0, such as 256.
@@ -225,6 +231,59 @@ def _redirections(code: list[tuple[int, str]]) -> Iterator[Mistake]:
         return
 
 
+_TRACE = re.compile(r"set\s+-(?P<letters>[a-zA-Z]*[xv][a-zA-Z]*)\s*;?|set\s+-o\s+(xtrace|verbose)")
+
+
+def _traces(code: list[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield the line that lets the shell print each command, if the script also prints a reply."""
+    text = "\n".join(line for _, line in code)
+    if re.search(r"set\s+\+|\bexec\b|BASH_XTRACEFD", text) or not _REPLY.search(text):
+        return
+    for position in _outer(code):
+        number, line = code[position]
+        if found := _TRACE.fullmatch(line):
+            kept = re.sub("[xv]", "", found["letters"] or "")
+            edit = _replaced(number, line, f"set -{kept}") if kept else f"{number}d"
+            yield Mistake(TRACE, line, number, edit)
+
+
+_TEMPORARY = re.compile(r"(?P<name>\w+)=([\"']?)\$\(mktemp\b[^()]*\)\2(\s*(;|\|\|).*)?")
+
+
+def _left_files(code: list[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield a line that creates a temporary file, if the script never removes or moves a file."""
+    text = "\n".join(line for _, line in code)
+    if re.search(r"\b(rm|trap|unlink|mv|shred|exec|tmpfiles)\b", text):
+        return
+    for position in _outer(code):
+        number, line = code[position]
+        if found := _TEMPORARY.fullmatch(line):
+            trap = f"trap 'rm -rf \"${found['name']}\"' EXIT"
+            yield Mistake(LEFT, line, number, f"{number}a {trap}")
+
+
+#: A use of a variable that login(1) sets, in Python and in a shell that exits at an unset variable.
+_LOGIN = r"(?P<name>HOME|USER|LOGNAME)\b"
+_PYTHON_LOGIN = re.compile(rf"\benviron\[[\"']{_LOGIN}")
+_SHELL_LOGIN = re.compile(rf"\$(?:\{{{_LOGIN}[:?}}]|(?P<bare>HOME|USER|LOGNAME)\b)")
+_STRICT_SHELL = re.compile(r"^\s*set\s+(-[a-z]*u|-o\s+nounset)", re.MULTILINE)
+
+
+def login_variables(script: str, *, is_python: bool) -> Iterator[Mistake]:
+    """Yield the first line that fails without a variable that login(1) sets.
+
+    The name of the variable is in `path`.
+    """
+    if not is_python and not _STRICT_SHELL.search(script):
+        return
+    for number, line in code_lines(script):
+        found = (_PYTHON_LOGIN if is_python else _SHELL_LOGIN).search(line)
+        name = next(filter(None, found.groups()), "") if found else ""
+        if name and not re.search(rf"\b{name}=|environ\[.{name}.\]\s*=|[{{]{name}:-", script):
+            yield Mistake(LOGIN, line, number, path=name)
+            return
+
+
 def _outer(code: list[tuple[int, str]]) -> Iterator[int]:
     """Yield the positions of the lines that are in no branch, loop or function."""
     depth = 0
@@ -257,6 +316,26 @@ def read_files(script: str) -> Iterator[Mistake]:
             path = values[0] if len(values) == 1 and is_single else ""
         if path and text.count(path) == 1:
             yield Mistake(MISSING, line, number, path=path)
+
+
+#: A command that reads a file of data, such as a list of words.
+_DATA = re.compile(
+    r"(?:\bgrep\b[^|;&<>]*\s(?:-\w*f\s*|--file=)|\b(?:awk|sed)\s+-f\s*|\bcat\s+|(?<![<0-9])<\s*)"
+    r"[\"']?(?P<path>/[\w./@-]+)"
+)
+
+
+def data_files(script: str) -> Iterator[Mistake]:
+    """Yield the lines that read a file of data, with the path of the file.
+
+    A file that the script also mentions elsewhere is left out, because the script can test it.
+    """
+    code = list(code_lines(script))
+    text = "\n".join(line for _, line in code)
+    for number, line in code:
+        for found in _DATA.finditer(line):
+            if text.count(found["path"]) == 1 and is_bare(line, found.start()):
+                yield Mistake(DATA, line, number, path=found["path"])
 
 
 _EMAIL = r"\"?\$\{?EMAIL\}?\"?(?=\s*(?:$|[;&|)}]))"

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from . import fixes
+from . import fixes, values
 from .findings import Fault
 from .fixes import Edit
 from .postconf import Configuration, Service
@@ -535,9 +535,24 @@ def wrong_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             )
 
 
+#: The shortest maximal_queue_lifetime in seconds with which mail outlasts a restart of the filter.
+_SHORTEST_LIFETIME = 3600
+
+
 def deferred(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report settings of the queue manager that stop or slow down a transport to the proxy."""
     configuration = setup.configuration
+    lifetime = configuration.parameter("maximal_queue_lifetime").strip()
+    is_zero = re.fullmatch("0+[smhdw]?", lifetime) is not None
+    is_short = lifetime and (values.seconds(lifetime) or _SHORTEST_LIFETIME) < _SHORTEST_LIFETIME
+    if setup.transports_to(proxy) and (is_zero or is_short):
+        yield Fault(
+            "inherited-risk",
+            proxy.where,
+            f"maximal_queue_lifetime = {lifetime}: mail that is deferred because the filter or the "
+            "proxy fails is bounced at once",
+            (fixes.set_main("maximal_queue_lifetime", "5d"),),
+        )
     stopped = [t for t in re.split(r"[,\s]+", configuration.parameter("defer_transports")) if t]
     for transport in setup.transports_to(proxy):
         if transport.name in stopped:

@@ -277,8 +277,11 @@ def written_paths(script: str) -> list[str]:
     found = re.findall(rf"(?<![0-9<&])[12]?>>?\|?\s*{path}", code)
     writers = "|".join(_WRITERS)
     for line in re.findall(
-        rf"(?:^|[;&|({{!]|\b(?:then|do|else|if)\b|\))\s*(?:{writers})\s([^;&|\n]*)", code, re.M
+        rf"(?:^|[;&|({{!]|\b(?:then|do|else|if)\b|\))\s*(?:{writers})\s((?:\$\([^()\n]*\)|[^;&|\n])*)",
+        code,
+        re.M,
     ):
+        line = re.sub(r"\$\([^()]*\)", "$x", line)  # noqa: PLW2901
         words = [
             word.strip("\"')}")
             for word in re.sub(r"[0-9&]*[<>]+\s*\S+", "", line).split()

@@ -231,7 +231,7 @@ class Orphan:
 
 
 def orphans(master: str) -> list[Orphan]:
-    """Return the entries that are commented out, but whose following lines are not."""
+    """Return the commented-out entries whose continuation lines are still active."""
     found: list[Orphan] = []
     owner: list[str] = []
     comment: tuple[int, list[str]] | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe, script_mistakes
+from postprox.check import probe, sandbox, script_mistakes
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -274,6 +274,26 @@ def test_remedy_writes_output_of_spamc_to_outfile(line: str, mended: str) -> Non
         assert sed.stdout == f"#!/bin/sh\n{mended}\n"
 
 
+@pytest.mark.parametrize(
+    ("line", "mended"),
+    [("set -x", ""), ("set -ex", "set -e\n"), ("set -o xtrace", ""), ("set -v;", "")],
+)
+def test_remedy_disables_trace_of_filter_with_reply(line: str, mended: str) -> None:
+    script = f"#!/bin/sh\n{line}\nif x; then\necho 550 no >&2\nexit 1\nfi\n"
+    (found,) = script_mistakes.mistakes(script)
+    assert found.kind == script_mistakes.TRACE
+    command = ["sed", found.correction]
+    sed = subprocess.run(command, input=script, capture_output=True, text=True, check=True)
+    assert sed.stdout == script.replace(f"{line}\n", mended)
+
+
+@pytest.mark.parametrize(
+    "script", ["set -x\ntrue\n", "set -e\necho 550 no >&2\n", "set -x\nset +x\necho 550 no >&2\n"]
+)
+def test_trace_that_follows_no_reply_is_not_reported(script: str) -> None:
+    assert list(script_mistakes.mistakes(f"#!/bin/sh\n{script}")) == []
+
+
 @pytest.mark.parametrize(("end", "names"), [("", ["lost-change"]), (' > "$OUTFILE"', [])])
 def test_command_may_write_output_of_script_to_outfile(
     site: Site, capsys: pytest.CaptureFixture[str], end: str, names: list[str]
@@ -334,3 +354,80 @@ def test_clamdscan_finding_depends_on_user_of_clamd(
     monkeypatch.setattr(probe, "_CLAMD", (str(configuration),))
     site.filter.write_text(f'#!/bin/sh\ntype clamdscan\nclamdscan "$EMAIL"\n{CASE}')
     assert check(site, capsys).names() == ["filter"] * is_reported
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("copy=$(mktemp) || exit 2", "copy"), ('dir="$(mktemp -d /srv/x.XXXX)"', "dir")],
+)
+def test_remedy_removes_temporary_file_at_exit(line: str, name: str) -> None:
+    script = f'#!/bin/sh\n{line}\ngrep -q x "$EMAIL" > "${name}"\n'
+    (found,) = script_mistakes.mistakes(script)
+    assert found.kind == script_mistakes.LEFT
+    command = ["sed", found.correction]
+    sed = subprocess.run(command, input=script, capture_output=True, text=True, check=True)
+    assert sed.stdout == script.replace(line, f"{line}\ntrap 'rm -rf \"${name}\"' EXIT")
+    removed = f'{script}rm "${name}"\n'
+    assert list(script_mistakes.mistakes(removed)) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [
+        ('import os\nx = os.environ["HOME"]\n', "HOME"),
+        ('import os\nx = os.environ.get("HOME")\n', ""),
+        ('set -eu\ncd "$HOME"\n', "HOME"),
+        ('set -u\necho "${USER}"\n', "USER"),
+        ('set -u\necho "${USER:-x}"\n', ""),
+        ('cd "$HOME"\n', ""),
+        ("set -u\nHOME=/srv\ncd $HOME\n", ""),
+    ],
+)
+def test_variable_of_login_is_found(script: str, name: str) -> None:
+    is_python = script.startswith("import")
+    found = script_mistakes.login_variables(script, is_python=is_python)
+    assert [each.path for each in found] == ([name] if name else [])
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ('grep -qFf /etc/words "$EMAIL"', "/etc/words"),
+        ("while read -r word; do :; done < /etc/words", "/etc/words"),
+        ("cat /etc/footer >> x", "/etc/footer"),
+        ("[ -r /etc/words ] && grep -f /etc/words x", ""),
+        ("echo '< /etc/words'", ""),
+    ],
+)
+def test_file_of_data_is_found(line: str, path: str) -> None:
+    found = [each.path for each in script_mistakes.data_files(f"#!/bin/sh\n{line}\n")]
+    assert found == ([path] if path else [])
+
+
+def test_file_of_data_that_user_cannot_read_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = site.directory / "words"
+    words.write_text("virus\n")
+    monkeypatch.setattr(sandbox, "is_below", lambda path, _: False)
+    monkeypatch.setattr(
+        probe, "_may", lambda user, right, path: path != str(words) or right != os.R_OK
+    )
+    site.filter.write_text(f'#!/bin/sh\ngrep -q -f {words} "$EMAIL" && exit 1\nexit 0\n')
+    checked = check(site, capsys)
+    assert "filter" in checked.names()
+    assert f"reads {words}, which user nobody cannot read; mail is" in checked.problem
+
+
+def test_remedy_extends_path_without_usr_bin(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write(site.arguments, f"Environment=A=b PATH={site.directory}")
+    site.filter.write_text('#!/bin/sh\ngrep -q x "$EMAIL" && exit 1\nexit 0\n')
+    checked = check(site, capsys)
+    assert checked.names() == ["filter"]
+    assert "contains neither /usr/bin nor /bin" in checked.problem
+    apply(site, checked)
+    assert check(site, capsys).names() == []
+    unit = probe.read_unit(site.units / "postprox.service")
+    assert unit.environment["A"] == "b"

@@ -572,7 +572,7 @@ def unversioned(own: Path) -> Path:
     return own
 
 
-def test_replacing_unversioned_installation_interrupts_no_session(
+def test_replacing_unversioned_installation_keeps_sessions(
     unversioned: Path,
 ) -> None:
     thread = threading.Thread(target=install, args=("--prefix", unversioned, "--python", PYTHON))
