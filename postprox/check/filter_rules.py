@@ -11,7 +11,15 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ..core.options import Options
-from . import correction, fixes, pipe_filters, sandbox, script_mistakes, shell_command
+from . import (
+    correction,
+    fixes,
+    pipe_filters,
+    sandbox,
+    script_copies,
+    script_mistakes,
+    shell_command,
+)
 from .environment import OPTIONS
 from .facts import MissingCommand, ProgramFacts, ProxyFacts
 from .findings import Fault
@@ -407,6 +415,17 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         f"reply; {_unanswered(wanted)}",
         script_mistakes.TRACE: "lets the shell print each command to standard error, so the last "
         f"line there is not the filter's reply; {_unanswered(wanted)}",
+        script_copies.SUBSHELL: "runs the loop in a subshell, because the loop is part of a "
+        "pipeline, so later lines do not see the variables that it sets; mail that the filter "
+        "should reject passes",
+        script_copies.READ: "copies the message with read, which removes blanks and backslashes; "
+        "each message is damaged",
+        script_copies.BLANK: "prints an empty line before the message, so the header of the "
+        "message becomes part of its body",
+        script_copies.SHARED: "writes each message to the same file; if two filters run at the "
+        "same time, messages are mixed up and reach the wrong recipients",
+        script_copies.INJECTION: "makes text from the SMTP session part of a shell command; any "
+        "client can run commands as the user of the proxy",
         script_mistakes.LEFT: "creates a temporary file that the filter never removes; the files "
         "accumulate until the file system is full, and then mail is deferred",
         script_mistakes.CHANGE: "changes the file $EMAIL, but the proxy reads changes only from "
@@ -418,6 +437,10 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
     }
     names = {
         script_mistakes.EXEC: "lost-reply",
+        script_copies.READ: "filter-damage",
+        script_copies.BLANK: "filter-damage",
+        script_copies.SHARED: "filter-damage",
+        script_copies.INJECTION: "injection",
         script_mistakes.LEFT: "filter-write",
         script_mistakes.TRACE: "lost-reply",
         script_mistakes.CHANGE: "lost-change",

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 
-from . import pipe_filters, script_mistakes, shell_command
+from . import pipe_filters, script_copies, script_mistakes, shell_command
 from .postconf import UnreadableError
 from .routes import Endpoint
 from .script_mistakes import Mistake
@@ -212,7 +212,11 @@ def mistakes(interpreter: str, script: str) -> tuple[Mistake, ...]:
     """Return the lines of a shell script that change the filter's result by mistake."""
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return ()
-    return (*script_mistakes.mistakes(script), *pipe_filters.mistakes(script))
+    return (
+        *script_mistakes.mistakes(script),
+        *script_copies.mistakes(script),
+        *pipe_filters.mistakes(script),
+    )
 
 
 def has_crlf(interpreter: str, script: bytes) -> bool:

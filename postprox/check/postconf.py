@@ -114,6 +114,19 @@ class Service:
 
 
 @dataclass(frozen=True)
+class BrokenTable:
+    """A table that a parameter names."""
+
+    parameter: str
+    type: str
+    path: str
+    #: True if Postfix does not support the type.
+    is_unsupported: bool = False
+    #: True if the text file exists from which postmap(1) creates the table.
+    has_text: bool = True
+
+
+@dataclass(frozen=True)
 class Configuration:
     """The main.cf and master.cf in `directory` ("" means Postfix's default directory)."""
 
@@ -144,6 +157,10 @@ class Configuration:
     shared: frozenset[str] = frozenset()
     #: The absolute paths of milters that chrooted services cannot reach.
     hidden_milters: frozenset[str] = frozenset()
+    #: The tables that Postfix cannot open.
+    broken_tables: tuple[BrokenTable, ...] = ()
+    #: The programs of Postfix for local users whose group or mode is wrong.
+    closed_programs: tuple[str, ...] = ()
 
     @property
     def postconf(self) -> str:

@@ -34,6 +34,7 @@ from . import (
     script_mistakes,
     shell_command,
     source_text,
+    table_rules,
     tables,
 )
 from .facts import (
@@ -44,7 +45,7 @@ from .facts import (
     ProxyFacts,
     SpoolFacts,
 )
-from .postconf import Configuration, UnreadableError, host_names, parse
+from .postconf import BrokenTable, Configuration, UnreadableError, host_names, parse
 from .routes import Proxy, proxy_filter, upstream, upstream_endpoint, without_wrappers
 from .script_mistakes import Mistake
 from .shell_command import Target
@@ -153,7 +154,41 @@ def _with_files(configuration: Configuration) -> Configuration:
         for path in service.milter_sockets()
         if _is_hidden(queue, path)
     )
-    return replace(configuration, hosts=_hosts(), shared=shared, hidden_milters=hidden)
+    return replace(
+        configuration,
+        hosts=_hosts(),
+        shared=shared,
+        hidden_milters=hidden,
+        broken_tables=tuple(_broken_tables(configuration)),
+        closed_programs=tuple(_closed_programs(configuration)),
+    )
+
+
+def _broken_tables(configuration: Configuration) -> Iterator[BrokenTable]:
+    """Yield the tables whose type Postfix does not support, or whose index does not exist."""
+    named = list(dict.fromkeys(table_rules.named_tables(configuration)))
+    types: set[str] = set()
+    if any(table.type in table_rules.PACKAGES for table in named):
+        types = set(_postconf("", "-m").split())
+    for table in named:
+        index = f"{table.path}{table_rules.INDEXES.get(table.type, '')}"
+        if table.type in table_rules.PACKAGES and table.type not in types:
+            yield replace(table, is_unsupported=True)
+        elif table.type in table_rules.INDEXES and not Path(index).exists():
+            yield replace(table, has_text=Path(table.path).exists())
+
+
+def _closed_programs(configuration: Configuration) -> Iterator[str]:
+    """Yield the paths of the programs for local users whose group or mode is wrong."""
+    group = configuration.parameter("setgid_group") or "postdrop"
+    directory = configuration.parameter("command_directory") or "/usr/sbin"
+    for name in ("postdrop", "postqueue"):
+        with contextlib.suppress(OSError, KeyError):
+            path = Path(directory, name)
+            status = path.stat()
+            is_right = status.st_gid == grp.getgrnam(group).gr_gid and status.st_mode & stat.S_ISGID
+            if not is_right:
+                yield str(path)
 
 
 def _is_shared(queue_directory: str, path: str) -> bool:

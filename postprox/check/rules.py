@@ -21,6 +21,7 @@ from . import (
     proxy_rules,
     running_rules,
     service_rules,
+    table_rules,
     unit_rules,
 )
 from .findings import DANGER, LEVELS, Fault, Finding
@@ -68,6 +69,9 @@ def judge(setup: Setup) -> list[Finding]:
 
 def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from parameters.numbers(setup.configuration)
+    yield from table_rules.broken(setup.configuration)
+    yield from table_rules.mailbox_size(setup.configuration)
+    yield from table_rules.programs(setup.configuration)
     yield from service_rules.items(setup.configuration)
     yield from service_rules.disabled(setup)
     yield from service_rules.missing_cleanup(setup)

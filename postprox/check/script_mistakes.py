@@ -99,7 +99,7 @@ def code_lines(script: str) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def _replaced(number: int, old: str, new: str) -> str:
+def replaced(number: int, old: str, new: str) -> str:
     """Return a script for sed(1) that replaces text in a line."""
     old = re.sub(r"[][\\.*^$/]", r"\\\g<0>", old)
     new = re.sub(r"[\\&/]", r"\\\g<0>", new)
@@ -163,12 +163,12 @@ def _without_pipe(number: int, found: re.Match[str]) -> str:
     if found["end"] == ")":
         return ""
     if found["name"] != "tee":
-        return "" if ">" in found["arguments"] else _replaced(number, old, "")
+        return "" if ">" in found["arguments"] else replaced(number, old, "")
     file = _TEE.fullmatch(found["arguments"])
     if file is None:
         return ""
     new = f" {'>>' if file['append'] else '>'} {file['file']}{' 2>&1' if has_errors else ''}"
-    return _replaced(number, old, new)
+    return replaced(number, old, new)
 
 
 def _statuses(code: list[tuple[int, str]]) -> Iterator[Mistake]:
@@ -182,7 +182,7 @@ def _statuses(code: list[tuple[int, str]]) -> Iterator[Mistake]:
             status, command = found["status"], found["command"]
             is_one = status.isdigit() and (status == "0" or int(status) % 256 == 1)
             if not is_one and _follows_rejection(code, position, found.start("command")):
-                text = _replaced(number, command, "exit 1")
+                text = replaced(number, command, "exit 1")
                 kind = ZERO if status.isdigit() and int(status) % 256 == 0 else STATUS
                 yield Mistake(kind, line, number, text if line.count(command) == 1 else "")
 
@@ -210,7 +210,7 @@ def _redirections(code: list[tuple[int, str]]) -> Iterator[Mistake]:
         found = _EXEC.fullmatch(line.rstrip("; "))
         if found is None or "/dev/std" in line or "/dev/fd" in line:
             continue
-        edits = [_replaced(number, found[0], found[0].replace("exec", "exec 3>&2", 1))]
+        edits = [replaced(number, found[0], found[0].replace("exec", "exec 3>&2", 1))]
         for later, reply in code[position + 1 :]:
             printed = _REPLY.search(reply)
             if printed is None:
@@ -222,10 +222,10 @@ def _redirections(code: list[tuple[int, str]]) -> Iterator[Mistake]:
                 edits = []
                 break
             if is_redirected:
-                edits.append(_replaced(later, is_redirected[0], ">&3"))
+                edits.append(replaced(later, is_redirected[0], ">&3"))
             else:
                 name = printed["printer"].split()[0]
-                edits.append(_replaced(later, name, f">&3 {name}"))
+                edits.append(replaced(later, name, f">&3 {name}"))
         if len(edits) != 1:
             yield Mistake(EXEC, line, number, ";".join(edits))
         return
@@ -243,7 +243,7 @@ def _traces(code: list[tuple[int, str]]) -> Iterator[Mistake]:
         number, line = code[position]
         if found := _TRACE.fullmatch(line):
             kept = re.sub("[xv]", "", found["letters"] or "")
-            edit = _replaced(number, line, f"set -{kept}") if kept else f"{number}d"
+            edit = replaced(number, line, f"set -{kept}") if kept else f"{number}d"
             yield Mistake(TRACE, line, number, edit)
 
 
@@ -363,7 +363,7 @@ def _changes(code: list[tuple[int, str]]) -> Iterator[Mistake]:
         new = re.sub(rf"{_EMAIL}$", lambda _: '"$OUTFILE"', old)
     elif change["sed"]:
         new = re.sub(r"\s-i(?=\s)", "", old, count=1) + ' > "$OUTFILE"'
-    yield Mistake(CHANGE, line, number, _replaced(number, old, new) if new else "")
+    yield Mistake(CHANGE, line, number, replaced(number, old, new) if new else "")
 
 
 #: A command that prints the message with new header fields, and the end of its line.
@@ -387,7 +387,7 @@ def _outputs(code: list[tuple[int, str]]) -> Iterator[Mistake]:
         found = _MARKED.fullmatch(line)
         if found and "EMAIL" in line and not _NOT_MARKED.search(found["arguments"]):
             new = found["command"].rstrip() + ' > "$OUTFILE"'
-            yield Mistake(OUTPUT, line, number, _replaced(number, line, new))
+            yield Mistake(OUTPUT, line, number, replaced(number, line, new))
 
 
 #: A command that passes the name of the file EMAIL to clamd, instead of the file itself.
@@ -400,5 +400,5 @@ def scans_by_name(script: str) -> Iterator[Mistake]:
     """Yield the lines that pass only the path in EMAIL to clamd, which runs as another user."""
     for number, line in code_lines(script):
         if _BY_NAME.search(line):
-            edit = _replaced(number, "clamdscan", "clamdscan --fdpass")
+            edit = replaced(number, "clamdscan", "clamdscan --fdpass")
             yield Mistake(PRIVATE, line, number, edit if line.count("clamdscan") == 1 else "")

@@ -1,0 +1,83 @@
+"""Problems with lookup tables and programs that stop Postfix's own daemons.
+
+Rule: each check is a pure function.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+from . import fixes
+from .findings import Fault
+from .postconf import BrokenTable, Configuration
+
+#: The suffix of the file that postmap(1) creates, for each type of indexed table.
+INDEXES = {"hash": ".db", "btree": ".db", "cdb": ".cdb", "lmdb": ".lmdb", "dbm": ".pag"}
+#: The Debian package of each type of table that is not built into Postfix.
+PACKAGES = {
+    name: f"postfix-{name}" for name in ("cdb", "ldap", "lmdb", "mysql", "pcre", "pgsql", "sqlite")
+}
+#: Parameters whose tables Postfix only reads. Postfix itself creates the tables of its caches.
+_READ = re.compile(r"_maps$|_restrictions$|_domains$|_checks$|_networks$|_transport$|_controls$")
+_TABLE = re.compile(r"(?:^|[\s,{:])(?P<type>[a-z]+):(?P<path>/[^\s,{}]+)")
+
+
+def named_tables(configuration: Configuration) -> Iterator[BrokenTable]:
+    """Yield the tables that main.cf and master.cf name."""
+    own = [item for service in configuration.services for item in service.own.items()]
+    for name, value in [*configuration.main.items(), *own]:
+        if _READ.search(name):
+            for found in _TABLE.finditer(value):
+                yield BrokenTable(name, found["type"], found["path"])
+
+
+def broken(configuration: Configuration) -> Iterator[Fault]:
+    """Report tables that Postfix cannot open, which stops the programs that use them."""
+    for table in configuration.broken_tables:
+        path = shlex.quote(f"{table.type}:{table.path}")
+        indexer = "postalias" if table.parameter == "alias_maps" else "postmap"
+        command = f"{configuration.postconf.replace('postconf', indexer, 1)} {path}"
+        if not table.has_text:
+            command = f"touch {shlex.quote(table.path)} && {command}"
+        problem = f"{table.path}{INDEXES.get(table.type, '')} does not exist"
+        if table.is_unsupported:
+            problem = f"this Postfix does not support tables of type {table.type}"
+            command = f"apt-get install -y {PACKAGES[table.type]}"
+        yield Fault(
+            "table",
+            "main.cf and master.cf",
+            f"{table.parameter} uses {table.type}:{table.path}, but {problem}; programs that use "
+            "the table defer mail (451)",
+            (fixes.run(command),),
+        )
+
+
+def mailbox_size(configuration: Configuration) -> Iterator[Fault]:
+    """Report a mailbox_size_limit below message_size_limit, with which local(8) does not run."""
+    mailbox = configuration.main.get("mailbox_size_limit", "").strip()
+    message = configuration.number("message_size_limit")
+    if re.fullmatch("[0-9]{1,18}", mailbox) and 0 < int(mailbox) < message:
+        yield Fault(
+            "number",
+            "main.cf",
+            f"mailbox_size_limit = {mailbox} is lower than message_size_limit ({message}), so "
+            "local(8) does not run; mail for local users is deferred",
+            (fixes.set_main("mailbox_size_limit", "0"),),
+        )
+
+
+def programs(configuration: Configuration) -> Iterator[Fault]:
+    """Report programs that local users cannot use, because their group or mode is wrong."""
+    if configuration.closed_programs:
+        names = " and ".join(configuration.closed_programs)
+        group = shlex.quote(configuration.parameter("setgid_group") or "postdrop")
+        paths = shlex.join(configuration.closed_programs)
+        yield Fault(
+            "postdrop",
+            "main.cf",
+            f"{names} must belong to the group in setgid_group and have the set-group-ID bit; mail "
+            "from local users is not accepted",
+            (fixes.run(f"chgrp {group} {paths} && chmod 2755 {paths}"),),
+        )

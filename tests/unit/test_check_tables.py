@@ -1,0 +1,99 @@
+"""Findings about lookup tables, mailbox sizes and the programs for local users."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from postprox.check import fixes, probe, table_rules
+from postprox.check.findings import Finding
+from postprox.check.postconf import BrokenTable, parse
+
+pytestmark = pytest.mark.any_account
+
+
+def tables_in(main: str) -> list[BrokenTable]:
+    """Return the tables that Postfix cannot open."""
+    return list(probe._broken_tables(parse(main, "", "")))
+
+
+def finding(table: BrokenTable) -> Finding:
+    """Return the finding for a table that Postfix cannot open."""
+    configuration = replace(parse("", "", ""), broken_tables=(table,))
+    (found,) = fixes.plan(configuration, list(table_rules.broken(configuration)))
+    return found
+
+
+def test_table_without_index_is_found(tmp_path: Path) -> None:
+    text = tmp_path / "virtual"
+    main = f"virtual_alias_maps = hash:{text}, texthash:{text}\n"
+    assert tables_in(main) == [BrokenTable("virtual_alias_maps", "hash", str(text), has_text=False)]
+    text.touch()
+    assert tables_in(main) == [BrokenTable("virtual_alias_maps", "hash", str(text))]
+    (tmp_path / "virtual.db").touch()
+    assert tables_in(main) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "smtpd_tls_session_cache_database = btree:/no/such/cache",
+        "postscreen_cache_map = btree:/no/such/cache",
+        "alias_database = hash:/no/such/aliases",
+        "smtpd_recipient_restrictions = check_policy_service unix:/no/such/socket",
+        "virtual_alias_maps = static:all, cidr:/no/such/table",
+    ],
+)
+def test_table_that_postfix_creates_or_needs_no_index_is_not_reported(line: str) -> None:
+    assert tables_in(f"{line}\n") == []
+
+
+def test_unsupported_table_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_postconf", lambda *words: "btree\nhash\n")
+    (table,) = tables_in("header_checks = pcre:/etc/postfix/header_checks\n")
+    assert table.is_unsupported
+    found = finding(table)
+    assert found.commands == ("apt-get install -y postfix-pcre",)
+    assert "this Postfix does not support tables of type pcre" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("table", "command"),
+    [
+        (BrokenTable("virtual_alias_maps", "hash", "/a b"), "postmap 'hash:/a b'"),
+        (BrokenTable("alias_maps", "hash", "/a"), "postalias hash:/a"),
+        (BrokenTable("relay_domains", "cdb", "/a", has_text=False), "touch /a && postmap cdb:/a"),
+    ],
+)
+def test_remedy_creates_index(table: BrokenTable, command: str) -> None:
+    assert finding(table).commands == (command,)
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "message", "is_reported"),
+    [("5000000", "", True), ("0", "", False), ("51200000", "", False), ("20000000", "1000", False)],
+)
+def test_mailbox_limit_below_message_limit_is_reported(
+    mailbox: str, message: str, is_reported: bool
+) -> None:
+    main = f"mailbox_size_limit = {mailbox}\n"
+    main += f"message_size_limit = {message}\n" if message else ""
+    found = list(table_rules.mailbox_size(parse(main, "", "")))
+    assert [each.name for each in found] == ["number"] * is_reported
+
+
+def test_program_without_group_bit_is_reported(tmp_path: Path) -> None:
+    program = tmp_path / "postdrop"
+    program.touch()
+    main = f"command_directory = {tmp_path}\nsetgid_group = root\n"
+    configuration = parse(main, "", "")
+    assert list(probe._closed_programs(configuration)) == [str(program)]
+    configuration = replace(configuration, closed_programs=(str(program),))
+    (found,) = fixes.plan(configuration, list(table_rules.programs(configuration)))
+    assert found.commands == (f"chgrp root {program} && chmod 2755 {program}",)
+    if os.getuid() == 0:
+        program.chmod(0o2755)
+        assert list(probe._closed_programs(configuration)) == []
