@@ -112,10 +112,10 @@ def repeated_milters(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fa
 
 def missing(setup: Setup) -> Iterator[Fault]:
     """Report milters of the services that receive mail, if no program listens on their port."""
-    after = [setup.reinjection_service(proxy) for proxy in setup.proxies]
     found: dict[tuple[str, str], list[Service]] = {}
     for service in setup.configuration.services:
-        is_own = service in after and "smtpd_milters" in service.own  # `no_milter` reports these
+        # `no_milter` reports the milters of a service for filtered mail.
+        is_own = "smtpd_milters" in service.own and not setup.routes_from(service)
         if service.program != "smtpd" or is_own or not has_milters(service):
             continue
         for milter in re.findall(r"[^,\s{}]+", service.parameter("smtpd_milters")):

@@ -110,7 +110,7 @@ CASES = {
     ),
     "TLS for all deliveries": Case(
         "smtp_tls_security_level = encrypt\nsmtp_tls_wrappermode = yes\n"
-        "smtp_fallback_relay = [127.0.0.1]:26\nsmtp_header_checks = pcre:/etc/postfix/h\n"
+        "smtp_fallback_relay = [127.0.0.1]:26\nsmtp_header_checks = regexp:/etc/postfix/h\n"
     ),
     "large messages at submission": Case(
         "", SMTP + f"{SUBMISSION}    -o message_size_limit=99999999\n"

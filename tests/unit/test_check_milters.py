@@ -13,6 +13,7 @@ from postprox.check.setup import Setup
 
 pytestmark = pytest.mark.any_account
 
+FILTER = "smtpd_proxy_filter = 127.0.0.1:10025\n"
 MASTER = "smtp inet n - n - - smtpd\nsubmission inet n - n - - smtpd\n"
 MILTERS = "inet:127.0.0.1:11332, inet:127.0.0.1:8891"
 SERVED = Listener(Endpoint("127.0.0.1", 8891))
@@ -20,7 +21,7 @@ SERVED = Listener(Endpoint("127.0.0.1", 8891))
 
 def findings(main: str, seen: RunningFacts, overrides: str = "") -> list[Finding]:
     """Return the findings about missing milters."""
-    configuration = parse(main, MASTER, overrides)
+    configuration = parse(FILTER + main, MASTER, overrides)
     setup = Setup(configuration, [], {}, seen)
     return fixes.plan(configuration, list(milter_rules.missing(setup)))
 
