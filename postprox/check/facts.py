@@ -142,6 +142,8 @@ class SpoolFacts:
     #: hides this directory at boot. "" if the directory is kept at boot, or if something is known
     #: to create it again.
     lost_by: str = ""
+    #: True if the directory itself is the mount point of a tmpfs.
+    is_tmpfs: bool = False
 
 
 @dataclass(frozen=True)

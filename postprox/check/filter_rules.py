@@ -214,6 +214,27 @@ def sends(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Ite
     )
 
 
+def looped(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report a script that sends the message with sendmail(1), if pickup(8) filters this mail."""
+    kind = pipe_filters.LOOPED
+    seen = facts.filter
+    found = next((each for each in seen.mistakes if each.kind == kind), None) if seen else None
+    sources = [route.source for route in setup.routes_to(proxy)]
+    if seen is None or found is None or all(each.program != "pickup" for each in sources):
+        return
+    path = shlex.quote(seen.path)
+    edit = (
+        f"sed -i {shlex.quote(found.correction)} {path}" if found.correction else f"cat -n {path}"
+    )
+    yield Fault(
+        "loop",
+        proxy.where,
+        f"line {found.number} of the filter {seen.path} sends the message with sendmail(1), and "
+        f"Postfix sends it to the filter again; mail loops and is never delivered: {found.line}",
+        (fixes.run(edit),),
+    )
+
+
 def privileges(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report a set-user-ID program in the filter command of a unit that disables such programs."""
     unit, command = proxy.unit, wanted.command or ""

@@ -32,6 +32,7 @@ LEVELS = {
     "unit-restart": WARNING,
     "unit-limit": WARNING,
     "user": DANGER,
+    "root": WARNING,
     "program": DANGER,
     "no-filter": DANGER,
     "exit-status": DANGER,

@@ -18,6 +18,9 @@ _CHANGE = re.compile(r"postconf( -c \S+)? -[eMPFX]|(sed|cat) .*/(main|master)\.c
 #: A service that a command removes from master.cf, or adds to it, with its address and its port.
 _REMOVED = re.compile(r"-MX '?(?P<address>[^\s'/]*?)(?P<port>[^\s:'/]+)/inet")
 _ADDED = re.compile(r"-M '?(?P<address>[^\s'/]*?)(?P<port>[^\s:'/]+)/inet=")
+#: The findings with which a Postfix program ends at its start, or with which sessions hang. After
+#: such a failure, master(8) does not start the program again for a minute, even after a reload.
+_RESTARTED = {"arguments", "columns", "loop", "number", "table", "user", "value"}
 #: The parameters that determine the addresses on which Postfix listens.
 _ADDRESSES = re.compile(r"-e '?(inet_interfaces|inet_protocols|proxy_interfaces)=")
 
@@ -37,7 +40,7 @@ def command(setup: Setup, findings: Sequence[Finding]) -> str:
         return ""
     if seen.postfix is False and not any(each.name == "postfix-stopped" for each in findings):
         return "" if configuration.directory else start(configuration, seen)
-    if _moves_service(commands):
+    if _moves_service(commands) or any(each.name in _RESTARTED for each in findings):
         # master(8) ends if it cannot listen on an address that its own old socket still occupies.
         stop = "" if seen.has_postfix_unit else f"{configuration.postfix} stop; "
         return stop + start(configuration, seen)

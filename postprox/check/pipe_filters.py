@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .script_mistakes import Mistake, code_lines
+from .script_mistakes import Mistake, code_lines, replaced
 from .shell_command import SCANNERS, without_message
 
 #: The script reads the message from standard input.
@@ -23,6 +23,8 @@ UNREAD = "unread"
 UNSENT = "unsent"
 #: The script sends the message, which it reads from $EMAIL.
 RESENT = "resent"
+#: The script sends the message with sendmail(1), and discards the original.
+LOOPED = "looped"
 #: A part of a script that can run another script, or change the arguments of this script. An
 #: instance of Postfix with another configuration need not send mail to the filter.
 _OTHER_SCRIPT = re.compile(
@@ -37,6 +39,8 @@ _CONSTANT = re.compile(
     r"^(?:export\s+)?([A-Za-z_]\w*)=(?:\"([^\"$`]*)\"|'([^']*)'|([\w./-]+))$", re.MULTILINE
 )
 _SEPARATOR = re.compile(r";|&&|\|\||\b(?:then|do|else|if|while|until)\b|[!{}()]")
+#: A variable that gets the text of standard input.
+_CAPTURED = re.compile(r"\w=\"?\$\(cat\)")
 #: Programs that copy their input unchanged, and programs that can change it.
 _COPIERS = ("cat", "cp", "ln", "mv", "tee")
 _EDITORS = ("formail", "spamassassin", "spamc")
@@ -68,6 +72,7 @@ def mistakes(script: str) -> Iterator[Mistake]:
     if "EMAIL" in text:
         if "MAIL_CONFIG" not in text:
             yield from _resent(script, steps, code)
+            yield from _looped(code, text)
         return
     plain = re.sub(r"'[^']*'", "''", "\n".join(line for _, line, _ in expanded))
     is_other = any(
@@ -88,7 +93,11 @@ def mistakes(script: str) -> Iterator[Mistake]:
         for number, line, _ in expanded
         if _POSITIONAL.search(line) and re.search(rf"\b({'|'.join(SCANNERS)})\b", line)
     ]
-    if sent:
+    captured = [each for each in code if _CAPTURED.search(each[1])]
+    if captured and not sent and not read:
+        number, line = captured[0]
+        yield Mistake(UNREAD, line, number, rf'{number}s/=\(["]*\)$(cat)/=\1$(cat "$EMAIL")/')
+    elif sent:
         first = (*read, *sent)[0]
         yield Mistake(UNSENT, first.line, first.number, _mended(script, read, steps))
     elif read:
@@ -213,6 +222,21 @@ def _resent(
                 RESENT, step.line, step.number, _without_sending(script, step) if is_exact else ""
             )
             return
+
+
+#: A command that sends the message with sendmail(1), and a reply that discards it.
+_SENT = re.compile(r"\$\{?EMAIL\b[^|;&]*\|\s*(?P<sender>(/\S*/)?sendmail\b[^|;&<>]*\$[^|;&<>]*)")
+_DISCARDED = re.compile(r"(echo|printf)\s+[\"']?2[0-9][0-9][ -].*>&2")
+
+
+def _looped(code: Sequence[tuple[int, str]], text: str) -> Iterator[Mistake]:
+    """Yield the line that sends the message, if the script then discards the original."""
+    sent = [(number, line, found) for number, line in code if (found := _SENT.search(line))]
+    if len(sent) == 1 and _DISCARDED.search(text):
+        number, line, found = sent[0]
+        edit = replaced(number, f"| {found['sender']}", '> "$OUTFILE" ')
+        is_simple = f"| {found['sender']}" in line
+        yield Mistake(LOOPED, line, number, f"{edit};{number}a exit 0" if is_simple else "")
 
 
 def _mended(script: str, read: Sequence[_Step], steps: Sequence[_Step]) -> str:

@@ -161,6 +161,9 @@ class Configuration:
     broken_tables: tuple[BrokenTable, ...] = ()
     #: The programs of Postfix for local users whose group or mode is wrong.
     closed_programs: tuple[str, ...] = ()
+    #: The directory of each other Postfix instance that receives mail without a filter, and the
+    #: label of the service that receives it.
+    open_instances: tuple[tuple[str, str], ...] = ()
 
     @property
     def postconf(self) -> str:

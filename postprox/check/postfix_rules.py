@@ -340,6 +340,9 @@ def malformed(setup: Setup) -> Iterator[Fault]:
         address = _proxy_for(setup)
         if address is None:
             continue
+        if stage is FilterStage.AFTER_QUEUE and _is_pipe(setup, value):
+            yield from _other_filter(setup, service, value)
+            continue
         transport = _intended_transport(setup, value) if stage is FilterStage.AFTER_QUEUE else ""
         route = Route(stage, service, address, None, transport)
         edits = [fixes.redirect(route, str(address)), *_unchrooted(setup, [service], address)]
@@ -355,6 +358,28 @@ def malformed(setup: Setup) -> Iterator[Fault]:
             f"master.cf, {service.label}",
             f"{stage.value} = {value!r} is not a valid filter address; {effect}",
             tuple(edits),
+        )
+
+
+def _is_pipe(setup: Setup, name: str) -> bool:
+    transport = setup.configuration.transport(name)
+    return transport is not None and transport.program == "pipe"
+
+
+def _other_filter(setup: Setup, service: Service, value: str) -> Iterator[Fault]:
+    """Report a service whose mail gets a pipe(8) filter instead of the proxy.
+
+    If pickup sends the filter's mail to the proxy, both filters run.
+    """
+    name = FilterStage.AFTER_QUEUE.value
+    local = [each for each in setup.configuration.services if each.program == "pickup"]
+    if name in service.own and any(each.own.get(name) == "" for each in local):
+        yield Fault(
+            "no-way",
+            f"master.cf, {service.label}",
+            f"{name} = {value} replaces the filter in main.cf by a filter that pipe(8) runs, and "
+            "pickup does not send the filtered mail to the proxy; all its mail bypasses the proxy",
+            (_remove_own(setup, service, name),),
         )
 
 

@@ -161,7 +161,42 @@ def _with_files(configuration: Configuration) -> Configuration:
         hidden_milters=hidden,
         broken_tables=tuple(_broken_tables(configuration)),
         closed_programs=tuple(_closed_programs(configuration)),
+        open_instances=tuple(_open_instances(configuration)),
     )
+
+
+def _open_instances(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """Yield the Postfix instances that receive mail from other machines without a filter.
+
+    An instance that passes its mail to another server is left out, because that server can filter.
+    """
+    if configuration.directory or configuration.parameter("multi_instance_enable") != "yes":
+        return
+    for directory in re.split(r"[,\s]+", configuration.parameter("multi_instance_directories")):
+        try:
+            other = parse(*_outputs(directory), directory) if directory else None
+        except UnreadableError:
+            continue
+        if other and other.parameter("multi_instance_enable") == "yes":
+            yield from ((directory, label) for label in _open_services(other))
+
+
+def _open_services(other: Configuration) -> Iterator[str]:
+    """Yield the services of an instance that receive mail from other machines without a filter."""
+    passed = ("relayhost", "transport_maps", "default_transport", "content_filter")
+    is_local = re.fullmatch(
+        r"(loopback-only|localhost|127\S*|\[?::1\]?|[,\s])+", other.parameter("inet_interfaces")
+    )
+    if is_local or any(other.main.get(name) for name in passed):
+        return
+    if "inet" in re.split(r"[,\s]+", other.parameter("master_service_disable")):
+        return
+    for service in other.services:
+        names = {"smtpd_proxy_filter", "content_filter"}
+        is_here = service.name.startswith(("127.", "localhost:", "[::1]"))
+        is_filtered = any(service.parameter(name) or name in service.own for name in names)
+        if service.program == "smtpd" and service.type == "inet" and not (is_here or is_filtered):
+            yield service.label
 
 
 def _broken_tables(configuration: Configuration) -> Iterator[BrokenTable]:
@@ -808,7 +843,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
     executable = _may(user, os.X_OK, path) if is_file else False
     text = script.decode("latin-1") if script else ""
     has_head = text.startswith("#!")
-    targets = _targets(text, interpreter)
+    targets = _targets(text, interpreter, user)
     is_shell = Path(interpreter or "sh").name in ("sh", "dash")
     language = shell_command.language(text) if is_shell else ""
     reply_line, reply_lines = machine.reply_to_output(interpreter, text)
@@ -913,6 +948,7 @@ def _missing_command(
             if "/" not in _found_by_shell(name, search):
                 continue  # a builtin
             other = shutil.which(name, path=SYSTEMD_PATH) or _similar_program(name, search)
+            other = other or _elsewhere(name)
             return replace(
                 found,
                 exists=False,
@@ -921,6 +957,19 @@ def _missing_command(
                 package=_package(name),
             )
     return None
+
+
+def _elsewhere(name: str) -> str:
+    """Return the only program with this name in the directories of other software, or ""."""
+    if not re.fullmatch(r"[\w.+-]+", name):
+        return ""
+    found = [
+        path
+        for pattern in (f"opt/*/bin/{name}", f"opt/*/{name}", f"usr/local/*/bin/{name}")
+        for path in Path("/").glob(pattern)
+        if path.is_file() and os.access(path, os.X_OK)
+    ]
+    return str(found[0]) if len(found) == 1 else ""
 
 
 def _package(name: str) -> str:
@@ -1034,13 +1083,17 @@ def _replacement(interpreter: str, language: str, search: str) -> str:
     return next(filter(None, found), "")
 
 
-def _targets(script: str, interpreter: str) -> tuple[str, ...]:
-    """Return the existing directories that a shell or Python script writes to."""
+def _targets(script: str, interpreter: str, user: str) -> tuple[str, ...]:
+    """Return the existing directories and writable files that a script writes to."""
     name = Path(interpreter or "sh").name
     if name not in ("sh", "dash", "bash") and not name.startswith("python"):
         return ()
     found = []
     for path in shell_command.written_paths(script):
+        if Path(path).is_file() and _may(user, os.W_OK, path):
+            # A file such as a log can be writable in a directory that is not.
+            found.append(path)
+            continue
         is_directory = path.endswith("/") or Path(path).is_dir()
         parent = path.rstrip("/") if is_directory else path.rpartition("/")[0]
         found += [parent] if Path(parent).is_dir() and parent not in ("", "/") else []
@@ -1150,7 +1203,16 @@ def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
         boot_line=line,
         boot_file=file,
         lost_by="" if line else _lost_by(proxy, directory),
+        is_tmpfs=_is_tmpfs(str(directory)),
     )
+
+
+def _is_tmpfs(directory: str) -> bool:
+    """Return whether a tmpfs is mounted on the directory."""
+    with contextlib.suppress(OSError):
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+        return [directory, "tmpfs"] in [mount[1:3] for mount in mounts]
+    return False
 
 
 def _status_directories(proxy: Proxy) -> Iterator[tuple[str, DirectoryFacts]]:

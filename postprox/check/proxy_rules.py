@@ -28,6 +28,9 @@ _STATUS_FILES = {
     "--metrics": ("status-file", "monitoring cannot read the state of the proxy"),
     "--pid-file": ("pid-file", "the proxy cannot start, so all mail is deferred (451)"),
 }
+#: The number of sessions in the recipe, and of the files that one session can store
+#: (docs/operating.md, Sizing).
+_SESSIONS, _COPIES = 20, 3
 #: The directory of a collector, such as Prometheus' node_exporter.
 _COLLECTOR = re.compile(r"textfile|exporter|prometheus|metrics|collector|postprox", re.IGNORECASE)
 #: The options in the packaged options file. The filter is the last option.
@@ -253,6 +256,17 @@ def user(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
                 *([] if facts.has_own_user else [fixes.add_user(_OWN_USER)]),
                 fixes.set_user(proxy.service, _OWN_USER),
             ),
+        )
+    elif proxy.unit and proxy.user == "root":
+        edits: tuple[Edit, ...] = (fixes.set_setting(proxy.unit, "User", _OWN_USER),)
+        if not proxy.unit.dynamic_user and not facts.has_own_user:
+            edits = (fixes.add_user(_OWN_USER), *edits)
+        yield Fault(
+            "root",
+            proxy.where,
+            "the proxy and the filter run as root; a mistake in a program that reads mail gives "
+            f"senders control of the machine; run them as {_OWN_USER}",
+            edits,
         )
     elif not facts.user_exists:
         yield Fault(
@@ -679,10 +693,18 @@ def spool_full(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -
     if seen is None or not seen.exists or (seen.free >= max(largest, 1) and seen.free_files):
         return
     directory = shlex.quote(wanted.directory)
+    edits = [fixes.run(f"df -h {directory}; df -i {directory}")]
+    if seen.is_tmpfs and seen.free_files:
+        size = f"{_SESSIONS * _COPIES * max(largest, 1) // 2**20 + 1}m"
+        pattern = rf"^([^#]\S*\s+{re.escape(wanted.directory)}\s+tmpfs\s+.*)\bsize=[^, \t]*"
+        edits = [
+            fixes.run(f"mount -o remount,size={size} {directory}"),
+            fixes.run(f"sed -E -i {shlex.quote(f's|{pattern}|{chr(92)}1size={size}|')} /etc/fstab"),
+        ]
     yield Fault(
         "spool-full",
         proxy.where,
         f"{wanted.directory} has only {seen.free} octets and {seen.free_files} inodes free, too "
         f"few for a message of {largest} octets (message_size_limit); mail is deferred (452)",
-        (fixes.run(f"df -h {directory}; df -i {directory}"),),
+        tuple(edits),
     )

@@ -10,6 +10,7 @@ import difflib
 import ipaddress
 import itertools
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -228,6 +229,60 @@ def networks(configuration: Configuration) -> Iterator[Fault]:
                     else fixes.change_main(name, change)
                 )
                 yield _refused(service, f"{name} contains {item!r}: {problem}", edit)
+
+
+def open_instances(setup: Setup) -> Iterator[Fault]:
+    """Report another Postfix instance that receives mail without a filter."""
+    name = "smtpd_proxy_filter"
+    address = setup.configuration.main.get(name, "")
+    for directory, label in setup.configuration.open_instances:
+        own = f"postconf -c {shlex.quote(directory)}"
+        command = f"postprox-check --config {shlex.quote(directory)}"
+        if address and setup.proxies:
+            reload = f"postfix -c {shlex.quote(directory)} reload"
+            command = f"{own} -e {shlex.quote(f'{name}={address}')}; {reload}"
+        yield Fault(
+            "no-way",
+            f"{directory}/master.cf, {label}",
+            "this Postfix instance has no filter; its mail passes unfiltered (if this is intended, "
+            f"set an empty {name} for this service)",
+            (fixes.run(command),),
+        )
+
+
+def xclient_clients(configuration: Configuration) -> Iterator[Fault]:
+    """Report clients that may claim any client address with XCLIENT, if all clients may."""
+    name = "smtpd_authorized_xclient_hosts"
+    for service in (None, *configuration.services):
+        value = service.own.get(name, "") if service else configuration.main.get(name, "")
+        items = re.split(r"[,\s]+", value)
+        if any(re.fullmatch(r"0\.0\.0\.0/[0-8]|\[?::\]?/[0-9]|static:\S+", item) for item in items):
+            yield Fault(
+                "open-relay",
+                f"master.cf, {service.label}" if service else "main.cf",
+                f"{name} = {value}: any client can pretend to be a trusted client (XCLIENT), so "
+                "any machine can send mail to any address",
+                (fixes.set_own(service, name, "") if service else fixes.set_main(name, ""),),
+            )
+
+
+def unknown_recipients(setup: Setup) -> Iterator[Fault]:
+    """Report a main.cf that accepts mail for unknown recipients on port 25."""
+    name, item = "receive_override_options", "no_unknown_recipient_checks"
+    items = re.split(r"[,\s]+", setup.configuration.parameter(name).strip())
+    public = [
+        service
+        for service in setup.configuration.services
+        if service.program == "smtpd" and name not in service.own and setup.is_public(service)
+    ]
+    if item in items and public:
+        yield Fault(
+            "inherited-risk",
+            f"master.cf, {public[0].label}",
+            f"{name} in main.cf contains {item}, so mail for unknown recipients is accepted, and "
+            "Postfix later sends bounces to forged senders",
+            (fixes.set_main(name, ",".join(each for each in items if each != item)),),
+        )
 
 
 def required_restrictions(setup: Setup) -> Iterator[Fault]:
@@ -572,7 +627,12 @@ def deferred(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
                         proxy.where,
                         f"{name} = {configuration.parameter(name)}: {transport.label} waits after "
                         "each message; mail is delayed",
-                        (fixes.set_main(f"{transport.name}_{kind}_rate_delay", "0s"),),
+                        tuple(
+                            fixes.set_main(f"{each}_{kind}_rate_delay", "0s")
+                            for each in dict.fromkeys((transport.name, "local"))
+                        )
+                        if prefix == "default"
+                        else (fixes.set_main(name, "0s"),),
                     )
                     break
                 if name in configuration.main:
