@@ -20,7 +20,7 @@ _REMOVED = re.compile(r"-MX '?(?P<address>[^\s'/]*?)(?P<port>[^\s:'/]+)/inet")
 _ADDED = re.compile(r"-M '?(?P<address>[^\s'/]*?)(?P<port>[^\s:'/]+)/inet=")
 #: The findings with which a Postfix program ends at its start, or with which sessions hang. After
 #: such a failure, master(8) does not start the program again for a minute, even after a reload.
-_RESTARTED = {"arguments", "columns", "loop", "number", "table", "user", "value"}
+_RESTARTED = {"arguments", "columns", "loop", "number", "table", "user", "value", "wrong-port"}
 #: The parameters that determine the addresses on which Postfix listens.
 _ADDRESSES = re.compile(r"-e '?(inet_interfaces|inet_protocols|proxy_interfaces)=")
 

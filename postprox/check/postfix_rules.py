@@ -379,7 +379,10 @@ def _other_filter(setup: Setup, service: Service, value: str) -> Iterator[Fault]
             f"master.cf, {service.label}",
             f"{name} = {value} replaces the filter in main.cf by a filter that pipe(8) runs, and "
             "pickup does not send the filtered mail to the proxy; all its mail bypasses the proxy",
-            (_remove_own(setup, service, name),),
+            tuple(
+                _remove_own(setup, each, name)
+                for each in (service, *(each for each in local if each.own.get(name) == ""))
+            ),
         )
 
 

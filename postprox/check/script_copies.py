@@ -27,7 +27,7 @@ _HEADER = re.compile(r"(echo|printf)\s+(-e\s+)?[\"'][A-Z][\w-]*: ?[^\"']*[\"']")
 _EMPTY_LINE = re.compile(r"echo(\s+(\"\"|''))?\s*;?|printf\s+[\"']\\n[\"']\s*;?")
 #: A file that all running filters share, because its name is fixed.
 _FIXED = re.compile(
-    rf"(?:\bcp\s+{_EMAIL}\s+|{_EMAIL}\s*>\s*|(?<![0-9>&])>\s*)(?P<path>/(?:var/)?tmp/[\w.-]+)(?=\s|;|$)"
+    rf"(?:\bcp\s+{_EMAIL}\s+|{_EMAIL}[^;&>]*(?<![0-9])>\s*)(?P<path>/(?:var/)?tmp/[\w.-]+)(?=\s|;|$)"
 )
 _ENVELOPE = r"\$\{?(?:HELO|SENDER|RECIPIENTS?|CLIENT_NAME)\b"
 _COMMAND = re.compile(

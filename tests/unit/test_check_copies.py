@@ -88,6 +88,8 @@ def test_eval_of_sender_has_no_correction() -> None:
         'while read line; do\ncase $line in x) exit 1;; esac\ndone < "$EMAIL"\n',
         'echo "X-A: b"\ncat "$EMAIL"\n',
         'echo "$(date)" > /tmp/last\n',
+        "{ id; } > /tmp/id\nlogger -f /tmp/id\n",
+        'grep -c x "$EMAIL" 2> /tmp/errors\ncat /tmp/errors\n',
         "sh -c 'echo $HELO'\n",
         'logger "$HELO"\n',
     ],
