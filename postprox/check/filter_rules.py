@@ -15,6 +15,7 @@ from . import (
     correction,
     fixes,
     pipe_filters,
+    python_mistakes,
     sandbox,
     script_copies,
     script_mistakes,
@@ -371,6 +372,7 @@ def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
         yield from _unreadable_files(proxy, seen, effect)
         yield from _mistakes(proxy, wanted, seen)
         yield from _login_variables(proxy, wanted, seen, effect)
+        yield from _failures(proxy, wanted, seen, effect)
 
 
 def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
@@ -418,6 +420,42 @@ def _login_variables(
         )
 
 
+def _failures(proxy: Proxy, wanted: Options, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
+    """Report the lines of a script that fail or that take too long."""
+    path = shlex.quote(seen.path)
+    for found in seen.mistakes:
+        name, edit = "filter", f"sed -i {shlex.quote(found.correction)} {path}"
+        if found.kind == python_mistakes.TEXT:
+            problem = "reads the message as UTF-8 text; a message with other octets makes the "
+            problem += f"filter fail, so such mail {'is deferred' if wanted.reject else 'passes'}"
+        elif found.kind == python_mistakes.MODULE:
+            problem = f"imports the module {found.path}, which is not installed; the filter fails, "
+            problem += f"and {effect}"
+            edit = f"apt-get install -y python3-{found.path.lower()}"
+        elif found.kind == script_mistakes.DIRECTORY:
+            state = "cannot be entered by" if found.correction else "does not exist for"
+            problem = f"enters {found.path}, which {state} user {proxy.user}; the filter fails, "
+            problem += f"and {effect}"
+            target = shlex.quote(found.path)
+            edit = f"chmod a+x {target}"
+            if not found.correction:
+                edit = f"install -d -o {shlex.quote(proxy.user)} -m 0700 {target}"
+        elif found.kind == script_mistakes.SLEEP and int(found.path) >= wanted.timeout:
+            name = "time-limit"
+            problem = (
+                f"waits {found.path} s, but the filter may run for {wanted.timeout:g} s (-t); "
+            )
+            problem += effect
+        else:
+            continue
+        yield Fault(
+            name,
+            proxy.where,
+            f"line {found.number} of the filter {seen.path} {problem}: {found.line}",
+            (fixes.run(edit),),
+        )
+
+
 def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
     """Report the lines of a shell script that change the filter's result by mistake."""
     path, command = shlex.quote(seen.path), wanted.command or ""
@@ -447,6 +485,9 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         "same time, messages are mixed up and reach the wrong recipients",
         script_copies.INJECTION: "makes text from the SMTP session part of a shell command; any "
         "client can run commands as the user of the proxy",
+        script_mistakes.UNANSWERED: "exits with status 1, but no line prints a reply such as 550; "
+        "with --strict, the proxy treats this as a failure, so the mail is deferred (451) until "
+        "senders give up",
         script_mistakes.LEFT: "creates a temporary file that the filter never removes; the files "
         "accumulate until the file system is full, and then mail is deferred",
         script_mistakes.CHANGE: "changes the file $EMAIL, but the proxy reads changes only from "
@@ -464,11 +505,14 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         script_copies.INJECTION: "injection",
         script_mistakes.LEFT: "filter-write",
         script_mistakes.TRACE: "lost-reply",
+        script_mistakes.UNANSWERED: "lost-reply",
         script_mistakes.CHANGE: "lost-change",
         script_mistakes.OUTPUT: "lost-change",
         script_mistakes.PRIVATE: "filter",
     }
     for found in seen.mistakes:
+        if found.kind == script_mistakes.UNANSWERED and not wanted.strict:
+            continue  # the proxy then sends a reply of its own
         is_passed_on = found.kind == script_mistakes.OUTPUT and re.search("[>|]", command)
         if found.kind not in effects or is_passed_on:
             continue

@@ -10,11 +10,13 @@ import codecs
 import contextlib
 import difflib
 import grp
+import importlib.machinery
 import os
 import pwd
 import re
 import shlex
 import shutil
+import site
 import socket
 import stat
 import subprocess
@@ -29,6 +31,7 @@ from typing import BinaryIO
 from . import (
     access,
     machine,
+    python_mistakes,
     sandbox,
     script_commands,
     script_mistakes,
@@ -885,6 +888,8 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         else (
             *machine.mistakes(interpreter, text),
             *script_mistakes.login_variables(text, is_python="python" in interpreter),
+            *_python_mistakes(path, text, interpreter),
+            *(_closed_working_directories(text, user) if is_shell else ()),
             *(_unreadable_files(text, user) if is_shell else ()),
             *(
                 script_mistakes.scans_by_name(text)
@@ -897,6 +902,33 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         missing_command=None if language else _missing_command(text, interpreter, user, search),
         syntax_error="" if has_crlf else machine.syntax_error(interpreter, script),
     )
+
+
+def _python_mistakes(path: str, text: str, interpreter: str) -> Iterator[Mistake]:
+    """Yield the mistakes in a script for the system's Python."""
+    if Path(interpreter).name not in ("python3", Path(os.path.realpath(sys.executable)).name):
+        return
+    yield from python_mistakes.text_mode(text)
+    if os.path.realpath(interpreter) != os.path.realpath(sys.executable):
+        return
+    # The check may run without the directories of installed modules (python3 -S).
+    places = [str(Path(path).parent), *sys.path, *site.getsitepackages()]
+    for number, name in python_mistakes.imported(text):
+        is_known = name in sys.stdlib_module_names or name in sys.builtin_module_names
+        if not is_known and importlib.machinery.PathFinder.find_spec(name, places) is None:
+            line = text.split("\n")[number - 1]
+            if "sys.path" not in text:
+                yield Mistake(python_mistakes.MODULE, line.strip(), number, path=name)
+            return
+
+
+def _closed_working_directories(text: str, user: str) -> Iterator[Mistake]:
+    """Yield the lines that cannot enter a directory, so that the script ends."""
+    for found in script_mistakes.working_directories(text):
+        if not sandbox.is_below(found.path, _VOLATILE):
+            is_directory = Path(found.path).is_dir()
+            if not is_directory or _may(user, os.X_OK, found.path) is False:
+                yield replace(found, correction="a+x" if is_directory else "")
 
 
 #: Commands that bash implements itself, but sh(1) may not.

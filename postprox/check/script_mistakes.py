@@ -22,6 +22,9 @@ OUTPUT = "output"
 TRACE = "trace"
 LEFT = "left"
 LOGIN = "login"
+UNANSWERED = "unanswered"
+SLEEP = "sleep"
+DIRECTORY = "directory"
 MISSING = "missing"
 UNREADABLE = "unreadable"
 DATA = "data"
@@ -86,6 +89,8 @@ def mistakes(script: str) -> Iterator[Mistake]:
     yield from _outputs(code)
     yield from _traces(code)
     yield from _left_files(code)
+    yield from _unanswered(code)
+    yield from _sleeps(code)
 
 
 def code_lines(script: str) -> Iterator[tuple[int, str]]:
@@ -245,6 +250,48 @@ def _traces(code: list[tuple[int, str]]) -> Iterator[Mistake]:
             kept = re.sub("[xv]", "", found["letters"] or "")
             edit = replaced(number, line, f"set -{kept}") if kept else f"{number}d"
             yield Mistake(TRACE, line, number, edit)
+
+
+#: A text that may be a reply, and a way to print or replace the reply elsewhere.
+_ANY_REPLY = re.compile(
+    r"[245][0-9][0-9]|clam|spam|\bexec\b|\beval\b|<<|^\s*\.\s|\bsource\b|cat\b.*>&2", re.M
+)
+_REFUSED = re.compile(rf"{_BEGIN}(?P<command>exit\s+1)\s*(?=$|[;&|)}}])")
+
+
+def _unanswered(code: list[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield a line that rejects the message, if the script never prints a reply."""
+    text = "\n".join(line for _, line in code)
+    found = [(number, line) for number, line in code if _REFUSED.search(line)]
+    # Other programs than grep(1) may print a reply.
+    if not found or _ANY_REPLY.search(text) or not re.search(r"\bgrep\b.*EMAIL", text):
+        return
+    new = "{ echo '550 5.7.1 The message was rejected' >\\&2; exit 1; }"
+    edits = [rf"{number}s/\bexit[ \t]\+1\b/{new}/" for number, _ in found]
+    yield Mistake(UNANSWERED, found[0][1], found[0][0], ";".join(edits))
+
+
+def _sleeps(code: list[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield the lines that always wait, with the seconds in `path`."""
+    for position in _outer(code):
+        number, line = code[position]
+        if found := re.fullmatch(r"sleep\s+([0-9]{1,6})\s*;?", line):
+            yield Mistake(SLEEP, line, number, f"{number}d", path=found[1])
+
+
+#: A command that changes the working directory, or ends the script.
+_CHANGED = re.compile(r"cd\s+[\"']?(?P<path>/[\w./@-]+)[\"']?\s*(\|\|\s*exit\b.*|;?)")
+
+
+def working_directories(script: str) -> Iterator[Mistake]:
+    """Yield the commands that enter a directory or end the script, with the path."""
+    code = list(code_lines(script))
+    is_strict = any(re.match(r"set\s+-[a-z]*e", line) for _, line in code)
+    for position in _outer(code):
+        number, line = code[position]
+        found = _CHANGED.fullmatch(line)
+        if found and (is_strict or "exit" in line):
+            yield Mistake(DIRECTORY, line, number, path=found["path"])
 
 
 _TEMPORARY = re.compile(r"(?P<name>\w+)=([\"']?)\$\(mktemp\b[^()]*\)\2(\s*(;|\|\|).*)?")

@@ -423,7 +423,7 @@ def test_remedy_extends_path_without_usr_bin(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.write(site.arguments, f"Environment=A=b PATH={site.directory}")
-    site.filter.write_text('#!/bin/sh\ngrep -q x "$EMAIL" && exit 1\nexit 0\n')
+    site.filter.write_text('#!/bin/sh\ngrep -q x "$EMAIL" && exit 2\nexit 0\n')
     checked = check(site, capsys)
     assert checked.names() == ["filter"]
     assert "contains neither /usr/bin nor /bin" in checked.problem

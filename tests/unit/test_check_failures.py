@@ -1,0 +1,129 @@
+"""Lines of a filter that fail, wait too long or reject without a reply."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from postprox.check import probe, python_mistakes, script_mistakes
+from tests.unit.checking import FRONT, PROXY, found
+from tests.unit.test_check_running import Site, apply, check, site
+
+__all__ = ["site"]
+pytestmark = pytest.mark.any_account
+
+
+def corrected(script: str, correction: str) -> str:
+    """Return the script after a correction by sed(1)."""
+    command = ["sed", correction]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize(("strict", "names"), [("--strict", ["lost-reply"]), ("-r", ["no-strict"])])
+def test_rejection_without_reply_is_reported_with_strict(
+    site: Site, capsys: pytest.CaptureFixture[str], strict: str, names: list[str]
+) -> None:
+    site.write(site.arguments.replace("--strict", strict))
+    site.filter.write_text('#!/bin/sh\nif grep -q virus "$EMAIL"; then exit 1; fi\nexit 0\n')
+    checked = check(site, capsys)
+    assert checked.names() == names
+    if strict == "--strict":
+        apply(site, checked)
+        new = "then { echo '550 5.7.1 The message was rejected' >&2; exit 1; }; fi"
+        assert new in site.filter.read_text()
+        assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo '550 no' >&2\nexit 1\n",
+        "cat /etc/reply >&2\nexit 1\n",
+        "exec /usr/bin/scan\nexit 1\n",
+        "exit 2\n",
+    ],
+)
+def test_filter_that_may_print_reply_is_not_reported(script: str) -> None:
+    kinds = [each.kind for each in script_mistakes.mistakes(f"#!/bin/sh\n{script}")]
+    assert script_mistakes.UNANSWERED not in kinds
+
+
+@pytest.mark.parametrize(("seconds", "names"), [(59, []), (60, ["time-limit"])])
+def test_sleep_longer_than_timeout_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], seconds: int, names: list[str]
+) -> None:
+    site.write(site.arguments.replace("--strict", "--strict -t 60"))
+    site.filter.write_text(f'#!/bin/sh\nsleep {seconds}\ngrep x "$EMAIL"\n')
+    checked = check(site, capsys)
+    assert checked.names() == names
+    if names:
+        apply(site, checked)
+        assert check(site, capsys).names() == []
+
+
+@pytest.mark.parametrize("line", ["cd /no/such/place || exit 2", "set -e\ncd /no/such/place"])
+def test_missing_working_directory_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    site.filter.write_text(f'#!/bin/sh\n{line}\ngrep x "$EMAIL"\n')
+    checked = check(site, capsys)
+    assert checked.names() == ["filter"]
+    assert "enters /no/such/place, which does not exist" in checked.problem
+
+
+TEXT = """\
+import os
+with open(os.environ["EMAIL"]) as mail, open(os.environ["OUTFILE"], "w") as out:
+    out.write(mail.read())
+"""
+
+
+def test_message_read_as_text_is_reported() -> None:
+    (mistake,) = python_mistakes.text_mode(TEXT)
+    assert (mistake.kind, mistake.number) == (python_mistakes.TEXT, 2)
+    new = corrected(TEXT, mistake.correction)
+    assert 'open(os.environ["EMAIL"], encoding="latin-1", newline="")' in new
+    assert 'open(os.environ["OUTFILE"], "w", encoding="latin-1", newline="")' in new
+    assert list(python_mistakes.text_mode(new)) == []
+
+
+@pytest.mark.parametrize(
+    "call", ['open(os.environ["EMAIL"], "rb")', 'open(os.environ["EMAIL"], errors="replace")']
+)
+def test_message_read_as_octets_is_not_reported(call: str) -> None:
+    assert list(python_mistakes.text_mode(f"import os\nx = {call}\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("import no_such_module.part", "no_such_module"),
+        ("from no_such_module import x", "no_such_module"),
+        ("import os, sys, email.policy", ""),
+        ("try:\n    import no_such_module\nexcept ImportError:\n    pass", ""),
+        ("import sys\nsys.path.append('/srv')\nimport no_such_module", ""),
+    ],
+)
+def test_missing_module_is_found(line: str, name: str) -> None:
+    mistakes = list(probe._python_mistakes("/f", f"{line}\n", os.path.realpath(sys.executable)))
+    assert [each.path for each in mistakes] == ([name] if name else [])
+
+
+def test_missing_service_is_added() -> None:
+    services = ["cleanup", "qmgr", "rewrite", "bounce", "defer", "trace", "proxymap", "local"]
+    master = FRONT + PROXY + "".join(f"{name} unix - - n - - {name}\n" for name in services)
+    commands = [command for each in found(master=master) for command in each.commands]
+    assert "postconf -M 'pickup/unix=pickup unix n - y 60 1 pickup'" in commands
+
+
+@pytest.mark.parametrize("value", ["0.0.0.0/0", "127.0.0.0/8 [::]/0", "static:all"])
+def test_network_of_all_clients_is_reported(value: str) -> None:
+    findings = [each for each in found(f"mynetworks = {value}\n") if each.name == "open-relay"]
+    (finding,) = findings
+    assert "any machine can send mail to any address" in finding.problem
+    assert "mynetworks=127.0.0.0/8" in finding.commands[0]
+    assert "0/0" not in finding.commands[0]
