@@ -110,7 +110,7 @@ def test_random_sessions_are_listed_after_transcripts() -> None:
     random = replace(LOST, transcript="properties/sessions", requirement="relay.order-2", cause="r")
     assert list(by_harm(causes([random, STALLED]))) == [
         "stalls in 1 way",
-        "fails random sessions, possibly for the reasons above, in 1 way",
+        "fails random sessions (possibly for the reasons above) in 1 way",
     ]
     assert list(by_harm(causes([random]))) == ["loses mail in 1 way"]
 

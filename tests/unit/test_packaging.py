@@ -1024,7 +1024,7 @@ def test_service_command_line_is_valid() -> None:
 def test_postprox_check_accepts_all_packaged_options() -> None:
     text = (PACKAGING / "postprox.default").read_text()
     assert environment.parse(text) == environment.Assignments(
-        values=environment.PACKAGED, likely=environment.PACKAGED
+        values=environment.PACKAGED, likely=environment.PACKAGED, has_comments=True
     )
 
 
