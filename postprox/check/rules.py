@@ -78,7 +78,6 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from service_rules.networks(setup.configuration)
     yield from service_rules.required_restrictions(setup)
     yield from service_rules.open_instances(setup)
-    yield from service_rules.essential_services(setup)
     yield from service_rules.any_client(setup)
     yield from service_rules.xclient_clients(setup.configuration)
     yield from service_rules.unknown_recipients(setup)

@@ -266,39 +266,6 @@ def xclient_clients(configuration: Configuration) -> Iterator[Fault]:
             )
 
 
-#: Services of the default master.cf without which Postfix delivers no mail.
-_ESSENTIAL = {
-    "cleanup": "unix n - y - 0 cleanup",
-    "qmgr": "unix n - n 300 1 qmgr",
-    "rewrite": "unix - - y - - trivial-rewrite",
-    "bounce": "unix - - y - 0 bounce",
-    "defer": "unix - - y - 0 bounce",
-    "trace": "unix - - y - 0 bounce",
-    "proxymap": "unix - - n - - proxymap",
-    "local": "unix - n n - - local",
-    "pickup": "unix n - y 60 1 pickup",
-}
-#: The maximum number of these services that are missing by mistake.
-_FEW = 2
-
-
-def essential_services(setup: Setup) -> Iterator[Fault]:
-    """Report a missing service that all mail needs."""
-    configuration = setup.configuration
-    known = {each.name for each in configuration.services if each.type in ("unix", "fifo")}
-    own = [configuration.parameter(f"{name}_service_name") for name in _ESSENTIAL]
-    if len(_ESSENTIAL.keys() - known) > _FEW or any(own):
-        return  # a part of a configuration, or one with other names
-    for name, line in _ESSENTIAL.items():
-        if name not in known:
-            yield Fault(
-                "value",
-                "master.cf",
-                f"the service {name} is missing; mail that needs it is deferred",
-                (fixes.add_line(configuration, name, line.partition(" ")[2]),),
-            )
-
-
 def any_client(setup: Setup) -> Iterator[Fault]:
     """Report a mynetworks that contains all addresses."""
     configuration = setup.configuration

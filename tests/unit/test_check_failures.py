@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from postprox.check import probe, python_mistakes, script_mistakes
-from tests.unit.checking import FRONT, PROXY, found
+from tests.unit.checking import found
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -111,13 +111,6 @@ def test_message_read_as_octets_is_not_reported(call: str) -> None:
 def test_missing_module_is_found(line: str, name: str) -> None:
     mistakes = list(probe._python_mistakes("/f", f"{line}\n", os.path.realpath(sys.executable)))
     assert [each.path for each in mistakes] == ([name] if name else [])
-
-
-def test_missing_service_is_added() -> None:
-    services = ["cleanup", "qmgr", "rewrite", "bounce", "defer", "trace", "proxymap", "local"]
-    master = FRONT + PROXY + "".join(f"{name} unix - - n - - {name}\n" for name in services)
-    commands = [command for each in found(master=master) for command in each.commands]
-    assert "postconf -M 'pickup/unix=pickup unix n - y 60 1 pickup'" in commands
 
 
 @pytest.mark.parametrize("value", ["0.0.0.0/0", "127.0.0.0/8 [::]/0", "static:all"])
