@@ -11,16 +11,19 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, TextIO
 
 from .. import __version__
-from . import loading, probe, recipe, report, running, selection
-from .facts import UnitState
+from . import loading, probe, recipe, report, running, sample_runs, selection
+from .facts import SampleRuns, UnitState
+from .findings import DANGER, Finding
 from .machine import Machine
 from .postconf import UnreadableError
-from .routes import is_proxy
+from .routes import Proxy, is_proxy
 from .rules import judge, unchecked
 from .setup import Setup
 from .unit import Unit
@@ -33,7 +36,8 @@ DESCRIPTION = """\
 Check that the configurations of Postfix and its proxies are consistent, and that the proxies are
 running. Each finding consists of the problem, its effect on mail, and the commands that correct it.
 The check changes nothing. It connects to each proxy's port, which can start a socket-activated
-service. Run the command as root, because only root can test the permissions of the proxy's user.
+service. With --run-filter, it also runs each filter on harmless test messages, which are not
+delivered. Run the command as root, because only root can test the permissions of the proxy's user.
 The exit status is 0 if there are no findings, 1 if there are only warnings, 2 if mail is refused,
 lost or not filtered, or if the check failed, and 3 if there are no findings but an item could not
 be checked.
@@ -74,6 +78,9 @@ def run(words: list[str]) -> int:
             sys.stdout.write(report.error_as_json(reason, UNREADABLE))
         return UNREADABLE
     findings = list(judge(setup))
+    if wanted.run_filter:
+        setup = replace(setup, samples=run_filters(setup, findings))
+        findings = list(judge(setup))
     result = report.Result(
         setup, findings, list(unchecked(setup)), loading.command(setup, findings)
     )
@@ -101,6 +108,21 @@ def _setup(wanted: argparse.Namespace) -> Setup:
     return Setup(
         configuration, proxies, facts, seen, tables, probe.examples(), probe.public_program()
     )
+
+
+def run_filters(setup: Setup, findings: Sequence[Finding]) -> dict[Proxy, SampleRuns]:
+    """Run the filters on test messages.
+
+    A filter with a finding of level DANGER may do harm, such as send the message itself, and a test
+    would only show a consequence of that finding.
+    """
+    broken = {finding.where for finding in findings if finding.level == DANGER}
+    return {
+        proxy: SampleRuns(unchecked="correct the other findings first")
+        if proxy.where in broken
+        else sample_runs.sample_runs(proxy)
+        for proxy in setup.proxies
+    }
 
 
 def _recipe(wanted: argparse.Namespace) -> list[str]:
@@ -161,8 +183,8 @@ class _Parser(argparse.ArgumentParser):
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = _Parser(
         "postprox-check",
-        usage="postprox-check [--config DIR] [--unit FILE] [--offline] [--json] [-V] "
-        "[-- COMMAND LINE]\n"
+        usage="postprox-check [--config DIR] [--unit FILE] [--offline] [--run-filter] [--json] "
+        "[-V]\n                      [-- COMMAND LINE]\n"
         "       postprox-check --recipe before-queue|after-queue [--spawn] [--config DIR] "
         "[--unit FILE] [--offline]",
         description=DESCRIPTION,
@@ -174,6 +196,11 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--unit", metavar="FILE", help="the systemd unit of a listening proxy")
     parser.add_argument("--offline", action="store_true", help="do not check the running system")
+    parser.add_argument(
+        "--run-filter",
+        action="store_true",
+        help="also run the filter on harmless test messages, which are not delivered",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--recipe",
@@ -195,6 +222,8 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         parser.error("--spawn requires --recipe")
     if wanted.recipe and (wanted.json or wanted.command_line):
         parser.error("--recipe cannot be combined with --json or a command line")
+    if wanted.run_filter and wanted.recipe:
+        parser.error("--run-filter cannot be combined with --recipe")
     if wanted.spawn and wanted.unit:
         parser.error("--spawn cannot be combined with --unit")
     return wanted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from .routes import Endpoint
 from .script_mistakes import Mistake
@@ -255,3 +256,44 @@ class RunningFacts:
     milter_units: tuple[str, ...] = ()
     #: The greeting received from each address, or the error.
     greetings: Mapping[Endpoint, str] = field(default_factory=dict)
+
+
+#: The text that a shell prints if it executes the sender of the test message `SampleRun.HOSTILE`.
+EXECUTED = str(1234 * 4321)
+
+
+@dataclass(frozen=True)
+class SampleRun:
+    """The result of the filter for a test message."""
+
+    #: The kinds of test messages: an ordinary message, a message with 8-bit octets and unusual
+    #: lines, a bounce, and a message whose sender contains a shell command.
+    ORDINARY: ClassVar = "ordinary"
+    UNUSUAL: ClassVar = "unusual"
+    BOUNCE: ClassVar = "bounce"
+    HOSTILE: ClassVar = "hostile"
+
+    kind: str
+    #: The command that repeats this run and shows all details.
+    command: str
+    #: The verdict, as in the JSON document of postprox-rehearse.
+    verdict: str
+    timed_out: bool = False
+    #: The reason for a failure of the filter, or "".
+    reason: str = ""
+    reply: str = ""
+    #: The filter's standard error.
+    errors: str = ""
+    #: The message before and after the filter, with one character per octet. None if the message
+    #: was not delivered.
+    sent: str = ""
+    received: str | None = None
+
+
+@dataclass(frozen=True)
+class SampleRuns:
+    """The results of a filter for all test messages."""
+
+    runs: tuple[SampleRun, ...] = ()
+    #: The reason why the other test messages could not be used, or "".
+    unchecked: str = ""

@@ -45,6 +45,8 @@ LEVELS = {
     "filter-write": WARNING,
     "filter-command": WARNING,
     "filter-damage": DANGER,
+    "filter-run": DANGER,
+    "filter-errors": WARNING,
     "injection": DANGER,
     "lost-reply": WARNING,
     "lost-change": WARNING,

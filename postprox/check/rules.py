@@ -20,6 +20,7 @@ from . import (
     postfix_rules,
     proxy_rules,
     running_rules,
+    sample_rules,
     service_rules,
     table_rules,
     unit_rules,
@@ -63,8 +64,14 @@ def judge(setup: Setup) -> list[Finding]:
         if setup.running and not any(LEVELS[fault.name] == DANGER for fault in (*faults, *own)):
             # A problem of level DANGER can be the reason for a missing greeting.
             own += running_rules.no_greeting(setup, proxy, setup.running)
+        own += _sample_faults(setup, proxy)
         faults += own
     return fixes.plan(setup.configuration, faults, units)
+
+
+def _sample_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    if proxy.options and (samples := setup.samples.get(proxy)):
+        yield from sample_rules.sample_faults(proxy, proxy.options, samples)
 
 
 def _configuration_faults(setup: Setup) -> Iterator[Fault]:
@@ -289,6 +296,8 @@ def _unchecked_options(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[
     is_known = facts.upstream_missing or list(proxy_rules.target(setup, proxy, wanted))
     if upstream(setup.configuration, proxy) is None and not is_known:
         yield f"the upstream server at {wanted.target.text}"
+    if (samples := setup.samples.get(proxy)) and samples.unchecked:
+        yield f"the filter's result for test messages ({samples.unchecked})"
     if facts.filter_unchecked:
         yield facts.filter_unchecked
     if facts.has_unknown_permissions() and facts.user_exists:

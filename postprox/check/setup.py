@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import tables
-from .facts import Listener, ProxyFacts, RunningFacts
+from .facts import Listener, ProxyFacts, RunningFacts, SampleRuns
 from .postconf import Configuration, Service
 from .routes import Endpoint, Proxy, Route, endpoint_of, routes, upstream
 
@@ -30,6 +30,8 @@ class Setup:
     examples: str = "/usr/local/share/doc/postprox/examples/postfix"
     #: The installed proxy program, or "" if it was not found.
     program: str = ""
+    #: The results of the filters for test messages (--run-filter).
+    samples: Mapping[Proxy, SampleRuns] = field(default_factory=dict)
 
     def routes_to(self, proxy: Proxy) -> list[Route]:
         """Return the routes to the proxy."""

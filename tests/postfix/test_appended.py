@@ -58,7 +58,7 @@ if grep -q VIRUS "$EMAIL"; then echo '550 5.7.1 The message contains a virus' >&
 """
 SEND = """
 postfix start 2>/dev/null
-postprox-check
+postprox-check --run-filter
 python3 - <<'END'
 import pathlib, smtplib, time
 
@@ -164,7 +164,7 @@ def test_troubleshooting_commands_show_filter_settings(tmp_path: Path) -> None:
     page = (ROOT / "docs/troubleshooting.md").read_text()
     first, settings, units = readme.indented(page)
     check, queue = first.splitlines(keepends=True)
-    assert check == "postprox-check\n"
+    assert check == "postprox-check --run-filter\n"
     steps = [
         *prepared(tmp_path, BEFORE),
         "postfix start 2>/dev/null\n",

@@ -102,7 +102,7 @@ def test_complete_setup_has_no_findings(tmp_path: Path, mode: str, proxy: str) -
     (tmp_path / "master.cf").write_text(front + master_cf(mode, proxy) + MASTER_CF)
     user, unit, *_ = readme.start()
     reload, check = readme.trial().check.splitlines(keepends=True)
-    assert (reload, check) == ("systemctl reload postfix\n", "postprox-check\n")
+    assert (reload, check) == ("systemctl reload postfix\n", "postprox-check --run-filter\n")
     install = readme.installation()
     service = unit if proxy == LISTENING else ""
     # No Postfix runs in the namespace.

@@ -1,0 +1,151 @@
+"""Problems that the filter has with test messages (--run-filter).
+
+Rule: each check is a pure function. A test message may be rejected for a good reason, so only the
+rejection of all test messages is reported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..core.options import Options
+from ..core.verdict import DISCARD, FAIL, FAIL_OPEN, REJECT
+from . import fixes
+from .facts import EXECUTED, SampleRun, SampleRuns
+from .findings import Fault
+from .routes import Proxy
+
+_TITLES = {
+    SampleRun.ORDINARY: "an ordinary test message",
+    SampleRun.UNUSUAL: "a test message with 8-bit octets and unusual lines",
+    SampleRun.BOUNCE: "a test message with an empty sender (a bounce)",
+    SampleRun.HOSTILE: "a test message whose sender contains shell characters",
+}
+#: Error messages of the shell, of common programs and of Python.
+_ERROR = re.compile(
+    r"no such file|not found|permission denied|syntax error|cannot (open|create|write|connect)"
+    r"|can't (open|create|write|connect)|could not (open|connect)|connection refused"
+    r"|unbound variable|parameter not set|read-only file system|traceback"
+    r"|unexpected|invalid option|unrecognized option|usage:|missing operand",
+    re.IGNORECASE,
+)
+#: The maximum length of quoted text in a problem.
+_QUOTED = 150
+
+
+def sample_faults(proxy: Proxy, wanted: Options, seen: SampleRuns) -> Iterator[Fault]:
+    """Report the first problem that the test messages show."""
+    found = [*_executed(proxy, seen), *_failed(proxy, wanted, seen), *_damaged(proxy, seen)]
+    found += [*_never_accepted(proxy, seen), *_errors(proxy, seen)]
+    yield from found[:1]
+
+
+def _executed(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
+    """Report a filter that executes a part of the sender."""
+    for run in seen.runs:
+        if run.kind == SampleRun.HOSTILE and EXECUTED in run.errors:
+            yield _fault(
+                proxy,
+                run,
+                "the filter executed a shell command in the sender of a test message; everybody "
+                f"who can send mail can run commands as user {proxy.user}",
+                name="injection",
+            )
+
+
+def _failed(proxy: Proxy, wanted: Options, seen: SampleRuns) -> Iterator[Fault]:
+    """Report test messages for which the filter failed."""
+    runs = [run for run in seen.runs if run.verdict in (FAIL, FAIL_OPEN)]
+    if not runs:
+        return
+    run = runs[0]
+    mail = "all mail" if run.kind == SampleRun.ORDINARY else "such mail"
+    effect = "is deferred (451) until senders give up" if wanted.reject else "passes unfiltered"
+    reason = run.reason or run.reply
+    if last := _last_line(run.errors):
+        reason += f": {last}"
+    yield _fault(
+        proxy, run, f"the filter failed for {_TITLES[run.kind]}; {mail} {effect}: {_quoted(reason)}"
+    )
+
+
+def _damaged(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
+    """Report a test message that the filter damaged."""
+    for run in seen.runs:
+        if run.received is not None and (damage := _damage(run.sent, run.received)):
+            problem = f"the filter damaged {_TITLES[run.kind]}; {damage}"
+            yield _fault(proxy, run, problem, name="filter-damage")
+            return
+
+
+def _damage(sent: str, received: str) -> str:
+    """Return the damage that the filter did to a message, or ""."""
+    header, _, body = sent.partition("\r\n\r\n")
+    new_header, _, new_body = received.partition("\r\n\r\n")
+    lost = [line for line in header.split("\r\n") if line[:1] not in " \t"]
+    names = {line.partition(":")[0].lower() for line in new_header.split("\r\n")}
+    missing = [line for line in lost if line.partition(":")[0].lower() not in names]
+    if any(f"\r\n{line}\r\n" in f"\r\n{new_body}\r\n" for line in missing):
+        return f"header fields became part of the body: {missing[0]}"
+    if len(missing) == len(lost):
+        return "all header fields are lost"
+    if _encoding(header) != _encoding(new_header):
+        return ""
+    lines = [line for line in body.split("\r\n") if line.strip()]
+    kept = set(new_body.split("\r\n"))
+    if not any(line in kept for line in lines):
+        return "the whole text is lost"
+    if lines[-1] not in kept:
+        return "the end of the message is lost"
+    changed = next((line for line in lines if line not in kept), "")
+    return f"lines are lost or changed: {_quoted(changed)}" if changed else ""
+
+
+def _encoding(header: str) -> str:
+    """Return the fields that determine how the lines of a body are encoded."""
+    fields = re.findall(
+        r"(?im)^(?:content-type|content-transfer-encoding):.*(?:\r\n[ \t].*)*", header
+    )
+    return "".join(sorted(field.lower() for field in fields))
+
+
+def _never_accepted(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
+    """Report a filter that rejects or discards all test messages."""
+    runs = [run for run in seen.runs if run.verdict in (REJECT, DISCARD)]
+    if runs and len(runs) == len(seen.runs):
+        verb = "discarded" if runs[0].verdict == DISCARD else "rejected"
+        yield _fault(
+            proxy,
+            runs[0],
+            f"the filter {verb} all test messages, which are harmless; all mail may be {verb}: "
+            f"{_quoted(runs[0].reply)}",
+        )
+
+
+def _errors(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
+    """Report a test message that passes although a program in the filter reports an error."""
+    for run in seen.runs:
+        lines = [line for line in run.errors.splitlines() if _ERROR.search(line)]
+        if lines and run.verdict not in (REJECT, DISCARD):
+            yield _fault(
+                proxy,
+                run,
+                f"the filter ignored an error and passed {_TITLES[run.kind]}; mail may pass "
+                f"unfiltered: {_quoted(lines[0])}",
+                name="filter-errors",
+            )
+            return
+
+
+def _fault(proxy: Proxy, run: SampleRun, problem: str, *, name: str = "filter-run") -> Fault:
+    return Fault(name, proxy.where, problem, (fixes.run(run.command),))
+
+
+def _last_line(errors: str) -> str:
+    lines = [line for line in errors.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+def _quoted(text: str) -> str:
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]} ..."

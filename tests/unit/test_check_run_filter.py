@@ -1,0 +1,248 @@
+"""postprox-check --run-filter: the filter's results for test messages."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from postprox.check import __main__ as command
+from postprox.check import sample_runs
+from postprox.check.facts import SampleRun, SampleRuns
+from postprox.check.findings import DANGER, Finding
+from postprox.check.fixes import Shell
+from postprox.check.postconf import parse
+from postprox.check.routes import Proxy, spawned_proxies
+from postprox.check.rules import unchecked
+from postprox.check.sample_rules import sample_faults
+from postprox.check.setup import Setup
+from postprox.check.unit import Unit
+from tests.unit.checking import FRONT, MAIN, SEEN
+
+pytestmark = pytest.mark.any_account
+
+USER = pwd.getpwuid(os.geteuid()).pw_name
+REJECT = "if grep -q virus \"$EMAIL\"; then echo '550 5.7.1 A virus' >&2; exit 1; fi\n"
+MARK = '{ echo "X-Filtered: yes"; cat "$EMAIL"; } > "$OUTFILE" || exit 2\n'
+PYTHON = """\
+import email, email.encoders, os
+mail = email.message_from_bytes(open(os.environ["EMAIL"], "rb").read())
+"""
+WRITE = "open(os.environ['OUTFILE'], 'wb').write(mail.as_bytes())\n"
+
+
+@pytest.fixture(name="spool")
+def _spool(tmp_path: Path) -> Path:
+    (tmp_path / "spool").mkdir()
+    return tmp_path / "spool"
+
+
+def proxy_of(script: str, spool: Path, options: str = "--strict") -> Proxy:
+    """Return a spawned proxy with the script as its filter."""
+    path = spool.parent / "filter"
+    path.write_text(script)
+    path.chmod(0o755)
+    entry = (
+        f"127.0.0.1:10025 inet n n n - 20 spawn user={USER} argv=/p/postprox {options} -t 20 "
+        f"-d {spool} -c {path} 127.0.0.1:10026\n"
+    )
+    (proxy,) = spawned_proxies(parse(MAIN, FRONT + entry, ""))
+    return proxy
+
+
+def faults_of(proxy: Proxy) -> Iterator[tuple[str, str]]:
+    """Run the filter and yield the name and the problem of each fault."""
+    assert proxy.options is not None
+    seen = sample_runs.sample_runs(proxy)
+    assert not seen.unchecked
+    for fault in sample_faults(proxy, proxy.options, seen):
+        yield fault.name, fault.problem
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "words"),
+    [
+        ("#!/bin/sh\nexit 3\n", "filter-run", "all mail is deferred (451)"),
+        (
+            '#!/bin/sh\ngrep -q virus "$EMAIL" && exit 1\n',
+            "filter-run",
+            "exit status 1 without a reply code",
+        ),
+        (
+            f"#!{sys.executable}\nimport os\nopen(os.environ['EMAIL'], encoding='utf-8').read()\n",
+            "filter-run",
+            "8-bit octets and unusual lines; such mail is deferred",
+        ),
+        (
+            f"#!/bin/sh\n{REJECT}case $SENDER in '<>') exit 75;; esac\n",
+            "filter-run",
+            "an empty sender (a bounce); such mail is deferred",
+        ),
+        (
+            "#!/bin/sh\necho '550 5.7.1 No' >&2\nexit 1\n",
+            "filter-run",
+            "rejected all test messages, which are harmless; all mail may be rejected: 550 5.7.1",
+        ),
+        (
+            "#!/bin/sh\necho '250 2.0.0 Dropped' >&2\nexit 1\n",
+            "filter-run",
+            "discarded all test messages",
+        ),
+        (
+            '#!/bin/sh\n{ printf "X-A: b\\n\\n"; cat "$EMAIL"; } > "$OUTFILE"\n',
+            "filter-damage",
+            "header fields became part of the body: From: Postmaster",
+        ),
+        (
+            '#!/bin/sh\nhead -n 15 "$EMAIL" > "$OUTFILE"\n',
+            "filter-damage",
+            "the end of the message is lost",
+        ),
+        (
+            '#!/bin/sh\nsed "/^$/q" "$EMAIL" > "$OUTFILE"\n',
+            "filter-damage",
+            "the whole text is lost",
+        ),
+        (
+            '#!/bin/sh\nsed "1,/^$/d" "$EMAIL" > "$OUTFILE"\n',
+            "filter-damage",
+            "all header fields are lost",
+        ),
+        (
+            '#!/bin/sh\nwhile read line; do echo "$line"; done < "$EMAIL" > "$OUTFILE"\n',
+            "filter-damage",
+            "lines are lost or changed: ",
+        ),
+        (
+            '#!/bin/sh\nif grep -q virus "$EMIAL"; then echo "550 5.7.1 No" >&2; exit 1; fi\n',
+            "filter-errors",
+            "ignored an error and passed an ordinary test message; mail may pass unfiltered: grep",
+        ),
+        (
+            '#!/bin/sh\nsh -c "echo $SENDER" > /dev/null\n',
+            "injection",
+            f"can run commands as user {USER}",
+        ),
+    ],
+)
+def test_filter_problem_is_found(spool: Path, script: str, name: str, words: str) -> None:
+    ((found, problem),) = faults_of(proxy_of(script, spool))
+    assert found == name
+    assert words in problem
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"#!/bin/sh\n{REJECT}",
+        f"#!/bin/sh\n{REJECT}{MARK}",
+        f'#!/bin/sh\n{REJECT}echo "scanned $EMAIL" >&2\n',
+        '#!/bin/sh\n{ cat "$EMAIL"; echo; echo "A disclaimer"; } > "$OUTFILE"\n',
+        '#!/bin/sh\n[ "$SENDER" != "<>" ] || { echo "550 5.7.1 No bounces" >&2; exit 1; }\n',
+        f"#!{sys.executable}\n{PYTHON}mail.add_header('X-Filtered', 'yes')\n{WRITE}",
+        f"#!{sys.executable}\n{PYTHON}email.encoders.encode_base64(mail)\n{WRITE}",
+    ],
+)
+def test_right_filter_has_no_finding(spool: Path, script: str) -> None:
+    assert list(faults_of(proxy_of(script, spool))) == []
+
+
+def test_failed_filter_without_reject_passes_mail(spool: Path) -> None:
+    ((_, problem),) = faults_of(proxy_of("#!/bin/sh\nexit 3\n", spool, options="-v"))
+    assert "all mail passes unfiltered" in problem
+
+
+def test_time_limit_ends_the_test_messages(spool: Path) -> None:
+    proxy = proxy_of("#!/bin/sh\nsleep 60\n", spool)
+    assert proxy.options is not None
+    proxy.options.timeout = 1
+    seen = sample_runs.sample_runs(proxy)
+    assert [run.timed_out for run in seen.runs] == [True]
+    (fault,) = sample_faults(proxy, proxy.options, seen)
+    assert "killed with all its processes after 1 s (-t)" in fault.problem
+
+
+def test_printed_command_shows_the_failure(spool: Path) -> None:
+    proxy = proxy_of("#!/bin/sh\necho 'no space' >&2\nexit 3\n", spool)
+    assert proxy.options is not None
+    (fault,) = sample_faults(proxy, proxy.options, sample_runs.sample_runs(proxy))
+    (edit,) = fault.edits
+    assert isinstance(edit.place, Shell)
+    words = shlex.split(edit.place.command)
+    assert words[0] == "postprox-rehearse"
+    words[:1] = [sys.executable, "-m", "postprox.rehearse"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "no space" in shown.stdout
+
+
+def test_filter_receives_the_environment_of_the_unit(spool: Path) -> None:
+    proxy = proxy_of('#!/bin/sh\n[ "$LEVEL" = "a b" ] || exit 3\n', spool)
+    unit = Unit("postprox.service", environment={"LEVEL": "a b", "POSTPROX_OPTIONS": "-v"})
+    proxy = Proxy(
+        "unit", (), proxy.words, proxy.options, "", USER, capacity=1, service=None, unit=unit
+    )
+    assert list(faults_of(proxy)) == []
+
+
+def test_unit_restricts_the_rehearsal() -> None:
+    settings = {
+        "User": ["postprox"],
+        "CapabilityBoundingSet": [],
+        "ReadWritePaths": ["/a", "/b"],
+        "StateDirectory": ["%N"],
+        "ExecStart": ["/p/postprox"],
+        "RuntimeDirectory": ["postprox"],
+    }
+    words = list(sample_runs.restricted(Unit("postprox.service", settings=settings)))
+    assert [word for word in words if word.startswith("--property=")] == [
+        "--property=User=postprox",
+        "--property=CapabilityBoundingSet=",
+        "--property=ReadWritePaths=/a",
+        "--property=ReadWritePaths=/b",
+    ]
+
+
+def test_filter_that_cannot_run_is_not_checked(spool: Path) -> None:
+    proxy = proxy_of("#!/bin/sh\n", spool)
+    spool.rmdir()
+    seen = sample_runs.sample_runs(proxy)
+    assert not seen.runs
+    setup = Setup(parse("", "", ""), [proxy], {proxy: SEEN}, samples={proxy: seen})
+    (text,) = [text for text in unchecked(setup) if "test messages" in text]
+    assert "-d" in text
+
+
+def test_proxy_without_filter_has_no_runs(spool: Path) -> None:
+    proxy = proxy_of("", spool)
+    assert proxy.options is not None
+    proxy.options.command = None
+    assert sample_runs.sample_runs(proxy) == SampleRuns()
+
+
+def test_filter_with_danger_is_not_run(spool: Path) -> None:
+    proxy = proxy_of("#!/bin/sh\n", spool)
+    setup = Setup(parse("", "", ""), [proxy], {proxy: SEEN})
+    findings = [Finding("filter", proxy.where, "", ())]
+    assert findings[0].level == DANGER
+    samples = command.run_filters(setup, findings)
+    assert samples[proxy].unchecked == "correct the other findings first"
+
+
+def test_quoted_text_is_limited(spool: Path) -> None:
+    proxy = proxy_of("", spool)
+    assert proxy.options is not None
+    run = SampleRun(SampleRun.ORDINARY, "", "fail", reason="x" * 500)
+    (fault,) = sample_faults(proxy, proxy.options, SampleRuns((run,)))
+    assert fault.problem.endswith("xx ...")
+    assert len(fault.problem) < 300
+
+
+def test_run_filter_excludes_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(["--run-filter", "--recipe", "before-queue"]) == 2
+    assert "--run-filter cannot be combined" in capsys.readouterr().err
