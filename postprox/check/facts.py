@@ -240,6 +240,17 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class Session:
+    """The result of a short session without a message."""
+
+    #: The last line of the greeting, or the error.
+    greeting: str
+    #: The first command that the server refused, and the last line of its reply, or "".
+    command: str = ""
+    reply: str = ""
+
+
+@dataclass(frozen=True)
 class RunningFacts:
     """The state of the running system."""
 
@@ -254,8 +265,8 @@ class RunningFacts:
     listeners: tuple[Listener, ...] = ()
     #: The installed units of common milters.
     milter_units: tuple[str, ...] = ()
-    #: The greeting received from each address, or the error.
-    greetings: Mapping[Endpoint, str] = field(default_factory=dict)
+    #: The short session with each address.
+    sessions: Mapping[Endpoint, Session] = field(default_factory=dict)
 
 
 #: The text that a shell prints if it executes the sender of the test message `SampleRun.HOSTILE`.

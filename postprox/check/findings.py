@@ -99,6 +99,7 @@ LEVELS = {
     "failing": DANGER,
     "not-reloaded": WARNING,
     "no-greeting": DANGER,
+    "refused": DANGER,
 }
 
 

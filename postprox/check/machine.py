@@ -1,8 +1,8 @@
 """Reads the state of the running system: systemd, sockets, processes and the filter's files.
 
-Rule: this module only reads the state and makes no decisions. The only data that it sends is the
-QUIT command, which it sends to the proxy's port. A connection to the proxy's port can start a
-socket-activated service.
+Rule: this module only reads the state and makes no decisions. It sends no message, only the
+commands of short sessions to the proxies and to the Postfix services in front of them. A connection
+to the proxy's port can start a socket-activated service.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 from . import pipe_filters, script_copies, script_mistakes, shell_command
+from .facts import Session
 from .postconf import UnreadableError
 from .routes import Endpoint
 from .script_mistakes import Mistake
@@ -29,6 +30,9 @@ TIMEOUT = 10.0
 #: The maximum size in octets of a script to read.
 LARGEST_SCRIPT = 1 << 20
 _LARGEST_REPLY = 4096
+#: The commands of a session. Every server accepts mail for postmaster (RFC 5321, section 4.5.1).
+_COMMANDS = (f"EHLO {socket.gethostname()}", "MAIL FROM:<>", "RCPT TO:<postmaster>", "RSET")
+_CLOSED = "connection closed"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: The address to which to connect if a server listens on all addresses.
@@ -104,11 +108,8 @@ class Machine:
             for directory in ("/etc", "/usr/lib", "/lib")
         )
 
-    def greeting(self, endpoint: Endpoint) -> str:
-        """Connect to an address and return the last line of the greeting, or the error.
-
-        Finally, send QUIT, so that the server does not log a lost connection.
-        """
+    def session(self, endpoint: Endpoint) -> Session:
+        """Send the commands of a message up to RCPT to a server, and then RSET and QUIT."""
         host = _NEAREST.get(endpoint.host, endpoint.host)
         try:
             if endpoint.path:
@@ -118,16 +119,37 @@ class Machine:
             else:
                 client = socket.create_connection((host, endpoint.port), TIMEOUT)
             with client, client.makefile("rwb") as stream:
-                line = stream.readline(_LARGEST_REPLY)
-                while line[3:4] == b"-":
-                    line = stream.readline(_LARGEST_REPLY)
-                if line:
-                    _quit(stream)
+                return _session(stream)
         except TimeoutError:
-            return f"timed out after {TIMEOUT:g} s"
+            return Session(f"timed out after {TIMEOUT:g} s")
         except OSError as error:
-            return (error.strerror or str(error)).lower()
-        return line.decode(errors="backslashreplace").strip() or "connection closed"
+            return Session((error.strerror or str(error)).lower())
+
+
+def _session(stream: io.BufferedRWPair) -> Session:
+    greeting = _reply(stream)
+    refused: tuple[str, str] = ("", "")
+    try:
+        for command in _COMMANDS if greeting.startswith("220") else ():
+            stream.write(f"{command}\r\n".encode())
+            stream.flush()
+            reply = _reply(stream)
+            if not reply.startswith("2"):
+                refused = (command, reply)
+                break
+    except OSError as error:
+        refused = (command, (error.strerror or str(error)).lower())
+    if greeting != _CLOSED:
+        _quit(stream)
+    return Session(greeting, *refused)
+
+
+def _reply(stream: io.BufferedRWPair) -> str:
+    """Return the last line of the next reply."""
+    line = stream.readline(_LARGEST_REPLY)
+    while line[3:4] == b"-":
+        line = stream.readline(_LARGEST_REPLY)
+    return line.decode(errors="backslashreplace").strip() or _CLOSED
 
 
 def _quit(stream: io.BufferedRWPair) -> None:

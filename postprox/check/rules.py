@@ -64,8 +64,11 @@ def judge(setup: Setup) -> list[Finding]:
         if setup.running and not any(LEVELS[fault.name] == DANGER for fault in (*faults, *own)):
             # A problem of level DANGER can be the reason for a missing greeting.
             own += running_rules.no_greeting(setup, proxy, setup.running)
+            own += running_rules.refused_behind(proxy, setup.running)
         own += _sample_faults(setup, proxy)
         faults += own
+    if setup.running and not any(LEVELS[fault.name] == DANGER for fault in faults):
+        faults += running_rules.refused(setup, setup.running)
     return fixes.plan(setup.configuration, faults, units)
 
 

@@ -15,7 +15,7 @@ from . import milter_rules
 from .facts import Listener, RunningFacts, UnitState
 from .machine import Machine
 from .postconf import Configuration, UnreadableError
-from .routes import Endpoint, Proxy, listening_proxy, proxy_filter, routes
+from .routes import Endpoint, Proxy, endpoint_of, listening_proxy, proxy_filter, routes
 from .unit import Unit
 
 #: The properties of a unit that the rules use (org.freedesktop.systemd1(5)).
@@ -122,6 +122,7 @@ def running_facts(
         for milter in service.tokens("smtpd_milters")
         if (endpoint := proxy_filter(milter, "/"))
     }
+    ports |= {endpoint.port for endpoint in _front_ports(configuration, postfix)}
     found = [each for each in listening_sockets(machine.sockets()) if each[0].port in ports]
     owners = machine.owners({inode for _, inode in found})
     return RunningFacts(
@@ -133,10 +134,34 @@ def running_facts(
             Listener(endpoint, frozenset(owners.get(inode, ()))) for endpoint, inode in found
         ),
         milter_units=tuple(unit for unit in milter_rules.UNITS if machine.has_unit(unit)),
-        greetings={
-            endpoint: machine.greeting(endpoint)
-            for proxy in proxies
-            if proxy.options and (postfix or proxy.service is None)
-            for endpoint in proxy.endpoints
+        sessions={
+            **{endpoint: machine.session(endpoint) for endpoint in _proxy_ports(proxies, postfix)},
+            **{
+                endpoint: machine.session(_listener(endpoint, [each for each, _ in found]))
+                for endpoint in _front_ports(configuration, postfix)
+            },
         },
     )
+
+
+def _proxy_ports(proxies: Sequence[Proxy], postfix: bool | None) -> Iterator[Endpoint]:
+    """Yield the addresses of the proxies, except those of proxies that Postfix does not start."""
+    for proxy in proxies:
+        if proxy.options and (postfix or proxy.service is None):
+            yield from proxy.endpoints
+
+
+def _front_ports(configuration: Configuration, postfix: bool | None) -> Iterator[Endpoint]:
+    """Yield the addresses of the services that receive mail and pass it to a filter."""
+    for route in routes(configuration) if postfix else ():
+        endpoint = endpoint_of(configuration, route.source)
+        is_plain = route.source.parameter("smtpd_tls_wrappermode") != "yes"
+        if route.source.program == "smtpd" and is_plain and endpoint is not None:
+            yield endpoint
+
+
+def _listener(endpoint: Endpoint, listening: Sequence[Endpoint]) -> Endpoint:
+    """Return the socket of a service, because inet_interfaces can restrict its addresses."""
+    found = [each for each in listening if each.port == endpoint.port]
+    reached = [each for each in found if endpoint.is_at(each)]
+    return next(iter(reached or (found if endpoint.is_open() else [])), endpoint)

@@ -5,14 +5,15 @@ Rule: each check is a pure function. The input of each function is `Setup.runnin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from . import fixes, loading
-from .facts import RunningFacts, UnitState
+from .facts import RunningFacts, Session, UnitState
 from .findings import Fault
-from .routes import Proxy, without_wrappers
-from .setup import Setup
+from .routes import Proxy, routes, without_wrappers
+from .setup import Setup, distinct
 from .unit import SocketUnit, Unit
 
 #: The exit statuses with which systemd reports that it could not start the proxy (systemd.exec(5)).
@@ -212,7 +213,8 @@ def _restart(unit: Unit) -> str:
 def no_greeting(setup: Setup, proxy: Proxy, seen: RunningFacts) -> Iterator[Fault]:
     """Report an address on which a proxy does not send a greeting."""
     for endpoint in proxy.endpoints:
-        greeting = seen.greetings.get(endpoint, "220")
+        session = seen.sessions.get(endpoint, Session("220"))
+        greeting = session.greeting
         if greeting.startswith("220"):
             continue
         edit = fixes.run(f"{setup.configuration.postfix} reload")
@@ -229,3 +231,48 @@ def no_greeting(setup: Setup, proxy: Proxy, seen: RunningFacts) -> Iterator[Faul
             "or delayed",
             (edit,),
         )
+
+
+#: A refusal for a reason in the mail system itself (RFC 3463, section 3.4), such as a table that
+#: cannot be opened or a full disk. Other refusals can be a policy for this client.
+_OWN_REASON = re.compile(r"(421(?! [45]\.[0-24-9])|[45]\d\d [45]\.3\.|451 4\.7\.1 Service)")
+_LOGGED = "journalctl --no-pager -t postfix/smtpd -n 20; tail -n 20 /var/log/mail.log"
+
+
+def refused(setup: Setup, seen: RunningFacts) -> Iterator[Fault]:
+    """Report a Postfix service in front of a filter that accepts no mail."""
+    sources = (route.source for route in routes(setup.configuration))
+    for service in distinct(source for source in sources if source.program == "smtpd"):
+        endpoint = setup.endpoint_of(service)
+        session = seen.sessions.get(endpoint) if endpoint else None
+        if session is None:
+            continue
+        if not session.greeting.startswith("220"):
+            problem = f"got {session.greeting!r} instead of 220"
+            if session.greeting.startswith("5"):
+                continue  # a policy for this client
+        elif _OWN_REASON.match(session.reply) or session.reply[:1].isalpha():
+            problem = f"got {session.reply!r} after {session.command}"
+        else:
+            continue
+        yield Fault(
+            "refused",
+            f"master.cf, {service.label}",
+            f"a connection to {endpoint} {problem}; mail is deferred or refused",
+            (fixes.run(_LOGGED),),
+        )
+
+
+def refused_behind(proxy: Proxy, seen: RunningFacts) -> Iterator[Fault]:
+    """Report a proxy whose upstream server accepts no mail."""
+    for endpoint in proxy.endpoints:
+        session = seen.sessions.get(endpoint)
+        if session and session.command and not session.reply.startswith("550 5.1.1"):
+            yield Fault(
+                "refused",
+                proxy.where,
+                f"the upstream server answered {session.reply!r} to {session.command}; filtered "
+                "mail is deferred or refused",
+                (fixes.run(_LOGGED),),
+            )
+            return

@@ -21,6 +21,7 @@ import pytest
 
 from postprox.check import __main__ as command
 from postprox.check import probe, running, sandbox
+from postprox.check.facts import Session
 from postprox.check.machine import Machine
 from postprox.check.postconf import UnreadableError
 from postprox.check.routes import Endpoint
@@ -34,6 +35,7 @@ OWN = (
     "127.0.0.1:10026/inet/smtpd_authorized_xforward_hosts = 127.0.0.0/8\n"
 )
 PROXY_PORT = Endpoint("127.0.0.1", 10025)
+FRONT_PORT = Endpoint("", 25)
 FRONT_SPEED = "smtpd_proxy_options = speed_adjust\n"
 
 #: The output of systemd 252's `systemctl show` for each state, without Id.
@@ -75,7 +77,11 @@ class FakeMachine(Machine):
         self.states = {"postprox.service": "running", "postprox.socket": "listening"}
         self.table = LISTENING.format(11)
         self.programs = {11: {"systemd", "postprox"}}
-        self.greetings = {PROXY_PORT: "220 mail.test ESMTP Postfix"}
+        self.greetings = dict.fromkeys((PROXY_PORT, FRONT_PORT), "220 mail.test ESMTP Postfix")
+        #: The refused command and its reply, for each address.
+        self.refused: dict[Endpoint, tuple[str, str]] = {}
+        #: The addresses with which there was a session.
+        self.asked: list[Endpoint] = []
         self.postfix: bool | None = True
         self.words: Sequence[str] = ()
 
@@ -106,8 +112,10 @@ class FakeMachine(Machine):
     def master_runs(self, queue_directory: str) -> bool | None:
         return self.postfix
 
-    def greeting(self, endpoint: Endpoint) -> str:
-        return self.greetings.get(endpoint, "connection refused")
+    def session(self, endpoint: Endpoint) -> Session:
+        self.asked.append(endpoint)
+        greeting = self.greetings.get(endpoint, "connection refused")
+        return Session(greeting, *self.refused.get(endpoint, ()))
 
 
 class Site:
@@ -425,6 +433,69 @@ def test_missing_greeting_is_reported(
     assert (checked.status, checked.names()) == (2, ["no-greeting"])
     assert greeting in checked.problem
     assert remedy in checked.remedy
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "451 4.3.0 <postmaster>: Temporary lookup failure",
+        "452 4.3.1 Insufficient system storage",
+        "421 mail.test closing connection",
+        "connection closed",
+    ],
+)
+def test_postfix_that_accepts_no_mail_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], reply: str
+) -> None:
+    site.machine.refused[FRONT_PORT] = ("MAIL FROM:<>", reply)
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["refused"])
+    assert f"got {reply!r} after MAIL FROM:<>; mail is deferred" in checked.problem
+    assert "journalctl" in checked.remedy
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "450 4.2.0 <postmaster>: Greylisted",
+        "554 5.7.1 <unknown[127.0.0.1]>: Client host rejected",
+        "550 5.1.1 <postmaster>: User unknown",
+        "421 4.7.0 mail.test Error: too many connections",
+    ],
+)
+def test_policy_for_this_machine_is_not_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], reply: str
+) -> None:
+    site.machine.refused[FRONT_PORT] = ("RCPT TO:<postmaster>", reply)
+    assert check(site, capsys).status == 0
+
+
+def test_upstream_server_that_accepts_no_mail_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.machine.refused[PROXY_PORT] = ("RCPT TO:<postmaster>", "554 5.7.1 Access denied")
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["refused"])
+    assert "answered '554 5.7.1 Access denied' to RCPT TO:<postmaster>" in checked.problem
+
+
+def test_service_that_sends_no_greeting_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.machine.greetings[FRONT_PORT] = "timed out after 10 s"
+    checked = check(site, capsys)
+    assert (checked.status, checked.names()) == (2, ["refused"])
+
+
+def test_session_uses_an_address_on_which_postfix_listens(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.machine.table += LISTENING.format(12).replace("0100007F:2729", "010200C0:0019")
+    site.machine.programs[12] = {"master"}
+    outside = Endpoint("192.0.2.1", 25)
+    site.machine.greetings[outside] = "220"
+    assert check(site, capsys).status == 0
+    assert site.machine.asked == [PROXY_PORT, outside]
 
 
 def test_stopped_postfix_is_reported(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1106,33 +1177,41 @@ def test_listener_of_own_process_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "greeting"),
+    ("replies", "session", "commands"),
     [
-        (b"220 mail.test ESMTP\r\n", "220 mail.test ESMTP"),
-        (b"220-one\r\n220 two\r\n", "220 two"),
-        (b"421 4.4.1 No\r\n", "421 4.4.1 No"),
-        (b"", "connection closed"),
+        (["220-one\r\n220 two"], Session("220 two"), ["EHLO", "MAIL", "RCPT", "RSET", "QUIT"]),
+        (
+            ["220 one", "250 2", "451 4.3.0 no"],
+            Session("220 one", "MAIL FROM:<>", "451 4.3.0 no"),
+            ["EHLO", "MAIL", "QUIT"],
+        ),
+        (["421 4.4.1 No"], Session("421 4.4.1 No"), ["QUIT"]),
+        ([], Session("connection closed"), []),
     ],
 )
-def test_greeting_check_sends_quit(sent: bytes, greeting: str) -> None:
+def test_session_sends_no_message(
+    replies: list[str], session: Session, commands: list[str]
+) -> None:
     received: list[bytes] = []
 
     def serve() -> None:
         client, _ = server.accept()
-        with client:
-            client.sendall(sent)
-            if sent:
-                received.append(client.recv(100))
-                client.sendall(b"221 2.0.0 Bye\r\n")
+        with client, client.makefile("rwb") as stream:
+            for reply in [*replies, *["250 2.0.0 Ok"] * 5] if replies else ():
+                stream.write(f"{reply}\r\n".encode())
+                stream.flush()
+                if not (line := stream.readline()):
+                    break
+                received.append(line)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve)
         thread.start()
         endpoint = Endpoint("127.0.0.1", server.getsockname()[1])
-        assert Machine().greeting(endpoint) == greeting
+        assert Machine().session(endpoint) == session
         thread.join()
-    assert received == ([b"QUIT\r\n"] if sent else [])
-    assert Machine().greeting(endpoint) == "connection refused"
+    assert [line[:4].decode() for line in received] == commands
+    assert Machine().session(endpoint) == Session("connection refused")
 
 
 def test_missing_systemd_raises_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
