@@ -143,8 +143,8 @@ def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
         yield Fault(
             "filter-write",
             proxy.where,
-            f"the filter {seen.path if seen else ''} writes to {path}, but {problem}; the filter "
-            "may fail, so mail may be deferred or pass unfiltered",
+            f"the filter {seen.path if seen else ''} writes to {path}, but {problem}; what it "
+            "writes is lost, and mail may be deferred or pass unfiltered",
             edits,
         )
 

@@ -316,6 +316,16 @@ def add_arguments(proxy: Proxy, *more: str) -> Edit:
     return set_arguments(proxy, change)
 
 
+def remove_option(proxy: Proxy, name: str) -> Edit:
+    """Remove a long option and its value."""
+
+    def change(words: Sequence[str]) -> list[str]:
+        pairs = zip(["", *words], words, strict=False)
+        return [word for before, word in pairs if name not in (before, word.partition("=")[0])]
+
+    return set_arguments(proxy, change)
+
+
 def send_to(proxy: Proxy, address: str) -> Edit:
     """Set a proxy's HOST:PORT, which is its only positional argument."""
     old = proxy.options.target.text if proxy.options else ""

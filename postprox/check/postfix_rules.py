@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
+from ..core import limits
 from ..core.options import Options
 from . import fixes, master_rules, xforward
 from .findings import Fault
@@ -79,11 +80,17 @@ def soft_bounce(setup: Setup) -> Iterator[Fault]:
     """Report soft_bounce, which turns all rejections into temporary errors."""
     name = "soft_bounce"
     if setup.proxies and setup.configuration.parameter(name) == "yes":
+        is_after = any(
+            route.stage is FilterStage.AFTER_QUEUE
+            for proxy in setup.proxies
+            for route in setup.routes_to(proxy)
+        )
+        where = "rejected mail stays in the queue" if is_after else "senders try again"
         yield Fault(
             "no-reject",
             "main.cf",
-            f"{name} = yes turns each rejection of the filter into a temporary error; senders try "
-            "again for days",
+            f"{name} = yes turns each rejection of the filter into a temporary error; {where} for "
+            "days",
             (fixes.set_main(name, "no"),),
         )
 
@@ -606,9 +613,13 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         for route in setup.routes_to(proxy)
         if route.stage is FilterStage.BEFORE_QUEUE and route.source is not behind
     ]
+    yield from _single_processes(proxy, fronts)
     sharing_factor = min((_sharing_factor(front) for front in fronts), default=1)
     process_count = _total(fronts)
     if not fronts or not proxy.capacity or 0 < process_count <= sharing_factor * proxy.capacity:
+        return
+    if 0 < process_count <= _usual_capacity(proxy):
+        yield _few_sessions(proxy, process_count, fronts)
         return
     without = "" if sharing_factor == SPEED_ADJUST_FACTOR else ", and speed_adjust is not set"
     share = max(SPEED_ADJUST_FACTOR * proxy.capacity // len(fronts), 1)
@@ -625,6 +636,35 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
                 if not 0 < front.limit() <= share
             ),
         ),
+    )
+
+
+def _single_processes(proxy: Proxy, fronts: Sequence[Service]) -> Iterator[Fault]:
+    """Report services that serve one client at a time, although the proxy can serve several."""
+    for front in fronts:
+        if front.limit() == 1 and proxy.capacity > SPEED_ADJUST_FACTOR:
+            yield Fault(
+                "process-limit",
+                f"master.cf, {front.label}",
+                "the process limit is 1, so each client waits until the client before it has "
+                "ended its session; under load, clients give up",
+                (fixes.set_field(front, "process_limit", str(proxy.capacity)),),
+            )
+
+
+def _usual_capacity(proxy: Proxy) -> int:
+    """Return the capacity of a listening proxy without `--max-sessions`, or 0."""
+    return max(len(proxy.unit.instances), 1) * limits.SESSIONS if proxy.unit else 0
+
+
+def _few_sessions(proxy: Proxy, process_count: int, clients: Sequence[Service]) -> Fault:
+    """Report `--max-sessions` if the default would be sufficient."""
+    return Fault(
+        "process-limit",
+        proxy.where,
+        f"--max-sessions is lower than the number of processes of {_labels(clients)} that use the "
+        f"proxy ({process_count}); under load, the other sessions wait, and mail is deferred (451)",
+        (fixes.remove_option(proxy, "--max-sessions"),),
     )
 
 
@@ -669,7 +709,9 @@ def transports_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report a transport that can run more smtp(8) processes than the proxy can serve."""
     for transport in setup.transports_to(proxy):
         process_count = _concurrency(setup.configuration, transport)
-        if proxy.capacity and not 0 < process_count <= proxy.capacity:
+        if proxy.capacity < process_count <= _usual_capacity(proxy):
+            yield _few_sessions(proxy, process_count, [transport])
+        elif proxy.capacity and not 0 < process_count <= proxy.capacity:
             yield Fault(
                 "process-limit",
                 proxy.where,
@@ -748,6 +790,30 @@ def return_loop(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
                 f"proxy, {behind.label}, sends mail to the filter at {onward[0].endpoint}; if this "
                 f"filter returns mail to {front.label}, mail loops until Postfix bounces it",
                 (fixes.set_own(front, name, ""),),
+            )
+
+
+#: The parameters that determine where Postfix delivers mail to other sites, and their defaults.
+_OUTGOING = {"relayhost": "", "default_transport": "smtp", "relay_transport": "relay"}
+
+
+def outgoing_loop(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
+    """Report outgoing mail that Postfix sends to a proxy, which sends it back to Postfix.
+
+    If mail has no other route to the proxy, the parameter may be that route.
+    """
+    queue = setup.configuration.parameter("queue_directory")
+    for name, default in _OUTGOING.items():
+        value = setup.configuration.parameter(name)
+        where = value if name == "relayhost" else value.partition(":")[2]
+        endpoint = next_hop(where, queue)
+        if endpoint and proxy.is_at(endpoint) and setup.routes_to(proxy):
+            yield Fault(
+                "loop",
+                proxy.where,
+                f"{name} = {value} sends outgoing mail to the filter, which sends it back to "
+                "Postfix; mail to other sites loops until it is returned to its sender",
+                (fixes.set_main(name, default),),
             )
 
 
@@ -860,8 +926,8 @@ def protocol(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             "wrong-port",
             proxy.where,
             "the proxy or its upstream server uses an IP version that Postfix does not use "
-            f"(inet_protocols = {setup.configuration.parameter('inet_protocols')}); all mail is "
-            "deferred (451)",
+            f"(inet_protocols = {setup.configuration.parameter('inet_protocols')}); Postfix does "
+            "not start, or all mail is deferred (451)",
             (fixes.set_main("inet_protocols", "all"),),
         )
 
@@ -967,9 +1033,9 @@ def _unscanned(front: Service, milter_list: str) -> Fault:
         "unscanned",
         f"master.cf, {front.label}",
         f"milters ({milter_list}) do not receive the message if smtpd_proxy_filter is set, so they "
-        "cannot scan it. Let the filter call the scanner (docs/rspamd.md), or filter after the "
-        "queue with the commands that this command prints",
-        (fixes.run("postprox-check --recipe after-queue"),),
+        "cannot scan it. Let the filter call the scanner (docs/rspamd.md), or remove "
+        "smtpd_proxy_filter and filter after the queue (postprox-check --recipe after-queue)",
+        (fixes.run("postconf smtpd_milters smtpd_proxy_filter"),),
     )
 
 

@@ -341,7 +341,11 @@ def cannot_run(seen: ProgramFacts, name: str) -> Iterator[tuple[str, Edit]]:
     elif seen.is_directory:
         yield f"{seen.path} is a directory", fixes.run(f"ls -l {path}")
     elif seen.has_noexec:
-        edit = fixes.run(f'mount -o remount,exec "$(findmnt -n -o TARGET -T {path})"')
+        edit = fixes.run(
+            f'mount -o remount,exec "$(findmnt -n -o TARGET -T {path})"; '
+            f'sed -E -i "\\|^[^#]\\S*\\s+$(findmnt -n -o TARGET -T {path})\\s|'
+            's/,noexec\\b|\\bnoexec,//" /etc/fstab'
+        )
         yield f"the file system of {seen.path} is mounted with noexec", edit
     elif seen.executable is False:
         yield f"user {name} cannot execute {seen.path}", fixes.run(f"chmod a+rx {path}")

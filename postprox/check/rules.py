@@ -225,6 +225,7 @@ def _postfix_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fau
     yield from postfix_rules.unsigned(setup, proxy, wanted)
     if behind := setup.reinjection_service(proxy):
         yield from postfix_rules.loop(setup, proxy, behind)
+        yield from postfix_rules.outgoing_loop(setup, proxy)
         if postfix_rules.is_wrong_service(setup, proxy, behind):
             return  # any other problem would be a consequence
         yield from postfix_rules.return_loop(setup, proxy, behind)

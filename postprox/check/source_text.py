@@ -27,6 +27,9 @@ _WRONG_DASH = (
     rf"(^|[ \t])-?{_DASH}-?[ \t]*[oO][ \t]*([A-Za-z_][A-Za-z0-9_]*[ \t]*=|\{{)",
     r"\1-o \3",
 )
+#: No-break spaces, and any blanks. A bracket expression would depend on the locale of sed(1).
+_NO_BREAKS = "[ \t]*\u00a0[ \t\u00a0]*"
+_BLANKS = "(\u00a0|[ \t])*"
 _BACKSLASH = (r"[ \t]*\\[ \t]*$", "")
 _UNINDENTED = (r"^(-[A-Za-z]|user=|argv=|flags=|[^ \t#][^ \t]*[ \t]*$)", r"    \1")
 _NAME = r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+|mynetworks|myhostname|mydestination|relayhost|myorigin"
@@ -70,7 +73,8 @@ class Correction:
         if _MARK in self.pattern:
             return r"1s/^\xef\xbb\xbf//"  # the locale must be C
         mark = next(each for each in "~,!@;%" if each not in self.pattern + self.replacement)
-        return f"/{self.excluded}/! s{mark}{self.pattern}{mark}{self.replacement}{mark}g"
+        pattern = self.pattern.replace("\u00a0", r"\xc2\xa0")  # not printable
+        return f"/{self.excluded}/! s{mark}{pattern}{mark}{self.replacement}{mark}g"
 
 
 @dataclass(frozen=True)
@@ -293,6 +297,8 @@ def _in_main(text: str) -> Iterator[Correction]:
         elif not line[0].isspace():
             is_value = is_empty and re.fullmatch(rf"(?!{_RESTRICTION})\S+\s*", line)
             yield from [_indented(name, line.strip())] if is_value else _without_equals(line)
+        if found := re.match(rf"({_NAME}){_NO_BREAKS}=|({_NAME})[ \t]*={_NO_BREAKS}", line):
+            yield _without_no_break(found[1] or found[2])
         is_empty = start is not None and not line[start.end() :].strip()
         if re.search(_BACKSLASH[0], line) and _LISTS.search(name):
             yield Correction(
@@ -301,6 +307,17 @@ def _in_main(text: str) -> Iterator[Correction]:
                 f"the value of {name} contains a backslash at the end of a line; Postfix reads it "
                 "as part of the value",
             )
+
+
+def _without_no_break(name: str) -> Correction:
+    """Replace no-break spaces beside the equals sign of a parameter."""
+    return Correction(
+        MAIN,
+        rf"^({name}){_BLANKS}={_BLANKS}",
+        r"\1 = ",
+        f"a no-break space (U+00A0) is beside the '=' of {name}; Postfix reads it as part of the "
+        "name or of the value, so the parameter has no effect or a wrong value",
+    )
 
 
 def _indented(name: str, value: str) -> Correction:

@@ -151,7 +151,7 @@ def test_milter_without_listener_is_reported(
 def test_scanning_milter_before_queue_is_reported(milter: str) -> None:
     (finding,) = findings(f"{BEFORE}smtpd_milters = {milter}\n", FRONT + UP + BEHIND, NO_MILTERS)
     assert (finding.name, finding.level) == ("unscanned", 1)
-    assert finding.remedy == "postprox-check --recipe after-queue"
+    assert finding.remedy == "postconf smtpd_milters smtpd_proxy_filter"
 
 
 def test_scanning_milter_after_queue_is_not_reported() -> None:

@@ -220,6 +220,18 @@ def test_idle_socket_activated_service_is_not_reported(
     assert check(site, capsys).names() == []
 
 
+@pytest.mark.parametrize("option", ["--max-sessions 1 ", "--max-sessions=1 "])
+def test_low_session_limit_is_removed(
+    site: Site, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    site.write(option + site.arguments)
+    checked = check(site, capsys)
+    assert checked.names() == ["process-limit"]
+    assert "--max-sessions is lower than the number of processes of smtp/inet" in checked.problem
+    apply(site, checked)
+    assert check(site, capsys).status == 0
+
+
 class State(NamedTuple):
     """A unit's state and the expected finding."""
 

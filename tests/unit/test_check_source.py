@@ -53,6 +53,8 @@ def test_value_on_line_of_its_own_is_indented() -> None:
         (r"smtpd_proxy_filter = ", r"smtpd_proxy_filter: "),
         (r"smtpd_proxy_filter = ", r"smtpd_proxy_filter := "),
         (r"smtpd_proxy_filter = ", r"smtpd_proxy_filter "),
+        (r"smtpd_proxy_filter = ", "smtpd_proxy_filter\u00a0= "),
+        (r"smtpd_proxy_filter = ", "smtpd_proxy_filter =\u00a0\u00a0"),
         ("  permit_mynetworks,\n", "permit_mynetworks,\n"),
         ("  permit_mynetworks,\n", "  permit_mynetworks, \\\n"),
     ],

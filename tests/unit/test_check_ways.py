@@ -311,6 +311,31 @@ def test_loop_through_inherited_proxy_filter_is_reported() -> None:
     assert "loop" not in {each.name for each in findings_in(main, master, overrides)}
 
 
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("relayhost = [127.0.0.1]:10025", "relayhost="),
+        ("default_transport = smtp:[127.0.0.1]:10025", "default_transport=smtp"),
+        ("relay_transport = relay:127.0.0.1:10025", "relay_transport=relay"),
+    ],
+)
+def test_outgoing_mail_that_returns_to_the_filter_is_reported(line: str, remedy: str) -> None:
+    (finding,) = findings_in(f"{BEFORE}{line}\n", FRONT + UP + BEHIND, own())
+    assert (finding.name, finding.remedy) == ("loop", f"postconf -e {remedy}")
+
+
+def test_service_that_serves_one_client_at_a_time_is_reported() -> None:
+    front = FRONT.replace("- 20 smtpd", "- 1 smtpd")
+    (finding,) = findings_in(BEFORE, front + UP + BEHIND, own())
+    assert finding.name == "process-limit"
+    assert finding.remedy == "postconf -F smtp/inet/process_limit=20"
+
+
+def test_relayhost_on_another_port_is_no_loop() -> None:
+    main = f"{BEFORE}relayhost = [127.0.0.1]:10030\n"
+    assert findings_in(main, FRONT + UP + BEHIND, own()) == []
+
+
 def test_proxy_that_sends_to_itself_causes_one_finding() -> None:
     master = FRONT + UP.replace("10026", "10025") + BEHIND
     (finding,) = findings_in(BEFORE, master, is_upstream_missing=True)
