@@ -605,7 +605,10 @@ class Plan:
 
 
 def _variables(unit: Unit, words: Sequence[str]) -> dict[str, str]:
-    """Split a command line into the unit's variables. Return {} if that is not possible."""
+    """Return the values of the unit's variables that result in this command line.
+
+    The result is {} if no values result in it.
+    """
     commands = unit.settings.get("ExecStart", [])
     program, *fixed = commands[0].split() if len(commands) == 1 else [""]
     names = [f"${name}" for name in (environment.OPTIONS, environment.UPSTREAM)]

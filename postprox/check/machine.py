@@ -217,7 +217,7 @@ def lost_status(interpreter: str, script: bytes) -> tuple[str, int]:
 
 
 def without_message(interpreter: str, script: bytes) -> tuple[str, int]:
-    """Return the line that runs a scanner in a shell script that ignores the message."""
+    """Return the line that runs a scanner, if the shell script never reads the message."""
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return "", 0
     return shell_command.without_message(script.decode("latin-1"))

@@ -567,7 +567,7 @@ def _filtered(setup: Setup, service: Service, address: Endpoint) -> Edit:
 
 
 def _recipe_transport(setup: Setup) -> Service | None:
-    """Return the transport that is set up as in the after-queue recipe, or None."""
+    """Return a transport like the one in the after-queue recipe, or None."""
     for transport in setup.configuration.services:
         is_transport = (transport.type, transport.program) == ("unix", "smtp")
         if is_transport and transport.own.get("smtp_send_xforward_command") == "yes":

@@ -240,7 +240,7 @@ _LOGGED = "journalctl --no-pager -t postfix/smtpd -n 20; tail -n 20 /var/log/mai
 
 
 def refused(setup: Setup, seen: RunningFacts) -> Iterator[Fault]:
-    """Report a Postfix service in front of a filter that accepts no mail."""
+    """Report a service of Postfix that accepts no mail, if it passes its mail to a filter."""
     sources = (route.source for route in routes(setup.configuration))
     for service in distinct(source for source in sources if source.program == "smtpd"):
         endpoint = setup.endpoint_of(service)
