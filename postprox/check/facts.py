@@ -164,6 +164,8 @@ class ProxyFacts:
 
     user_exists: bool
     program: ProgramFacts
+    #: True if the proxy's group is the group of Postfix, which spawn(8) refuses.
+    has_group_of_postfix: bool = False
     #: True if the user exists only while the service runs.
     is_user_temporary: bool = False
     #: True if the user `postprox` exists.

@@ -161,6 +161,10 @@ class Configuration:
     broken_tables: tuple[BrokenTable, ...] = ()
     #: The programs of Postfix for local users whose group or mode is wrong.
     closed_programs: tuple[str, ...] = ()
+    #: The users of pipe(8) services that do not exist, for each label of a service.
+    missing_users: Mapping[str, str] = field(default_factory=dict)
+    #: The directories of the queue that the programs for local users cannot use.
+    closed_directories: tuple[str, ...] = ()
     #: The directory of each other Postfix instance that receives mail without a filter, and the
     #: label of the service that receives it.
     open_instances: tuple[tuple[str, str], ...] = ()

@@ -258,6 +258,8 @@ def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
     edits = [fixes.redirect(route, str(address)) if address else fixes.run("ss -ltnp")]
     if address:
         edits += _unchrooted(setup, [route.source], address)
+    if _is_leftover(setup, route):
+        edits = [fixes.set_main(name, "")]
     hint = f" ({unread[0]} is not read)" if unread else ""
     yield Fault(
         "wrong-port",
@@ -265,6 +267,17 @@ def wrong_port(setup: Setup, route: Route) -> Iterator[Fault]:
         f"it sends mail to {route.endpoint} ({name}), but no server listens on that address"
         f"{_origin(route)}{hint}; {effect}",
         () if unread else tuple(edits),  # the drop-in probably sets this address
+    )
+
+
+def _is_leftover(setup: Setup, route: Route) -> bool:
+    """Return whether main.cf sets content_filter, although a proxy filters before the queue."""
+    stages = {each.stage for proxy in setup.proxies for each in setup.routes_to(proxy)}
+    is_own = route.stage.value in route.source.own
+    return (
+        route.stage is FilterStage.AFTER_QUEUE
+        and not is_own
+        and (FilterStage.BEFORE_QUEUE in stages)
     )
 
 
@@ -934,8 +947,14 @@ def protocol(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 def behind_limit(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     """Report an upstream service that can run fewer smtpd(8) processes than there are proxies."""
-    fronts = distinct(route.source for route in setup.routes_to(proxy))
-    most = min(filter(None, (proxy.capacity, _total(fronts))), default=0)
+    found = setup.routes_to(proxy)
+    fronts = distinct(route.source for route in found if route.transport is None)
+    limits_of = [
+        *(front.limit() for front in fronts),
+        *(_concurrency(setup.configuration, each) for each in setup.transports_to(proxy)),
+    ]
+    clients = 0 if 0 in limits_of else sum(limits_of)
+    most = min(filter(None, (proxy.capacity, clients)), default=0)
     if 0 < behind.limit() < most:
         yield Fault(
             "process-limit",

@@ -164,6 +164,8 @@ def _with_files(configuration: Configuration) -> Configuration:
         hidden_milters=hidden,
         broken_tables=tuple(_broken_tables(configuration)),
         closed_programs=tuple(_closed_programs(configuration)),
+        closed_directories=tuple(_closed_directories(configuration)),
+        missing_users=dict(_missing_users(configuration)),
         open_instances=tuple(_open_instances(configuration)),
     )
 
@@ -227,6 +229,26 @@ def _closed_programs(configuration: Configuration) -> Iterator[str]:
             is_right = status.st_gid == grp.getgrnam(group).gr_gid and status.st_mode & stat.S_ISGID
             if not is_right:
                 yield str(path)
+
+
+def _closed_directories(configuration: Configuration) -> Iterator[str]:
+    """Yield the directories of the queue that the programs for local users cannot use."""
+    group = configuration.parameter("setgid_group") or "postdrop"
+    for name in ("maildrop", "public"):
+        with contextlib.suppress(OSError, KeyError):
+            path = Path(configuration.parameter("queue_directory"), name)
+            status = path.stat()
+            is_searchable = status.st_mode & stat.S_IXGRP
+            if status.st_gid != grp.getgrnam(group).gr_gid or not is_searchable:
+                yield str(path)
+
+
+def _missing_users(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """Yield the pipe(8) services whose user does not exist, and this user."""
+    for service in configuration.services:
+        users = [word[5:].partition(":")[0] for word in service.words if word.startswith("user=")]
+        if service.program == "pipe" and users and not has_user(users[0]):
+            yield service.label, users[0]
 
 
 def _is_shared(queue_directory: str, path: str) -> bool:
@@ -465,6 +487,8 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
         raise UnreadableError(f"{path}, its drop-ins or its environment files: {error}") from None
     unit.user = _user_name(unit.user)
     unit.path = str(path)
+    hidden = [Path(place, path.name) for place in places if place != own]
+    unit.hidden_path = next((str(each) for each in hidden if each.is_file()), "")
     unit.installed = own in directories
     unit.masked = _is_masked(path)
     unit.drop_ins = f"{places[0]}/{path.name}.d"
@@ -618,6 +642,7 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
         user_exists=not user or is_dynamic or _account(user) is not None,
         has_own_user=has_user(OWN_USER),
         program=_program(own, user, SYSTEMD_PATH),
+        has_group_of_postfix=_has_group_of_postfix(configuration, proxy),
         is_user_temporary=is_dynamic and _account(user) is None,
         closed_library=_closed_library(own, user) if proxy.words else "",
         filter=program,
@@ -739,6 +764,16 @@ def _unknown_permissions(user: str) -> str:
     if _account(user) is None:
         return f"the permissions of user {user}, which exists only while the service runs"
     return f"the permissions of user {user} (run postprox-check as root)"
+
+
+def _has_group_of_postfix(configuration: Configuration, proxy: Proxy) -> bool:
+    """Return whether spawn(8) would run the proxy with the primary group of the mail system."""
+    own, postfix = (
+        _account(proxy.user),
+        _account(configuration.parameter("mail_owner") or "postfix"),
+    )
+    has_default = proxy.service is not None and not proxy.group
+    return bool(own and postfix and has_default and own.pw_gid in (0, postfix.pw_gid))
 
 
 def _account(user: str) -> pwd.struct_passwd | None:

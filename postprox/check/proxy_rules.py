@@ -278,6 +278,22 @@ def user(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
         )
 
 
+def group(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report a primary group with which spawn(8) does not run a program."""
+    if facts.has_group_of_postfix and proxy.user not in _REFUSED_USERS:
+        name = shlex.quote(proxy.user)
+        yield Fault(
+            "user",
+            proxy.where,
+            f"the primary group of user {proxy.user} is the group of Postfix or of root, which "
+            "spawn(8) refuses; the proxy cannot start, so all mail is deferred (451)",
+            (
+                fixes.run(f"getent group {name} > /dev/null || groupadd --system {name}"),
+                fixes.run(f"usermod -g {name} {name}"),
+            ),
+        )
+
+
 def columns(proxy: Proxy) -> Iterator[Fault]:
     """Report master.cf columns that prevent spawn(8) from starting the proxy."""
     service = proxy.service
@@ -636,7 +652,7 @@ def spool_open(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
 def spool_boot(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a message directory that the proxy cannot use after the next boot."""
     seen, own = facts.spool, "/etc/tmpfiles.d/"
-    if seen is None or not seen.exists or seen.writable is False or not proxy.user:
+    if seen is None or not seen.exists or not proxy.user:
         return
     # A tmpfiles.d line must not make the proxy the owner of a shared directory such as /tmp
     # (`spool_open`).

@@ -75,11 +75,13 @@ def judge(setup: Setup) -> list[Finding]:
 def _sample_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     if proxy.options and (samples := setup.samples.get(proxy)):
         yield from sample_rules.sample_faults(proxy, proxy.options, samples)
+        yield from sample_rules.refused_fields(setup, proxy, samples)
 
 
 def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from parameters.numbers(setup.configuration)
     yield from table_rules.broken(setup.configuration)
+    yield from table_rules.pipe_users(setup.configuration)
     yield from table_rules.mailbox_size(setup.configuration)
     yield from table_rules.programs(setup.configuration)
     yield from service_rules.items(setup.configuration)
@@ -91,6 +93,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from service_rules.any_client(setup)
     yield from service_rules.xclient_clients(setup.configuration)
     yield from service_rules.unknown_recipients(setup)
+    yield from service_rules.forged_senders(setup)
     yield from master_rules.unknown_port(setup)
     yield from master_rules.defined_twice(setup)
     yield from master_rules.port_twice(setup)
@@ -157,6 +160,10 @@ def _file_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         # The filter and the directory are unknown.
         yield from wrong_values
         return
+    if old_unit := list(unit_rules.hiding(proxy, proxy.options, setup.facts[proxy])):
+        # All other problems are in a file that the commands remove.
+        yield from old_unit
+        return
     yield from _own_faults(setup, proxy, proxy.options)
     if not list(proxy_rules.target(setup, proxy, proxy.options)):
         yield from _postfix_faults(setup, proxy, proxy.options)
@@ -182,6 +189,7 @@ def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield from limit_rules.tasks(proxy, wanted)
     yield from limit_rules.descriptors(proxy, wanted)
     yield from proxy_rules.user(proxy, facts)
+    yield from proxy_rules.group(proxy, facts)
     yield from unit_rules.groups(proxy, facts)
     yield from proxy_rules.program(setup, proxy, facts)
     yield from filter_rules.no_filter(proxy, wanted)

@@ -7,6 +7,7 @@ rejection of all test messages is reported.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from ..core.options import Options
@@ -15,6 +16,8 @@ from . import fixes
 from .facts import EXECUTED, SampleRun, SampleRuns
 from .findings import Fault
 from .routes import Proxy
+from .setup import Setup
+from .tables import refusing_checks
 
 _TITLES = {
     SampleRun.ORDINARY: "an ordinary test message",
@@ -35,10 +38,35 @@ _QUOTED = 150
 
 
 def sample_faults(proxy: Proxy, wanted: Options, seen: SampleRuns) -> Iterator[Fault]:
-    """Report the first problem that the test messages show."""
+    """Report the first problem of the filter that the test messages show."""
     found = [*_executed(proxy, seen), *_failed(proxy, wanted, seen), *_damaged(proxy, seen)]
     found += [*_never_accepted(proxy, seen), *_errors(proxy, seen)]
     yield from found[:1]
+
+
+def refused_fields(setup: Setup, proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
+    """Report header_checks that refuse a field which the filter itself adds."""
+    behind = setup.reinjection_service(proxy)
+    if behind is None or "no_header_body_checks" in behind.tokens("receive_override_options"):
+        return
+    added = {field for run in seen.runs if run.received for field in _new_fields(run)}
+    for check in refusing_checks(setup.configuration.main, setup.tables):
+        if field := next((each for each in sorted(added) if check.pattern.search(each)), ""):
+            yield Fault(
+                "inherited",
+                proxy.where,
+                f"the filter adds the field {_quoted(field)!r}, and header_checks refuses it after "
+                f"the filter ({check.path}, line {check.number}); filtered mail is refused or lost",
+                (fixes.run(f"sed -i '{check.number}s/^/#/' {shlex.quote(check.path)}"),),
+            )
+
+
+def _new_fields(run: SampleRun) -> set[str]:
+    """Return the lines that the filter added to the header."""
+    sent, received = (
+        text.partition("\r\n\r\n")[0].split("\r\n") for text in (run.sent, run.received or "")
+    )
+    return set(received) - set(sent)
 
 
 def _executed(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:

@@ -28,6 +28,7 @@ from .routes import (
     upstream,
 )
 from .setup import Setup, distinct
+from .tables import can_permit
 
 #: The items that Postfix accepts in list parameters.
 _ITEMS = {
@@ -282,6 +283,38 @@ def any_client(setup: Setup) -> Iterator[Fault]:
             f"mynetworks contains {' '.join(wide)}, so any machine can send mail to any address",
             (fixes.set_main("mynetworks", " ".join(kept)),),
         )
+
+
+#: Restrictions that depend only on data that any client can choose.
+_CHOSEN = re.compile(r"check_(sender|helo)\w*_access")
+
+
+def forged_senders(setup: Setup) -> Iterator[Fault]:
+    """Report restrictions that permit a sender or HELO name to send mail to any address."""
+    for service in (each for each in setup.configuration.services if setup.is_public(each)):
+        name = "smtpd_relay_restrictions"
+        name = name if service.tokens(name) else "smtpd_recipient_restrictions"
+        items = service.tokens(name)
+        end = next((n for n, item in enumerate(items) if "unauth_destination" in item), len(items))
+        wrong = [
+            number
+            for number, (item, table) in enumerate(itertools.pairwise(items[:end]))
+            if _CHOSEN.fullmatch(item) and can_permit(setup.tables, table)
+        ]
+        if wrong:
+            kept = [each for n, each in enumerate(items) if {n, n - 1}.isdisjoint(wrong)]
+            value = ", ".join(kept)
+            yield Fault(
+                "open-relay",
+                f"master.cf, {service.label}",
+                f"{items[wrong[0]]} {items[wrong[0] + 1]} in {name} permits mail to any address, "
+                "but any client can choose its sender and HELO name",
+                (
+                    fixes.set_own(service, name, value)
+                    if name in service.own
+                    else fixes.set_main(name, value),
+                ),
+            )
 
 
 def unknown_recipients(setup: Setup) -> Iterator[Fault]:

@@ -54,6 +54,26 @@ def broken(configuration: Configuration) -> Iterator[Fault]:
         )
 
 
+def pipe_users(configuration: Configuration) -> Iterator[Fault]:
+    """Report a content filter that pipe(8) cannot start, because its user does not exist."""
+    name = "content_filter"
+    for service in configuration.services:
+        transport = service.parameter(name).partition(":")[0]
+        user = configuration.missing_users.get(f"{transport}/unix", "")
+        if not user or service.program not in ("smtpd", "pickup", "qmqpd"):
+            continue
+        value = configuration.main.get(name, "")
+        other = value if name in service.own and not value.startswith(f"{transport}:") else ""
+        is_own = name in service.own
+        yield Fault(
+            "transport",
+            f"master.cf, {service.label}",
+            f"{name} = {transport} runs a program as user {user}, who does not exist; all its mail "
+            "stays in the queue",
+            (fixes.set_own(service, name, other) if is_own else fixes.set_main(name, ""),),
+        )
+
+
 def mailbox_size(configuration: Configuration) -> Iterator[Fault]:
     """Report a mailbox_size_limit below message_size_limit, with which local(8) does not run."""
     mailbox = configuration.main.get("mailbox_size_limit", "").strip()
@@ -80,4 +100,18 @@ def programs(configuration: Configuration) -> Iterator[Fault]:
             f"{names} must belong to the group in setgid_group and have the set-group-ID bit; mail "
             "from local users is not accepted",
             (fixes.run(f"chgrp {group} {paths} && chmod 2755 {paths}"),),
+        )
+    if configuration.closed_directories:
+        names = " and ".join(configuration.closed_directories)
+        group = shlex.quote(configuration.parameter("setgid_group") or "postdrop")
+        queue = shlex.quote(configuration.parameter("queue_directory"))
+        yield Fault(
+            "postdrop",
+            "main.cf",
+            f"{names} must belong to the group in setgid_group; mail from local users and programs "
+            "is not accepted",
+            (
+                fixes.run(f"chown root: {queue}; chgrp {group} {queue}/maildrop {queue}/public"),
+                fixes.run(f"chmod 1730 {queue}/maildrop; chmod 2710 {queue}/public"),
+            ),
         )

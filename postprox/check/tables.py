@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from . import xforward
 from .postconf import Configuration
@@ -31,6 +32,9 @@ _FILES = (
 )
 #: The actions of access(5) that do not refuse or change mail.
 _HARMLESS = re.compile(r"(OK|DUNNO|[0-9]+$|permit\w*|INFO|WARN)\b", re.IGNORECASE)
+#: A line of a table for header_checks that refuses or discards mail.
+_CHECK = re.compile(r"/(?P<pattern>.*)/[a-z]*[ \t]+(REJECT|DISCARD|HOLD)\b", re.IGNORECASE)
+_PERMITTED = re.compile(r"(OK|[0-9]+$|permit)\b", re.IGNORECASE)
 #: The keys with which smtpd(8) looks up this machine in an indexed table.
 _OWN_KEYS = ("127", "127.0", "127.0.0", "127.0.0.1", "localhost", "localhost.localdomain")
 _TABLE = re.compile(r"(?:proxy:)?\b(?P<type>[a-z][a-z0-9]*):(?P<path>/[^\s,{}]+)")
@@ -75,6 +79,44 @@ def can_refuse(texts: Mapping[str, str], restriction: str, table: str) -> bool:
         if not is_client or _matches_own(found["type"], key):
             return True
     return False
+
+
+def can_permit(texts: Mapping[str, str], table: str) -> bool:
+    """Return whether a table is known to have an action that permits mail."""
+    found = _TABLE.search(table)
+    text = texts.get(found["path"], "") if found else ""
+    actions = [line.partition("#")[0].split(maxsplit=1)[1:] for line in text.split("\n")]
+    return table.startswith("static:OK") or any(
+        _PERMITTED.match(action[0]) for action in actions if action
+    )
+
+
+@dataclass(frozen=True)
+class HeaderCheck:
+    """A line of header_checks that refuses or discards mail."""
+
+    path: str
+    number: int
+    line: str
+    pattern: re.Pattern[str]
+
+
+def refusing_checks(main: Mapping[str, str], texts: Mapping[str, str]) -> Iterator[HeaderCheck]:
+    """Yield the lines of header_checks that refuse or discard mail, as far as Python knows them."""
+    for found in _TABLE.finditer(main.get("header_checks", "")):
+        lines = texts.get(found["path"], "").split("\n")
+        for number, line in enumerate(lines, 1):
+            check = _CHECK.match(line)
+            pattern = _compiled(check["pattern"]) if check else None
+            if pattern and found["type"] in ("pcre", "regexp"):
+                yield HeaderCheck(found["path"], number, line, pattern)
+
+
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(pattern, re.IGNORECASE)
+    except re.error:
+        return None
 
 
 def _matches_own(kind: str, key: str) -> bool:

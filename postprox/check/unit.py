@@ -102,6 +102,8 @@ class Unit:
     replaced: tuple[str, ...] = ()
     #: The path of the unit, or "" for a command line.
     path: str = ""
+    #: The path of another unit file with the same name, which systemd does not read, or "".
+    hidden_path: str = ""
     #: The directory of the unit's drop-ins, or "" for a command line.
     drop_ins: str = ""
     #: The names of all drop-ins, from any directory.

@@ -46,6 +46,24 @@ _SIMILAR = 0.75
 _ALL_CALLS = ("@default", "@system-service", "@known")
 
 
+def hiding(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report an old unit without a usable filter that hides another unit of the same name."""
+    unit, seen = proxy.unit, facts.filter
+    if unit is None or not unit.hidden_path or seen is None or seen.exists or seen.sought_name:
+        return
+    path = shlex.quote(unit.path)
+    yield Fault(
+        "filter",
+        unit.name,
+        f"{unit.path} hides {unit.hidden_path}, and its filter {seen.path} does not exist; all "
+        f"mail {'is deferred' if wanted.reject else 'passes unfiltered'}",
+        (
+            fixes.run(f"mv {path} {path}.old"),
+            fixes.run(f"systemctl daemon-reload; systemctl restart {unit.name}"),
+        ),
+    )
+
+
 def settings(proxy: Proxy) -> Iterator[Fault]:
     """Report settings that prevent the service from working."""
     unit = proxy.unit

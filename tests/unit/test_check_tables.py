@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -97,3 +98,18 @@ def test_program_without_group_bit_is_reported(tmp_path: Path) -> None:
     if os.getuid() == 0:
         program.chmod(0o2755)
         assert list(probe._closed_programs(configuration)) == []
+
+
+def test_queue_directory_of_another_group_is_reported(tmp_path: Path) -> None:
+    for name in ("maildrop", "public"):
+        (tmp_path / name).mkdir(mode=0o710)
+    own = grp.getgrgid((tmp_path / "public").stat().st_gid).gr_name
+    other = next(each.gr_name for each in grp.getgrall() if each.gr_name != own)
+    main = f"queue_directory = {tmp_path}\nsetgid_group = "
+    assert list(probe._closed_directories(parse(f"{main}{own}\n", "", ""))) == []
+    configuration = parse(f"{main}{other}\n", "", "")
+    closed = tuple(probe._closed_directories(configuration))
+    assert closed == (f"{tmp_path}/maildrop", f"{tmp_path}/public")
+    (fault,) = table_rules.programs(replace(configuration, closed_directories=closed))
+    assert fault.name == "postdrop"
+    assert "mail from local users and programs is not accepted" in fault.problem

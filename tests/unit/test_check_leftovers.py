@@ -1,0 +1,152 @@
+"""postprox-check: settings that remain from other filters, and settings for the wrong place."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from postprox.check.facts import ProgramFacts, ProxyFacts, RunningFacts, SampleRun, SampleRuns
+from postprox.check.findings import Finding
+from postprox.check.postconf import Configuration, parse
+from postprox.check.routes import Proxy, spawned_proxies
+from postprox.check.rules import judge
+from postprox.check.setup import Setup
+from postprox.check.unit import Unit
+from postprox.check.unit_rules import hiding
+from tests.unit.checking import FRONT, SEEN
+from tests.unit.test_check_ways import AFTER, BEFORE, BEHIND, SCAN, UNMAPPED, UP, own
+
+pytestmark = pytest.mark.any_account
+
+PIPE = "spamassassin unix - n n - - pipe user=debian-spamd argv=/usr/bin/spamc\n"
+CHECKS = "header_checks = regexp:/etc/postfix/header_checks\n"
+TABLE = "# our mark\n/^X-Filtered:/ REJECT forged\n"
+
+
+def setup_of(main: str, master: str, overrides: str, **changes: object) -> Setup:
+    """Return a set-up in which the files of the proxies are correct."""
+    configuration = replace(parse(main, master, overrides), **changes)  # type: ignore[arg-type]
+    proxies = list(spawned_proxies(configuration))
+    return Setup(configuration, proxies, dict.fromkeys(proxies, SEEN))
+
+
+@pytest.mark.parametrize("user", ["debian-spamd", ""])
+def test_pipe_filter_without_user_is_reported(user: str) -> None:
+    missing = {"spamassassin/unix": user} if user else {}
+    overrides = own("127.0.0.1:10026", UNMAPPED) + "smtp/inet/content_filter = spamassassin\n"
+    master = FRONT + UP + BEHIND + SCAN + PIPE
+    findings = judge(setup_of(AFTER, master, overrides, missing_users=missing))
+    remedies = [each.remedy for each in findings if each.name == "transport"]
+    assert remedies == ["postconf -P 'smtp/inet/content_filter=scan:[127.0.0.1]:10025'"] * bool(
+        user
+    )
+
+
+def test_content_filter_of_removed_program_is_removed() -> None:
+    main = f"{BEFORE}content_filter = amavis:[127.0.0.1]:10024\n"
+    master = FRONT + UP + BEHIND + SCAN.replace("scan", "amavis")
+    overrides = own().replace("127.0.0.1:10026/inet/content_filter =\n", "")
+    setup = setup_of(main, master, overrides)
+    findings = judge(replace(setup, running=RunningFacts(postfix=True)))
+    remedies = {each.remedy for each in findings if each.name == "wrong-port"}
+    assert "postconf -e content_filter=" in remedies
+
+
+@pytest.mark.parametrize(
+    ("restrictions", "text", "value"),
+    [
+        (
+            "permit_mynetworks, check_sender_access hash:/t, reject_unauth_destination",
+            "a.test OK\n",
+            "permit_mynetworks, reject_unauth_destination",
+        ),
+        ("check_helo_access hash:/t, reject", "# c\na permit\n", "reject"),
+        ("reject_unauth_destination, check_sender_access hash:/t", "a.test OK\n", ""),
+        ("check_sender_access hash:/t, reject_unauth_destination", "a.test REJECT\n", ""),
+        ("check_client_access hash:/t, reject_unauth_destination", "192.0.2.1 OK\n", ""),
+        ("check_sender_access hash:/unknown, reject_unauth_destination", "a.test OK\n", ""),
+    ],
+)
+def test_sender_that_may_relay_is_reported(restrictions: str, text: str, value: str) -> None:
+    setup = setup_of(
+        f"{BEFORE}smtpd_relay_restrictions = {restrictions}\n", FRONT + UP + BEHIND, own()
+    )
+    findings = judge(replace(setup, tables={"/t": text}))
+    remedies = [each.remedy for each in findings if each.name == "open-relay"]
+    expected = [f"postconf -e 'smtpd_relay_restrictions={value}'"]
+    if " " not in value:
+        expected = [f"postconf -e smtpd_relay_restrictions={value}"]
+    assert remedies == (expected if value else [])
+
+
+def refused(setup: Setup, received: str, tables: Mapping[str, str]) -> list[Finding]:
+    """Return the findings if the filter changes the test message."""
+    run = SampleRun(SampleRun.ORDINARY, "", "rewrite", sent="A: b\r\n\r\nc\r\n", received=received)
+    samples = {proxy: SampleRuns((run,)) for proxy in setup.proxies}
+    return [
+        each
+        for each in judge(replace(setup, samples=samples, tables=tables))
+        if each.name == "inherited"
+    ]
+
+
+def test_header_check_that_refuses_the_field_of_the_filter_is_reported(tmp_path: Path) -> None:
+    table = tmp_path / "checks"
+    table.write_text(TABLE)
+    setup = setup_of(f"{BEFORE}header_checks = regexp:{table}\n", FRONT + UP + BEHIND, own())
+    (finding,) = refused(setup, "X-Filtered: yes\r\nA: b\r\n\r\nc\r\n", {str(table): TABLE})
+    assert f"({table}, line 2)" in finding.problem
+    subprocess.run(["/bin/sh", "-ec", finding.remedy], check=True)
+    assert table.read_text() == "# our mark\n#/^X-Filtered:/ REJECT forged\n"
+
+
+@pytest.mark.parametrize(
+    ("received", "text"),
+    [
+        ("X-Scanned: yes\r\nA: b\r\n\r\nc\r\n", TABLE),
+        ("A: b\r\n\r\nX-Filtered: yes\r\n", TABLE),
+        ("X-Filtered: yes\r\nA: b\r\n\r\nc\r\n", "/^X-Filtered:/ IGNORE\n"),
+        ("X-Filtered: yes\r\nA: b\r\n\r\nc\r\n", "/^X-[/ REJECT\n"),
+    ],
+)
+def test_other_header_check_is_not_reported(received: str, text: str) -> None:
+    setup = setup_of(f"{BEFORE}{CHECKS}", FRONT + UP + BEHIND, own())
+    assert refused(setup, received, {"/etc/postfix/header_checks": text}) == []
+
+
+def test_proxy_with_the_group_of_postfix_is_reported() -> None:
+    setup = setup_of(BEFORE, FRONT + UP + BEHIND, own())
+    facts = dict.fromkeys(setup.proxies, replace(SEEN, has_group_of_postfix=True))
+    (finding,) = judge(replace(setup, facts=facts))
+    assert finding.name == "user"
+    assert "usermod -g nobody nobody" in finding.remedy
+
+
+def test_two_proxies_of_one_port_serve_the_processes_of_the_transport() -> None:
+    master = FRONT + UP.replace("- 20 spawn", "- 0 spawn") + BEHIND + SCAN
+    configuration: Configuration = parse(AFTER, master, own("127.0.0.1:10026", UNMAPPED))
+    proxies = [replace(each, capacity=200) for each in spawned_proxies(configuration)]
+    findings = judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN)))
+    assert [each.name for each in findings] == []
+
+
+def test_old_unit_with_missing_filter_is_moved_away() -> None:
+    unit = Unit(
+        "postprox.service", path="/etc/postprox.service", hidden_path="/usr/postprox.service"
+    )
+    (proxy,) = spawned_proxies(parse(BEFORE, FRONT + UP + BEHIND, own()))
+    old = Proxy("u", (), (), proxy.options, "", "nobody", capacity=1, unit=unit)
+    facts = ProxyFacts(
+        user_exists=True,
+        program=ProgramFacts("/p/postprox", exists=True),
+        filter=ProgramFacts("/opt/scan", exists=False),
+    )
+    assert proxy.options is not None
+    (fault,) = hiding(old, proxy.options, facts)
+    assert "/etc/postprox.service hides /usr/postprox.service" in fault.problem
+    kept = replace(facts, filter=ProgramFacts("/opt/scan", exists=True))
+    assert list(hiding(old, proxy.options, kept)) == []
