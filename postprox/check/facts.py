@@ -91,9 +91,11 @@ class ProgramFacts:
     bash_feature: str = ""
     #: The probable language of a script that sh(1) runs, or "" if it seems to be a shell script.
     language: str = ""
-    #: The directories in `targets` that the user cannot write to.
+    #: The paths in `targets` that the user cannot write to.
     closed_targets: tuple[str, ...] = ()
-    #: The directories that the script writes to.
+    #: The paths in `closed_targets` that belong to root and to no other program.
+    private_targets: tuple[str, ...] = ()
+    #: The directories and files that the script writes to.
     targets: tuple[str, ...] = ()
     #: If the filter's name has no directory and was not found in PATH: the name, and the value of
     #: PATH.

@@ -125,28 +125,37 @@ def lost_reply(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fau
 
 def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report directories that the filter probably tries to write to, but cannot."""
-    seen = facts.filter
+    seen, unit = facts.filter, proxy.unit
     for path in seen.targets if seen else ():
-        unit = proxy.unit
+        if unit and sandbox.is_below_made(unit, path):
+            continue  # systemd gives this directory to the user
         hiding = sandbox.hiding_setting(unit, path) if unit else ""
         setting = hiding or (sandbox.protecting_setting(unit, path) if unit else "")
         edits: tuple[Edit, ...] = ()
+        problems = []
         if seen and path in seen.closed_targets:
-            problem = f"user {proxy.user} cannot write there"
-        elif unit and setting and not hiding:
-            problem = f"the unit forbids this ({setting})"
-            edits = (fixes.add_path(unit, "ReadWritePaths", path),)
-        elif hiding:
-            problem = f"the unit hides it ({hiding})"
-        else:
-            continue
-        yield Fault(
-            "filter-write",
-            proxy.where,
-            f"the filter {seen.path if seen else ''} writes to {path}, but {problem}; what it "
-            "writes is lost, and mail may be deferred or pass unfiltered",
-            edits,
-        )
+            problems = [f"user {proxy.user} cannot write there"]
+            edits = (_opened(proxy.user, path, path in seen.private_targets),)
+        if hiding:
+            problems.append(f"the unit hides it ({hiding})")
+        elif unit and setting:
+            problems.append(f"the unit forbids this ({setting})")
+            edits = (*edits, fixes.add_path(unit, "ReadWritePaths", path))
+        if problems:
+            yield Fault(
+                "filter-write",
+                proxy.where,
+                f"the filter {seen.path if seen else ''} writes to {path}, but "
+                f"{' and '.join(problems)}; what it writes is lost, and mail may be deferred or "
+                "pass unfiltered",
+                edits,
+            )
+
+
+def _opened(user: str, path: str, is_private: bool) -> Edit:
+    """Return a command that lets the user write to a path, or that shows its permissions."""
+    target = shlex.quote(path)
+    return fixes.run(f"chown {shlex.quote(user)} {target}" if is_private else f"ls -ld {target}")
 
 
 def unread(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:

@@ -633,7 +633,9 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
         for word in wrappers:  # such as env PATH=/opt/bin
             search = word.removeprefix("PATH=") if word.startswith("PATH=") else search
         command_error = machine.shell_error(proxy.options.command)
-        program, unchecked = _filter(proxy.options.command, user, search)
+        variables = proxy.unit.environment if proxy.unit else {}
+        command = shell_command.expanded(proxy.options.command, variables)
+        program, unchecked = _filter(command, user, search)
     if proxy.unit:
         proxy.unit.links = _links(proxy, program)
     is_dynamic = proxy.unit is not None and proxy.unit.dynamic_user
@@ -824,7 +826,7 @@ def _filter(command: str, user: str, search: str) -> tuple[ProgramFacts | None, 
         path = _found_by_shell(target.program, search)
         if path.startswith("/"):
             found.append(_script_of(target, path, user, search))
-        elif not found:
+        elif not found and path not in shell_command.PREPARATIONS:
             break
     if not found:
         return None, (
@@ -882,6 +884,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
     text = script.decode("latin-1") if script else ""
     has_head = text.startswith("#!")
     targets = _targets(text, interpreter, user)
+    closed = tuple(each for each in targets if _may(user, os.W_OK, each) is False)
     is_shell = Path(interpreter or "sh").name in ("sh", "dash")
     language = shell_command.language(text) if is_shell else ""
     reply_line, reply_lines = machine.reply_to_output(interpreter, text)
@@ -906,7 +909,8 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         bash_feature=shell_command.bash_feature(text) if is_dash and not language else "",
         language=language,
         targets=targets,
-        closed_targets=tuple(each for each in targets if _may(user, os.W_OK, each) is False),
+        closed_targets=closed,
+        private_targets=tuple(each for each in closed if _is_private(each, user)),
         has_mark=script.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
         is_utf16=script.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
         is_blank=is_file and machine.is_blank(path, script, interpreter),
@@ -1151,13 +1155,13 @@ def _replacement(interpreter: str, language: str, search: str) -> str:
 
 
 def _targets(script: str, interpreter: str, user: str) -> tuple[str, ...]:
-    """Return the existing directories and writable files that a script writes to."""
+    """Return the existing directories and files that a script writes to."""
     name = Path(interpreter or "sh").name
     if name not in ("sh", "dash", "bash") and not name.startswith("python"):
         return ()
     found = []
     for path in shell_command.written_paths(script):
-        if Path(path).is_file() and _may(user, os.W_OK, path):
+        if Path(path).is_file():
             # A file such as a log can be writable in a directory that is not.
             found.append(path)
             continue
@@ -1165,6 +1169,36 @@ def _targets(script: str, interpreter: str, user: str) -> tuple[str, ...]:
         parent = path.rstrip("/") if is_directory else path.rpartition("/")[0]
         found += [parent] if Path(parent).is_dir() and parent not in ("", "/") else []
     return tuple(dict.fromkeys(found))
+
+
+#: The directories that contain files of several programs, and the logs of the system.
+_COMMON = (
+    *("/var/backups", "/var/cache", "/var/lib", "/var/log", "/var/mail", "/var/opt", "/var/spool"),
+    *("/var/log/auth.log", "/var/log/mail.log", "/var/log/maillog", "/var/log/messages"),
+    *("/var/log/mail.err", "/var/log/mail.info", "/var/log/mail.warn", "/var/log/syslog"),
+)
+#: The directories that contain programs and configurations of the system.
+_SYSTEM = (
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr",
+)
+
+
+def _is_private(path: str, user: str) -> bool:
+    """Return whether the user cannot write to a path only because the owner is root."""
+    is_common = path in _COMMON or len(Path(path).parts) < 3 or sandbox.is_below(path, _SYSTEM)
+    if is_common or _account(user) is None or Path(path).is_symlink():
+        return False
+    return Path(path).stat().st_uid == 0 and not _closed(str(Path(path).parent / "x"), user)
 
 
 def _real(path: str) -> str:

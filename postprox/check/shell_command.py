@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 #: Commands that succeed without reading the message.
@@ -60,6 +60,8 @@ INTERPRETERS = {
     "perl": "eEIMm",
     "ruby": "eIr",
 }
+#: Builtins that prepare the environment of the filter and cannot be the filter.
+PREPARATIONS = (":", "cd", "export", "readonly", "set", "trap", "true", "ulimit", "umask", "unset")
 SCANNERS = ("clamdscan", "clamscan", "spamc", "spamassassin", "rspamc")
 _SCANNER = re.compile(rf"\b({'|'.join(SCANNERS)})\b")
 #: A part of a script that can replace the filter's exit status, or that changes the message.
@@ -239,8 +241,34 @@ _BASH = re.compile(
 )
 
 
+_HERE_DOCUMENT = re.compile(r"(?<!<)<<(?P<tab>-?)\s*(?P<quote>[\"']?)\\?(?P<end>\w+)(?P=quote)")
+
+
+def without_here_documents(script: str) -> str:
+    """Return a shell script with empty lines instead of the texts of its here-documents."""
+    kept: list[str] = []
+    ends: list[tuple[str, str]] = []
+    for line in script.split("\n"):
+        if ends:
+            tab, end = ends[0]
+            if (line.lstrip("\t") if tab else line) == end:
+                ends.pop(0)
+            kept.append("")
+        else:
+            kept.append(line)
+            is_comment = line.lstrip().startswith("#")
+            ends = (
+                [] if is_comment else [(m["tab"], m["end"]) for m in _HERE_DOCUMENT.finditer(line)]
+            )
+    return script if ends else "\n".join(kept)
+
+
 def language(script: str) -> str:
-    """Return the interpreter of the language in which a script is probably written, or ""."""
+    """Return the interpreter of the language in which a script is probably written, or "".
+
+    A here-document can be a script in another language.
+    """
+    script = without_here_documents(script)
     return next((name for name, words in _WORDS.items() if words.search(script)), "")
 
 
@@ -291,6 +319,21 @@ def written_paths(script: str) -> list[str]:
     found += re.findall(rf"\bopen\(\s*f?{path}[^\n]*?,\s*[\"'][wax]", code)
     names = [re.split(r"[$`*?\"'{]", name)[0] for name in found]
     return [name for name in dict.fromkeys(names) if not name.startswith(("/dev/", "/proc/"))]
+
+
+def expanded(command: str, variables: Mapping[str, str]) -> str:
+    """Replace the variables of the environment whose values are single words."""
+    return re.sub(
+        r"\$(?:\{(\w+)\}|(\w+))",
+        lambda found: (
+            value
+            if (name := found[1] or found[2])
+            and _WORD.fullmatch(value := variables.get(name, ""))
+            and not re.search(rf"\b{name}=", command)
+            else found[0]
+        ),
+        command,
+    )
 
 
 def is_bare(command: str, position: int) -> bool:
