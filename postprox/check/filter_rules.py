@@ -449,6 +449,15 @@ def _failures(proxy: Proxy, wanted: Options, seen: ProgramFacts, effect: str) ->
             edit = f"chmod a+x {target}"
             if not found.correction:
                 edit = f"install -d -o {shlex.quote(proxy.user)} -m 0700 {target}"
+        elif found.kind == script_mistakes.PATTERNS:
+            target = shlex.quote(found.path)
+            problem = f"reads patterns from {found.path}, which has lines that end with CR LF, so "
+            problem += "the patterns match no message; all mail passes that the filter should find"
+            edit = f"sed -i 's/\\r$//' {target}"
+            if found.correction == "blank":
+                problem = f"reads patterns from {found.path}, which has an empty line; an empty "
+                problem += "pattern matches every message, so the filter treats all mail alike"
+                edit = f"sed -i 's/\\r$//;/^[[:space:]]*$/d' {target}"
         elif found.kind == script_mistakes.SLEEP and int(found.path) >= wanted.timeout:
             name = "time-limit"
             problem = (
@@ -467,7 +476,7 @@ def _failures(proxy: Proxy, wanted: Options, seen: ProgramFacts, effect: str) ->
 
 def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
     """Report the lines of a shell script that change the filter's result by mistake."""
-    path, command = shlex.quote(seen.path), wanted.command or ""
+    command = wanted.command or ""
     after_reply = (
         "follows a reply that rejects mail, but does not exit with status 1, which the proxy "
         "requires for a rejection"
@@ -488,8 +497,20 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         "should reject passes",
         script_copies.READ: "copies the message with read, which removes blanks and backslashes; "
         "each message is damaged",
-        script_copies.BLANK: "prints an empty line before the message, so the header of the "
-        "message becomes part of its body",
+        script_copies.BLANK: "prints an empty line before the message, or a line that is no header "
+        "field, so the header of the message becomes part of its body",
+        script_copies.PARTIAL: "writes $OUTFILE with a program that ends early if it cannot "
+        "process a message, but the filter ignores the exit status of the program; such a message "
+        "is delivered without its rest",
+        script_copies.UNSAVED: "saves the message and then discards it, even if the message could "
+        "not be saved; such a message is lost",
+        script_mistakes.REFUSED: "is the last one, and its exit status is never 0; all mail that "
+        f"the filter does not reject is {'deferred (451)' if wanted.strict else 'rejected'}",
+        script_mistakes.QUOTES: "has typographic quotes, which the shell does not remove, so a "
+        "command gets a wrong argument; mail is deferred or passes unfiltered",
+        script_mistakes.LOCK: "waits for a lock that remains if the filter is killed, for example "
+        "after the time limit (-t); after that, each filter waits until it is killed, and "
+        f"{_effect(wanted)}",
         script_copies.SHARED: "writes each message to the same file; if two filters run at the "
         "same time, messages are mixed up and reach the wrong recipients",
         script_copies.INJECTION: "makes text from the SMTP session part of a shell command; any "
@@ -510,7 +531,11 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         script_mistakes.EXEC: "lost-reply",
         script_copies.READ: "filter-damage",
         script_copies.BLANK: "filter-damage",
+        script_copies.PARTIAL: "filter-damage",
+        script_copies.UNSAVED: "filter-damage",
         script_copies.SHARED: "filter-damage",
+        script_mistakes.QUOTES: "syntax",
+        script_mistakes.LOCK: "time-limit",
         script_copies.INJECTION: "injection",
         script_mistakes.LEFT: "filter-write",
         script_mistakes.TRACE: "lost-reply",
@@ -525,13 +550,31 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         is_passed_on = found.kind == script_mistakes.OUTPUT and re.search("[>|]", command)
         if found.kind not in effects or is_passed_on:
             continue
-        correction = f"sed -i {shlex.quote(found.correction)} {path}"
         yield Fault(
             names.get(found.kind, "exit-status"),
             proxy.where,
-            f"line {found.number} of the filter {seen.path} {effects[found.kind]}: {found.line}",
-            (fixes.run(correction if found.correction else f"cat -n {path}"),),
+            f"line {found.number} of the filter {seen.path} {effects[found.kind]}: "
+            f"{_shown(found.line)}",
+            (_corrected(seen, found.correction),),
         )
+
+
+def _shown(line: str) -> str:
+    """Return a line of a script, which contains each octet as a character, as UTF-8."""
+    return line.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def _corrected(seen: ProgramFacts, correction: str) -> Edit:
+    """Return a command that corrects the script, or that prints it if no correction is known.
+
+    The correction contains each octet of the script as a character.
+    """
+    path = shlex.quote(seen.path)
+    if not correction:
+        return fixes.run(f"cat -n {path}")
+    octets = re.sub("[^\0-\x7f]", lambda found: f"\\x{ord(found[0]):02x}", correction)
+    locale = "LC_ALL=C " if octets != correction else ""
+    return fixes.run(f"{locale}sed -i {shlex.quote(octets)} {path}")
 
 
 def _missing_command(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:

@@ -234,9 +234,10 @@ def mistakes(interpreter: str, script: str) -> tuple[Mistake, ...]:
     """Return the lines of a shell script that change the filter's result by mistake."""
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return ()
+    shell = PurePosixPath(os.path.realpath(interpreter or "/bin/sh")).name
     return (
         *script_mistakes.mistakes(script),
-        *script_copies.mistakes(script),
+        *script_copies.mistakes(script, echo_expands=shell == "dash"),
         *pipe_filters.mistakes(script),
     )
 

@@ -930,6 +930,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
             *_python_mistakes(path, text, interpreter),
             *(_closed_working_directories(text, user) if is_shell else ()),
             *(_unreadable_files(text, user) if is_shell else ()),
+            *_bad_patterns(text, interpreter),
             *(
                 script_mistakes.scans_by_name(text)
                 if _clamd_user() not in ("", "root", user)
@@ -1074,6 +1075,18 @@ def _unreadable_files(script: str, user: str) -> Iterator[Mistake]:
             mode = "" if is_used or is_closed else mode
             kind = found.kind if is_data else script_mistakes.UNREADABLE
             yield replace(found, kind=kind, correction=mode)
+
+
+def _bad_patterns(script: str, interpreter: str) -> Iterator[Mistake]:
+    """Yield the lines in which grep(1) reads patterns that match every message, or none."""
+    if Path(interpreter or "sh").name not in ("sh", "dash", "bash"):
+        return
+    for found in script_mistakes.pattern_files(script):
+        if not sandbox.is_below(found.path, _VOLATILE) and Path(found.path).is_file():
+            lines = _script(found.path).split(b"\n")
+            is_blank = any(not line.strip() for line in lines[:-1]) or lines[-1].isspace()
+            if is_blank or any(line.endswith(b"\r") for line in lines):
+                yield replace(found, correction="blank" if is_blank else "cr")
 
 
 #: The configuration files of clamd, on Debian and elsewhere.

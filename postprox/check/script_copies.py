@@ -9,11 +9,14 @@ import re
 from collections.abc import Iterator
 
 from .script_mistakes import Mistake, code_lines, replaced
+from .shell_command import is_bare
 
 #: The kinds of mistakes.
 SUBSHELL = "subshell"
 READ = "read"
 BLANK = "blank"
+PARTIAL = "partial"
+UNSAVED = "unsaved"
 SHARED = "shared"
 INJECTION = "injection"
 _Code = list[tuple[int, str]]
@@ -23,27 +26,46 @@ _PIPED_LOOP = re.compile(
 )
 _ASSIGNMENT = re.compile(r"(?:^|[;&|]|\b(?:then|else|do)\b)\s*(?P<name>\w+)=")
 _READ_LOOP = re.compile(r"while\s+read\s+(?:-\w+\s+)*(?P<name>\w+)\s*;\s*do")
-_HEADER = re.compile(r"(echo|printf)\s+(-e\s+)?[\"'][A-Z][\w-]*: ?[^\"']*[\"']")
-_EMPTY_LINE = re.compile(r"echo(\s+(\"\"|''))?\s*;?|printf\s+[\"']\\n[\"']\s*;?")
+#: A command that prints a header field, a command that prints an empty line, and the copy of the
+#: message that follows.
+_SEPARATOR = r"\s*(?:;|&&|\n)\s*"
+_HEADER = (
+    r"(?P<printer>echo|printf)\s+(?P<option>-e\s+)?"
+    r"(?P<text>\"[A-Z][\w-]*:[^\"\n]*\"|'[A-Z][\w-]*:[^'\n]*')[^;&|\n{}]*"
+)
+_EMPTY_LINE = r"(?:echo(?:\s+(?:\"\"|''))?|printf\s+[\"']\\n[\"'])"
+_MARKED = re.compile(
+    rf"(?P<header>{_HEADER}){_SEPARATOR}(?P<empty>{_EMPTY_LINE}{_SEPARATOR})?"
+    rf"cat\s+{_EMAIL}(?P<rest>[^\n]*(?:\n[}})][^\n]*)?)"
+)
 #: A file that all running filters share, because its name is fixed.
 _FIXED = re.compile(
     rf"(?:\bcp\s+{_EMAIL}\s+|{_EMAIL}[^;&>]*(?<![0-9])>\s*)(?P<path>/(?:var/)?tmp/[\w.-]+)(?=\s|;|$)"
 )
-_ENVELOPE = r"\$\{?(?:HELO|SENDER|RECIPIENTS?|CLIENT_NAME)\b"
 _COMMAND = re.compile(
-    rf"\b(?P<shell>(?:sh|bash|dash)\s+-c\s+)\"(?P<text>[^\"]*{_ENVELOPE}[^\"]*)\""
+    r"(?<![\w.-])(?P<shell>(?:/\S*/)?(?:sh|bash|dash)\s+(?:-\w+\s+)*-\w*c\s+)"
+    r"\"(?P<text>(?:[^\"\\]|\\.)*)\""
 )
-_EVAL = re.compile(rf"(?:^|[;&|]\s*)eval\s[^#]*{_ENVELOPE}")
+_EVAL = re.compile(r"(?:^|[;&|{]|\b(?:then|do|else)\b)\s*eval\s+(?P<rest>[^;&|]*)")
+#: An assignment without a command substitution, which may remove characters.
+_ASSIGNED = re.compile(r"(?:^|[;&|]\s*|\blocal\s+)(\w+)=(\"[^\"()`]*\"|[^\s;&|()`]+)(?=\s|;|$)")
+#: An assignment in the text of eval. In single quotes, only eval expands the variables.
+_EVALUATED = re.compile(r"\"(?P<text>\w+=[^\s\"'`\\$;&|()]*\$\{?\w+\}?)\"")
 
 
-def mistakes(script: str) -> Iterator[Mistake]:
-    """Yield the mistakes in a shell script."""
+def mistakes(script: str, *, echo_expands: bool = True) -> Iterator[Mistake]:
+    """Yield the mistakes in a shell script.
+
+    `echo_expands` is true if echo interprets backslashes, as in dash(1) and not in bash(1).
+    """
     code = list(code_lines(script))
     if "<<" in script:
         return
     yield from _subshells(code)
     yield from _reads(code)
-    yield from _blanks(code)
+    yield from _blanks(code, echo_expands=echo_expands)
+    yield from _partial(code)
+    yield from _unsaved(code)
     yield from _shared(code)
     yield from _injections(code)
 
@@ -79,12 +101,98 @@ def _reads(code: _Code) -> Iterator[Mistake]:
             yield Mistake(READ, line, number, edit if is_simple else "")
 
 
-def _blanks(code: _Code) -> Iterator[Mistake]:
-    """Yield an empty line between a new header field and the message."""
-    for (_, first), (number, line), (_, last) in zip(code, code[1:], code[2:], strict=False):
-        is_copy = re.match(rf"cat\s+{_EMAIL}", last)
-        if _HEADER.match(first) and _EMPTY_LINE.fullmatch(line) and is_copy:
-            yield Mistake(BLANK, line, number, f"{number}d")
+def _blanks(code: _Code, *, echo_expands: bool) -> Iterator[Mistake]:
+    """Yield a line that ends the header between a new header field and the message."""
+    text = "\n".join(line for _, line in code)
+    for found in _MARKED.finditer(text):
+        if re.search(r"(?<!\|)\|(?!\|)", found["rest"]) or (
+            ">" in found["rest"] and "OUTFILE" not in found["rest"]
+        ):
+            continue  # the text may be the body of a notification
+        start = found.start("empty" if found["empty"] else "header")
+        number, line = code[text.count("\n", 0, start)]
+        if found["empty"]:
+            is_line = line == found["empty"].strip().rstrip(";&").strip()
+            edit = f"{number}d" if is_line else replaced(number, found["empty"].rstrip("\n"), "")
+            yield Mistake(BLANK, line, number, edit)
+        elif (new := _as_field(found, echo_expands=echo_expands)) != found["header"]:
+            yield Mistake(BLANK, line, number, replaced(number, found["header"], new))
+
+
+def _as_field(found: re.Match[str], *, echo_expands: bool) -> str:
+    """Return a command that prints a header field, without the line that ends the header."""
+    text, header = found["text"], found["header"]
+    if found["printer"] == "printf":
+        return header.replace(text, re.sub(r"(?<!\\)(\\n){2,}(?=[\"']$)", r"\\n", text))
+    if not echo_expands and not found["option"]:
+        return header  # bash prints \n unless -e is set
+    new = re.sub(r"(?<!\\)(\\n)+(?=[\"']$)", "", text)
+    header = header.replace(text, new)
+    return header.replace(found["option"], "", 1) if found["option"] and echo_expands else header
+
+
+#: Programs that end early if they cannot process a message.
+_CONVERTER = re.compile(
+    r"(?:^|[;{|]|&&)\s*(?P<command>(?:/\S*/)?(?:iconv|uconv|recode|reformime|openssl|gpg|gpgsm|perl"
+    r"|python3)\s(?:[^|;&{}'\"]|'[^']*'|\"[^\"]*\"|>&[0-9]|\$\{\w+\})*)(?=[;}]|$)"
+)
+#: The end of a group of commands that writes OUTFILE, after a command in the group.
+_WRITTEN = re.compile(
+    r"\s*;?\s*(?:(?:echo|printf|cat)\s[^;|&{}\n]*[;\n]\s*)*\}\s*>\s*\"?\$\{?OUTFILE\}?\"?"
+)
+
+
+def _partial(code: _Code) -> Iterator[Mistake]:
+    """Yield a program that writes OUTFILE, if the script ignores the program's exit status."""
+    text = "\n".join(line for _, line in code)
+    if re.search(r"\bset\s+-\w*e|errexit|\btrap\b.*\bERR\b", text):
+        return
+    for position, (number, line) in enumerate(code):
+        found = _CONVERTER.search(line)
+        if found is None:
+            continue
+        rest = "\n".join(
+            [line[found.end("command") :], *(each for _, each in code[position + 1 :])]
+        )
+        if (
+            not (end := _WRITTEN.match(rest))
+            and "OUTFILE" not in found["command"].rpartition(">")[2]
+        ):
+            continue
+        after = rest[end.end() :] if end else rest
+        is_used = re.match(r"\s*([|&]|;?\s*(then|do)\b)", after) or re.search(
+            r"\$\{?\?|OUTFILE", after
+        )
+        # The script may test the message first, and -c makes iconv(1) continue.
+        is_safe = text.count(found["command"].split()[0]) > 1 or re.search(
+            r"\s-\w*c\b|//IGNORE", found["command"]
+        )
+        if after.strip("; \n") and not is_used and not is_safe:
+            command = found["command"].rstrip()
+            yield Mistake(PARTIAL, line, number, replaced(number, command, f"{command} || exit 2"))
+
+
+#: A copy of the message, and a reply that discards the message after it.
+_UNSAVED = re.compile(
+    r"(?:^|[;{]|\b(?:then|do|else)\b)[ \t]*(?P<copy>(?:/\S*/)?(?:cp|mv|ln|install|cat|gzip|zstd|xz)"
+    r"\s(?:[^;&|\n{}]|\$\{\w+\}|2>&1)*?\$\{?EMAIL\b(?:[^;&|\n{}]|\$\{\w+\}|2>&1)*?)[ \t]*[;\n]\s*"
+    r"(?:(?:logger|echo)\s[^;&|\n>]*[;\n]\s*)?"
+    r"(?:echo|printf)\s+(?:[\"']?%s(?:\\n)?[\"']?\s+)?[\"']?2[0-9][0-9][ -][^;|\n]*>&2",
+    re.MULTILINE,
+)
+
+
+def _unsaved(code: _Code) -> Iterator[Mistake]:
+    """Yield a copy of a message that the script discards even if the copy fails."""
+    text = "\n".join(line for _, line in code)
+    if re.search(r"\bset\s+-\w*e|errexit|\btrap\b.*\bERR\b", text):
+        return
+    for found in _UNSAVED.finditer(text):
+        number, line = code[text.count("\n", 0, found.start("copy"))]
+        is_copy = "cp" in found["copy"] or not re.search(r">\s*\"?\$\{?OUTFILE", found["copy"])
+        if is_copy and is_bare(text, found.start("copy")):
+            edit = replaced(number, found["copy"], f"{found['copy']} || exit 2")
+            yield Mistake(UNSAVED, line, number, edit)
 
 
 def _shared(code: _Code) -> Iterator[Mistake]:
@@ -105,9 +213,46 @@ def _shared(code: _Code) -> Iterator[Mistake]:
 
 def _injections(code: _Code) -> Iterator[Mistake]:
     """Yield a line that makes text from the SMTP session part of a command."""
+    remote = "|".join(_remote_variables(code))
+    variable = rf"(?<!\\)\$(?:(?:{remote})\b|\{{(?:{remote})\}})"
     for number, line in code:
-        if found := _COMMAND.search(line):
-            edit = replaced(number, found[0], f"{found['shell']}'{found['text']}'")
-            yield Mistake(INJECTION, line, number, edit if "'" not in found["text"] else "")
-        elif _EVAL.search(line):
-            yield Mistake(INJECTION, line, number)
+        found = _COMMAND.search(line)
+        if found and is_bare(line, found.start()) and re.search(variable, found["text"]):
+            yield Mistake(INJECTION, line, number, replaced(number, found[0], _as_text(found)))
+        elif (found := _EVAL.search(line)) and re.search(variable, found["rest"]):
+            if found["rest"].startswith("'"):
+                continue  # eval expands the variables only once
+            text = _EVALUATED.fullmatch(found["rest"].strip())
+            new = replaced(number, f'"{text["text"]}"', f"'{text['text']}'") if text else ""
+            yield Mistake(INJECTION, line, number, new)
+
+
+def _remote_variables(code: _Code) -> list[str]:
+    """Return the variables with text from the SMTP session, except those that the script tests."""
+    names = ["HELO", "SENDER", "RECIPIENT", "RECIPIENTS", "CLIENT_NAME"]
+    for _, line in code:
+        for name, value in _ASSIGNED.findall(line):
+            if re.search(rf"\$(?:({'|'.join(names)})\b|\{{({'|'.join(names)})\}})", value):
+                names.append(name)
+    text = "\n".join(line for _, line in code)
+    return [
+        name
+        for name in names
+        if not re.search(rf"case\s+\"?\$\{{?{name}\b|\$\{{?{name}\}}?\"?\s+=~", text)
+    ] or ["^"]
+
+
+#: The variables that the proxy exports to the filter.
+_EXPORTED = (
+    *("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "RECIPIENTS", "RECIPIENTCOUNT", "HELO"),
+    *("REMOTEIP", "CLIENT_NAME", "QUEUE_ID", "PATH"),
+)
+
+
+def _as_text(found: re.Match[str]) -> str:
+    """Return a command whose shell expands the variables itself, so that their text is no code."""
+    text = re.sub(r"\\([\"$`\\])", r"\1", found["text"]).replace("'", "'\"'\"'")
+    names = dict.fromkeys(re.findall(r"(?<!\\)\$\{?([A-Za-z_]\w*)", found["text"]))
+    own = "".join(f'{name}="${name}" ' for name in names if name not in _EXPORTED)
+    arguments = ' sh "$@"' if re.search(r"(?<!\\)\$\{?[1-9@*]", found["text"]) else ""
+    return f"{own}{found['shell']}'{text}'{arguments}"

@@ -29,6 +29,10 @@ MISSING = "missing"
 UNREADABLE = "unreadable"
 DATA = "data"
 PRIVATE = "private"
+REFUSED = "refused"
+QUOTES = "quotes"
+LOCK = "lock"
+PATTERNS = "patterns"
 #: A scanner whose exit status reports a virus or spam.
 _VERDICT = re.compile(
     r"\b(clamdscan|clamscan)\b|\bspamc\b.*\s(-\w*[cE]|--check|--exitcode)"
@@ -91,6 +95,9 @@ def mistakes(script: str) -> Iterator[Mistake]:
     yield from _left_files(code)
     yield from _unanswered(code)
     yield from _sleeps(code)
+    yield from _refused(code)
+    yield from _quotes(code)
+    yield from _locks(code)
 
 
 def code_lines(script: str) -> Iterator[tuple[int, str]]:
@@ -277,6 +284,138 @@ def _sleeps(code: list[tuple[int, str]]) -> Iterator[Mistake]:
         number, line = code[position]
         if found := re.fullmatch(r"sleep\s+([0-9]{1,6})\s*;?", line):
             yield Mistake(SLEEP, line, number, f"{number}d", path=found[1])
+
+
+#: A part of a script that can end it with status 0 before its last line, or run other commands.
+_OTHER_END = re.compile(
+    r"\bexit\b(?!\s+[1-9])|\b(exec|return|trap|kill|source|eval)\b|<<|(^|[;&|]\s*)\.\s", re.M
+)
+#: A list of commands whose exit status is never 0.
+_NEVER_ZERO = re.compile(
+    r"(?!(?:if|case|for|while|until|function)\b|[\w-]+\s*\(\)|[{(])(?:[^;|{}\n]|\|(?!\|))+&&\s*"
+    r"(?:exit\s+[1-9][0-9]*|\{(?:[^{}|]|\|(?!\|))*\bexit\s+[1-9][0-9]*\s*;?\s*\})\s*;?"
+)
+
+
+def _refused(code: list[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield the last line if it always ends the script with a failure, such as `grep && exit 1`."""
+    outer = set(_outer(code))
+    if _OTHER_END.search("\n".join(line for _, line in code)) or len(code) - 1 not in outer:
+        return
+    start = len(code) - 1
+    while start and start - 1 not in outer:
+        start -= 1
+    number, line = code[start]
+    last = "\n".join(each for _, each in code[start:])
+    if _NEVER_ZERO.fullmatch(re.sub(r"'[^']*'|\"[^\"]*\"", "x", last)):
+        yield Mistake(REFUSED, line, number, "$a exit 0")
+
+
+#: Typographic quotes in UTF-8, each octet as one character.
+_DOUBLE = r"\xe2\x80[\x9c\x9d\x9e]"
+_SINGLE = r"\xe2\x80[\x98\x99\x9a]"
+#: A word in typographic quotes that is an expansion, a path or part of an assignment, or that
+#: contains a blank. The quotes of other words can be intended.
+_QUOTED = re.compile(
+    rf"(?P<before>=?)(?P<all>{_DOUBLE}(?P<double>[^\xe2\"]+?){_DOUBLE}"
+    rf"|{_SINGLE}(?P<single>[^\xe2']+?){_SINGLE})"
+)
+_PRINTED = re.compile(r"(?:^|[;&|({]|\b(?:then|do|else)\b)\s*(?:echo|printf|logger)\s[^;&|]*$")
+
+
+def _quotes(code: list[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield a line with typographic quotes, which the shell does not remove."""
+    if any("<<" in line for _, line in code):
+        return
+    edits, lines, before = [], [], ""
+    for number, line in code:
+        for found in _QUOTED.finditer(line):
+            text = found["double"] or found["single"]
+            is_quoted = found["before"] or re.match("[$/]", text) or " " in text
+            start = found.start("all")
+            is_code = is_bare(before + line, len(before) + start)
+            if is_quoted and is_code and not _PRINTED.search(line[:start]):
+                mark = '"' if found["double"] else "'"
+                edits.append(replaced(number, found["all"], f"{mark}{text}{mark}"))
+                lines.append((number, line))
+        before += f"{line}\n"
+    if lines:
+        yield Mistake(QUOTES, lines[0][1], lines[0][0], ";".join(edits))
+
+
+#: A loop that waits until it can create a directory or a link, and the next lines of such a loop.
+_LOCK = re.compile(
+    r"(?:until|while\s+!)\s+(?:/\S*/)?(?:mkdir|ln\s+-s\s+\S+)\s+"
+    r"(?P<lock>\"[^\"\s]+\"|[^\s;&|<>\"']+)(?P<errors>\s+[12&]?>+\s*&?\S+)*\s*(?P<rest>;\s*do\b.*)?"
+)
+_WAIT = re.compile(r"(?:;?\s*do\b)?\s*;?\s*(?:sleep\s+[0-9.]+\s*;?\s*)?(?P<done>done)?\s*;?")
+#: A part of a script that can remove or ignore an old lock, or limit the time to wait.
+_OLD_LOCK = re.compile(
+    r"kill\s+-0|mmin|mtime|stale|\s-[on]t\s|\bstat\b|timeout|flock|SECONDS|/proc"
+)
+
+
+def _locks(code: list[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield a loop that waits for a lock which remains if the filter is killed."""
+    text = "\n".join(line for _, line in code)
+    if _OLD_LOCK.search(text) or re.search("[0-9]<|9>|<<", text):
+        return
+    for position, (number, line) in enumerate(code):
+        found = _LOCK.fullmatch(line)
+        if found is None:
+            continue
+        name = found["lock"].strip('"')
+        before = [each for _, each in code[:position] if name in each]
+        last, end = number, _WAIT.fullmatch(found["rest"] or "")
+        for last, each in code[position + 1 :]:  # noqa: B007
+            if end is None or end["done"]:
+                break
+            end = _WAIT.fullmatch(each)
+        if end is None or not end["done"] or any(not each.startswith("trap") for each in before):
+            continue
+        new = f'exec 9> "{name}.flock" && flock 9 || exit 2'
+        new += f'; mkdir -p "{name}"' if "mkdir" in line else ""
+        new = re.sub(r"[\\&/]", r"\\\g<0>", new)
+        rest = "" if (found["rest"] or "").rstrip("; ").endswith("done") else _rest(code, position)
+        yield Mistake(LOCK, line, number, f"{number}s/^\\([ \\t]*\\).*/\\1{new}/{rest}")
+
+
+def _rest(code: list[tuple[int, str]], position: int) -> str:
+    """Return a script for sed(1) that deletes the other lines of a loop."""
+    first = code[position][0] + 1
+    last = next(number for number, line in code[position + 1 :] if re.search(r"\bdone\b", line))
+    return f";{first},{last}d"
+
+
+#: A use of grep(1) with a file of patterns. The options can reverse or restrict the match.
+_PATTERN_FILE = re.compile(
+    r"\b[ef]?grep\s(?P<options>(?:[^|;&<>\n]*\s)?)(?:-(?P<short>\w*)f\s*|--file[= ])"
+    r"(?P<path>\"[^\"]+\"|[^\s\"';&|<>]+)(?P<more>[^|;&\n]*)"
+)
+
+
+def pattern_files(script: str) -> Iterator[Mistake]:
+    """Yield the lines in which grep(1) reads a file of patterns, with the path of the file."""
+    code = list(code_lines(script))
+    text = "\n".join(line for _, line in code)
+    for number, line in code:
+        for found in _PATTERN_FILE.finditer(line):
+            path, options = found["path"].strip('"'), f"{found['options']} {found['more']}"
+            if name := re.fullmatch(r"\$\{?(\w+)\}?", path):
+                values = re.findall(rf"^{name[1]}=[\"']?(/[\w./@-]+)[\"']?;?$", text, re.MULTILINE)
+                is_single = len(re.findall(rf"\b{name[1]}\b", text)) == 2
+                path = values[0] if len(values) == 1 and is_single else ""
+            is_other = re.search(
+                r"(^|\s)(-\w*[vwx]|--(invert|word|line-r))", f"{options} -{found['short']}"
+            )
+            is_used = re.search(r"EMAIL", line)
+            if (
+                re.match(r"/[\w./@-]+$", path)
+                and text.count(path) == 1
+                and is_used
+                and not is_other
+            ):
+                yield Mistake(PATTERNS, line, number, path=path)
 
 
 #: A command that changes the working directory, or ends the script.

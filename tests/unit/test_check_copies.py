@@ -38,8 +38,15 @@ def found_in(script: str) -> list[Mistake]:
     return list(script_copies.mistakes(f"#!/bin/sh\n{script}"))
 
 
+def corrected(script: str, found: Mistake) -> str:
+    """Return a script for sh(1) after a correction by sed(1)."""
+    command, text = ["sed", found.correction], f"#!/bin/sh\n{script}"
+    sed = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    return sed.stdout
+
+
 @pytest.mark.parametrize(
-    ("script", "kind", "corrected"),
+    ("script", "kind", "new"),
     [
         (PIPED, script_copies.SUBSHELL, CORRECTED_LOOP),
         (COPY, script_copies.READ, 'echo "X-A: b"\ncat "$EMAIL"\n'),
@@ -52,14 +59,11 @@ def found_in(script: str) -> list[Mistake]:
         ),
     ],
 )
-def test_mistake_is_corrected(script: str, kind: str, corrected: str) -> None:
+def test_mistake_is_corrected(script: str, kind: str, new: str) -> None:
     (found,) = found_in(script)
     assert found.kind == kind
-    command = ["sed", found.correction]
-    text = f"#!/bin/sh\n{script}"
-    sed = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
-    assert sed.stdout == f"#!/bin/sh\n{corrected}"
-    assert found_in(corrected) == []
+    assert corrected(script, found) == f"#!/bin/sh\n{new}"
+    assert found_in(new) == []
     assert "\n" not in found.correction
 
 
@@ -76,9 +80,196 @@ def test_corrected_loop_finds_only_viruses(tmp_path: Path, word: str) -> None:
     assert ended.returncode == (word == "virus")
 
 
-def test_eval_of_sender_has_no_correction() -> None:
-    (found,) = found_in('eval "x=$SENDER"\n')
+def test_eval_of_other_text_has_no_correction() -> None:
+    (found,) = found_in('eval "logger $SENDER"\n')
     assert (found.kind, found.correction) == (script_copies.INJECTION, "")
+
+
+#: A text that runs a command if a shell evaluates it as code.
+HOSTILE = '"$(touch pwned)"`touch pwned`;touch pwned #@example.com'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r'log() { sh -c "printf %s \"from=$SENDER $1\""; }; log a',
+        'sh -c "printf %s $SENDER"',
+        'from=$SENDER; x=1; bash -ec "printf %s \\"$from ${x}\\""',
+        '/bin/sh -c "printf \'%s\' \\"it\'s ${HELO}\\""',
+        'eval "x=$SENDER"; printf %s "$x"',
+    ],
+)
+def test_corrected_line_runs_no_remote_command(tmp_path: Path, line: str) -> None:
+    (found,) = found_in(f"{line}\n")
+    assert found.kind == script_copies.INJECTION
+    new = corrected(f"{line}\n", found)
+    assert found_in(new) == []
+    values = {"SENDER": HOSTILE, "HELO": HOSTILE, "PATH": "/usr/bin:/bin"}
+    ended = subprocess.run(
+        ["/bin/sh", "-c", new],
+        env=values,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "touch" in ended.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval 'x=$SENDER'",
+        'sh -c "logger ${SENDER@Q}"',
+        'sh -c "logger \\$SENDER"',
+        'from=$(printf %s "$SENDER" | tr -cd a-z)\nsh -c "logger $from"',
+        'case $SENDER in *[!a-z@.]*) exit 2 ;; esac\nsh -c "logger $SENDER"',
+        "echo 'sh -c \"logger $SENDER\"'",
+        'sh -c "logger $REMOTEIP"',
+    ],
+)
+def test_text_that_no_shell_evaluates_is_not_reported(line: str) -> None:
+    assert [each for each in found_in(f"{line}\n") if each.kind == script_copies.INJECTION] == []
+
+
+GROUP = '{{ {}; cat "$EMAIL"; }} > "$OUTFILE"\n'
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        GROUP.format('echo "X-A: b\\n"'),
+        GROUP.format("printf 'X-A: b\\n\\n'"),
+        GROUP.format("printf 'X-A: %s\\n\\n' \"$HELO\""),
+        GROUP.format('echo "X-A: b"; echo'),
+        GROUP.format('echo -e "X-A: b"'),
+        GROUP.format("echo 'X-B: b'; echo -e 'X-A: b\\n'"),
+        '{\necho "X-A: b\\n"\ncat "$EMAIL"\n} > "$OUTFILE"\n',
+        '(echo "X-A: b"\necho ""\ncat "$EMAIL") > "$OUTFILE"\n',
+    ],
+)
+def test_corrected_filter_keeps_header(tmp_path: Path, script: str) -> None:
+    (found,) = found_in(script)
+    assert found.kind == script_copies.BLANK
+    new = corrected(script, found)
+    assert found_in(new) == []
+    (tmp_path / "mail").write_text("Subject: x\n\nbody\n")
+    names = {"EMAIL": f"{tmp_path}/mail", "OUTFILE": f"{tmp_path}/out", "HELO": "b"}
+    subprocess.run(["/bin/dash", "-c", new], env=names, check=True)
+    header = "X-B: b\nX-A: b\n" if "X-B" in script else "X-A: b\n"
+    assert (tmp_path / "out").read_text() == f"{header}Subject: x\n\nbody\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "is_dash"),
+    [
+        (GROUP.format('echo "X-A: b\\n"'), False),
+        (GROUP.format('echo -e "X-A: b"'), False),
+        (GROUP.format('echo "X-A: b\\\\n"'), True),
+        (GROUP.format("printf 'X-A: b\\n'"), True),
+        ('{ echo "Subject: a"; echo; cat "$EMAIL"; } | mail admin\n', True),
+        ('{ echo "Subject: a"; echo; cat "$EMAIL"; } > /srv/report\n', True),
+    ],
+)
+def test_line_that_keeps_header_is_not_reported(script: str, is_dash: bool) -> None:
+    assert list(script_copies.mistakes(f"#!/bin/sh\n{script}", echo_expands=is_dash)) == []
+
+
+CONVERTED = '{ echo X; iconv -f UTF-8 -t UTF-8 "$EMAIL"; } > "$OUTFILE"\n'
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"{CONVERTED}exit 0\n",
+        'iconv -f UTF-8 -t UTF-8 < "$EMAIL" > "$OUTFILE"\nexit 0\n',
+        'cat "$EMAIL" | iconv -f UTF-8 -t UTF-8 > "$OUTFILE"; exit 0\n',
+        '{\necho X\niconv -f UTF-8 -t UTF-8 "$EMAIL"\n} > "$OUTFILE"\nexit 0\n',
+        '{ iconv -f UTF-8 -t UTF-8 "$EMAIL" 2>/dev/null; echo X; } > "$OUTFILE"\nexit 0\n',
+    ],
+)
+@pytest.mark.parametrize(("body", "status"), [(b"plain\n", 0), (b"Gr\xfc\xdfe\nrest\n", 2)])
+def test_corrected_filter_fails_if_converter_fails(
+    tmp_path: Path, script: str, body: bytes, status: int
+) -> None:
+    (found,) = found_in(script)
+    assert found.kind == script_copies.PARTIAL
+    new = corrected(script, found)
+    assert found_in(new) == []
+    (tmp_path / "mail").write_bytes(body)
+    names = {"EMAIL": f"{tmp_path}/mail", "OUTFILE": f"{tmp_path}/out", "PATH": "/usr/bin:/bin"}
+    ended = subprocess.run(["/bin/sh", "-c", new], env=names, capture_output=True, check=False)
+    assert ended.returncode == status
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        CONVERTED,
+        f"set -e\n{CONVERTED}exit 0\n",
+        CONVERTED.replace(">", "|| exit 2 >") + "exit 0\n",
+        f"{CONVERTED[:-1]} || exit 2\nexit 0\n",
+        f"{CONVERTED}[ $? = 0 ] || exit 2\n",
+        f'iconv -f UTF-8 -t UTF-8 "$EMAIL" > /dev/null || exit 0\n{CONVERTED}exit 0\n',
+        f"{CONVERTED.replace('iconv', 'iconv -c')}exit 0\n",
+        f"if {CONVERTED[:-1]}; then exit 0; fi\nexit 2\n",
+        f'{CONVERTED}[ -s "$OUTFILE" ] || exit 2\nexit 0\n',
+        f"{CONVERTED.replace('OUTFILE', 'ARCHIVE')}exit 0\n",
+    ],
+)
+def test_converter_whose_status_counts_is_not_reported(script: str) -> None:
+    assert found_in(script) == []
+
+
+DISCARDED = """\
+if grep -q virus "$EMAIL"; then
+    cp "$EMAIL" "$QUARANTINE/$$.eml"
+    echo '250 2.0.0 Ok: quarantined' >&2
+    exit 1
+fi
+"""
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        DISCARDED,
+        DISCARDED.replace("    echo", "    logger saved\n    echo"),
+        'grep -q virus "$EMAIL" && { cat $EMAIL > $QUARANTINE/x; echo 250 ok >&2; exit 1; }\n',
+    ],
+)
+@pytest.mark.parametrize("is_open", [True, False])
+def test_corrected_filter_discards_only_saved_message(
+    tmp_path: Path, script: str, is_open: bool
+) -> None:
+    found = next(each for each in found_in(script) if each.kind == script_copies.UNSAVED)
+    new = corrected(script, found)
+    assert [each for each in found_in(new) if each.kind == script_copies.UNSAVED] == []
+    (tmp_path / "mail").write_text("virus\n")
+    names = {
+        "EMAIL": f"{tmp_path}/mail",
+        "QUARANTINE": f"{tmp_path}{'' if is_open else '/missing'}",
+        "PATH": "/usr/bin:/bin",
+    }
+    text = f"logger() {{ :; }}\n{new}"
+    ended = subprocess.run(["/bin/sh", "-c", text], env=names, capture_output=True, check=False)
+    assert ended.returncode == (1 if is_open else 2)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"set -e\n{DISCARDED}",
+        DISCARDED.replace('.eml"', '.eml" || exit 2'),
+        DISCARDED.replace("250 2", "550 5"),
+        DISCARDED.replace("    echo", '    [ -s "$QUARANTINE/$$.eml" ] || exit 2\n    echo'),
+        DISCARDED.replace("    cp", "    if cp").replace('.eml"\n', '.eml"; then\n') + "fi\n",
+        'cp "$EMAIL" "$OUTFILE"\nexit 0\n',
+    ],
+)
+def test_message_that_was_saved_is_not_reported(script: str) -> None:
+    assert [each for each in found_in(script) if each.kind == script_copies.UNSAVED] == []
 
 
 @pytest.mark.parametrize(

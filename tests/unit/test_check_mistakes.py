@@ -90,7 +90,7 @@ REPLY = "echo '550 5.7.1 a virus' >&2"
     [
         (f"{REPLY}\nexit -1\n", f"{REPLY}\nexit 1\n"),
         (f"case x in\n1) {REPLY}\n rm -f y\n exit 256 ;;\nesac\n", "exit 1 ;;"),
-        (f"grep -q x y && {{ {REPLY}; exit 550; }}\n", "exit 1; }"),
+        (f"grep -q x y && {{ {REPLY}; exit 550; }}\nexit 0\n", "exit 1; }"),
         (f"{REPLY}; exit 2\n", f"{REPLY}; exit 1\n"),
     ],
 )
