@@ -120,9 +120,14 @@ def run_filters(setup: Setup, findings: Sequence[Finding]) -> dict[Proxy, Sample
     return {
         proxy: SampleRuns(unchecked="correct the other findings first")
         if proxy.where in broken
-        else sample_runs.sample_runs(proxy)
+        else sample_runs.sample_runs(proxy, _script(setup, proxy))
         for proxy in setup.proxies
     }
+
+
+def _script(setup: Setup, proxy: Proxy) -> str:
+    seen = setup.facts[proxy].filter
+    return seen.path if seen else ""
 
 
 def _recipe(wanted: argparse.Namespace) -> list[str]:

@@ -282,11 +282,13 @@ class SampleRun:
     """The result of the filter for a test message."""
 
     #: The kinds of test messages: an ordinary message, a message with 8-bit octets and unusual
-    #: lines, a bounce, and a message whose sender contains a shell command.
+    #: lines, a bounce, a message whose sender contains a shell command, and a message with a word
+    #: for which the filter searches.
     ORDINARY: ClassVar = "ordinary"
     UNUSUAL: ClassVar = "unusual"
     BOUNCE: ClassVar = "bounce"
     HOSTILE: ClassVar = "hostile"
+    SEARCHED: ClassVar = "searched"
 
     kind: str
     #: The command that repeats this run and shows all details.
@@ -303,6 +305,8 @@ class SampleRun:
     #: was not delivered.
     sent: str = ""
     received: str | None = None
+    #: The word for which the filter searches, or "".
+    word: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ _TITLES = {
     SampleRun.UNUSUAL: "a test message with 8-bit octets and unusual lines",
     SampleRun.BOUNCE: "a test message with an empty sender (a bounce)",
     SampleRun.HOSTILE: "a test message whose sender contains shell characters",
+    SampleRun.SEARCHED: "a test message with a word for which it searches",
 }
 #: Error messages of the shell, of common programs and of Python.
 _ERROR = re.compile(
@@ -33,6 +34,8 @@ _ERROR = re.compile(
     r"|unexpected|invalid option|unrecognized option|usage:|missing operand",
     re.IGNORECASE,
 )
+#: A reply that rejects a message.
+_REJECTION = re.compile(r"[45][0-9][0-9][ -][45A-Za-z]")
 #: The maximum length of quoted text in a problem.
 _QUOTED = 150
 
@@ -40,7 +43,7 @@ _QUOTED = 150
 def sample_faults(proxy: Proxy, wanted: Options, seen: SampleRuns) -> Iterator[Fault]:
     """Report the first problem of the filter that the test messages show."""
     found = [*_executed(proxy, seen), *_failed(proxy, wanted, seen), *_damaged(proxy, seen)]
-    found += [*_never_accepted(proxy, seen), *_errors(proxy, seen)]
+    found += [*_passed(proxy, seen), *_never_accepted(proxy, seen), *_errors(proxy, seen)]
     yield from found[:1]
 
 
@@ -138,10 +141,26 @@ def _encoding(header: str) -> str:
     return "".join(sorted(field.lower() for field in fields))
 
 
+def _passed(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
+    """Report a message that passes although the filter prints a reply that rejects it."""
+    for run in seen.runs:
+        reply = next((line for line in run.errors.splitlines() if _REJECTION.match(line)), "")
+        if reply and run.received is not None:
+            yield _fault(
+                proxy,
+                run,
+                f"the filter rejected {_TITLES[run.kind]} with the reply {_quoted(reply)!r}, but "
+                "ended with exit status 0; the message passes",
+                name="exit-status",
+            )
+            return
+
+
 def _never_accepted(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
     """Report a filter that rejects or discards all test messages."""
-    runs = [run for run in seen.runs if run.verdict in (REJECT, DISCARD)]
-    if runs and len(runs) == len(seen.runs):
+    harmless = [run for run in seen.runs if run.kind != SampleRun.SEARCHED]
+    runs = [run for run in harmless if run.verdict in (REJECT, DISCARD)]
+    if runs and len(runs) == len(harmless):
         verb = "discarded" if runs[0].verdict == DISCARD else "rejected"
         yield _fault(
             proxy,

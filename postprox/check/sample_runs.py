@@ -20,6 +20,7 @@ from typing import Any
 from ..core.options import Options
 from .facts import SampleRun, SampleRuns
 from .routes import Proxy, without_wrappers
+from .sample_words import searched_word
 from .unit import Unit
 
 _SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -27,6 +28,8 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: The time in seconds for a rehearsal in addition to the filter's time limit.
 _MARGIN = 30
+#: The maximum size in octets of a script in which to look for a word.
+_LARGEST = 1 << 20
 #: The settings of systemd.exec(5) that restrict what the filter can do.
 _RESTRICTION = re.compile(
     r"(User|Group|DynamicUser|SupplementaryGroups|UMask|WorkingDirectory|Root\w+|Private\w+"
@@ -41,28 +44,45 @@ _SENDER = '"$(echo${IFS}$((1234*4321))>&2)"@example.net'
 
 @dataclass(frozen=True)
 class _Sample:
-    """A test message and its sender. None for the sender in the message."""
+    """A test message."""
 
     kind: str
     file: str
-    sender: str | None
+    #: The sender, or None for the sender in the message.
+    sender: str | None = None
+    #: A word for the body, or "".
+    word: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Return the file without the word."""
+        return _SAMPLES / self.file
+
+    def content(self) -> bytes:
+        """Return the message."""
+        return self.path.read_bytes() + (f"{self.word}\n".encode() if self.word else b"")
 
 
 _ALL = (
-    _Sample(SampleRun.ORDINARY, "ordinary.eml", None),
-    _Sample(SampleRun.UNUSUAL, "unusual.eml", None),
-    _Sample(SampleRun.BOUNCE, "ordinary.eml", ""),
-    _Sample(SampleRun.HOSTILE, "ordinary.eml", _SENDER),
+    _Sample(SampleRun.ORDINARY, "ordinary.eml"),
+    _Sample(SampleRun.UNUSUAL, "unusual.eml"),
+    _Sample(SampleRun.BOUNCE, "ordinary.eml", sender=""),
+    _Sample(SampleRun.HOSTILE, "ordinary.eml", sender=_SENDER),
 )
 
 
-def sample_runs(proxy: Proxy) -> SampleRuns:
-    """Run the filter of a proxy on all test messages."""
+def sample_runs(proxy: Proxy, filter_path: str = "") -> SampleRuns:
+    """Run the filter of a proxy on all test messages.
+
+    One of the messages contains a word for which the script in `filter_path` searches.
+    """
     wanted = proxy.options
     if wanted is None or not (wanted.command or "").strip():
         return SampleRuns()
+    word = searched_word(_text(filter_path))
+    more = [_Sample(SampleRun.SEARCHED, "ordinary.eml", word=word)] if word else []
     runs: list[SampleRun] = []
-    for sample in _ALL:
+    for sample in (*_ALL, *more):
         run = _run(proxy, wanted, sample)
         if isinstance(run, str):
             return SampleRuns(tuple(runs), run)
@@ -72,19 +92,27 @@ def sample_runs(proxy: Proxy) -> SampleRuns:
     return SampleRuns(tuple(runs))
 
 
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_bytes()[:_LARGEST].decode("latin-1") if path else ""
+    except OSError:
+        return ""
+
+
 def _run(proxy: Proxy, wanted: Options, sample: _Sample) -> SampleRun | str:
     """Return the result for one test message, or the reason why there is none."""
     arguments = _arguments(proxy, wanted, sample)
+    shown = sample.path if not sample.word else "-"
     user = ["--user", proxy.user] if proxy.user else []
     command = [sys.executable, "-P", "-m", "postprox.rehearse", "--json"]
     if proxy.unit and proxy.unit.path and Path("/run/systemd/system").is_dir():
-        command = [*restricted(proxy.unit), *command, *arguments]
+        command = [*restricted(proxy.unit), *command, *arguments, "-"]
     else:
-        command += [*user, *arguments]
+        command += [*user, *arguments, "-"]
     try:
         done = subprocess.run(
             command,
-            stdin=subprocess.DEVNULL,
+            input=sample.content(),
             capture_output=True,
             env={"PATH": _PATH, "LC_ALL": "C.UTF-8", "PYTHONPATH": str(_PACKAGE)},
             cwd="/",
@@ -102,12 +130,15 @@ def _run(proxy: Proxy, wanted: Options, sample: _Sample) -> SampleRun | str:
         return lines[-1] if lines else f"{command[0]} exited with status {done.returncode}"
     if message["filter"] is None and not message["timed_out"]:
         return str(message["complaint"] or message["reason"])
-    return _result(sample.kind, shlex.join(["postprox-rehearse", *user, *arguments]), message)
+    line = shlex.join(["postprox-rehearse", *user, *arguments, str(shown)])
+    if sample.word:
+        line = f"echo {sample.word} | cat {shlex.quote(str(sample.path))} - | {line}"
+    return _result(sample, line, message)
 
 
-def _result(kind: str, command: str, message: dict[str, Any]) -> SampleRun:
+def _result(sample: _Sample, command: str, message: dict[str, Any]) -> SampleRun:
     return SampleRun(
-        kind,
+        sample.kind,
         command,
         message["verdict"],
         timed_out=message["timed_out"],
@@ -116,6 +147,7 @@ def _result(kind: str, command: str, message: dict[str, Any]) -> SampleRun:
         errors=message["filter"]["stderr"] if message["filter"] else "",
         sent=message["sent"],
         received=message["received"],
+        word=sample.word,
     )
 
 
@@ -128,7 +160,6 @@ def _arguments(proxy: Proxy, wanted: Options, sample: _Sample) -> list[str]:
         *("-t", f"{wanted.timeout:g}", "-d", wanted.directory),
         *("-c", _exports(proxy) + (wanted.command or "")),
         *sender,
-        str(_SAMPLES / sample.file),
     ]
 
 

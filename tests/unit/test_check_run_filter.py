@@ -21,6 +21,7 @@ from postprox.check.postconf import parse
 from postprox.check.routes import Proxy, spawned_proxies
 from postprox.check.rules import unchecked
 from postprox.check.sample_rules import sample_faults
+from postprox.check.sample_words import searched_word
 from postprox.check.setup import Setup
 from postprox.check.unit import Unit
 from tests.unit.checking import FRONT, MAIN, SEEN
@@ -30,6 +31,12 @@ pytestmark = pytest.mark.any_account
 USER = pwd.getpwuid(os.geteuid()).pw_name
 REJECT = "if grep -q virus \"$EMAIL\"; then echo '550 5.7.1 A virus' >&2; exit 1; fi\n"
 MARK = '{ echo "X-Filtered: yes"; cat "$EMAIL"; } > "$OUTFILE" || exit 2\n'
+LOOP = """\
+grep -i -e virus "$EMAIL" | while read -r line; do
+    echo '550 5.7.1 A virus' >&2
+    exit 1
+done
+"""
 PYTHON = """\
 import email, email.encoders, os
 mail = email.message_from_bytes(open(os.environ["EMAIL"], "rb").read())
@@ -59,7 +66,7 @@ def proxy_of(script: str, spool: Path, options: str = "--strict") -> Proxy:
 def faults_of(proxy: Proxy) -> Iterator[tuple[str, str]]:
     """Run the filter and yield the name and the problem of each fault."""
     assert proxy.options is not None
-    seen = sample_runs.sample_runs(proxy)
+    seen = sample_runs.sample_runs(proxy, str(Path(proxy.options.directory).parent / "filter"))
     assert not seen.unchecked
     for fault in sample_faults(proxy, proxy.options, seen):
         yield fault.name, fault.problem
@@ -123,6 +130,16 @@ def faults_of(proxy: Proxy) -> Iterator[tuple[str, str]]:
             '#!/bin/sh\nif grep -q virus "$EMIAL"; then echo "550 5.7.1 No" >&2; exit 1; fi\n',
             "filter-errors",
             "ignored an error and passed an ordinary test message; mail may pass unfiltered: grep",
+        ),
+        (
+            '#!/bin/sh\nif grep -q virus "$EMAIL"; then exit 69; fi\n',
+            "filter-run",
+            "a test message with a word for which it searches; such mail is deferred",
+        ),
+        (
+            f"#!/bin/sh\n{LOOP}exit 0\n",
+            "exit-status",
+            "with the reply '550 5.7.1 A virus', but ended with exit status 0",
         ),
         (
             '#!/bin/sh\nsh -c "echo $SENDER" > /dev/null\n',
@@ -246,3 +263,34 @@ def test_quoted_text_is_limited(spool: Path) -> None:
 def test_run_filter_excludes_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["--run-filter", "--recipe", "before-queue"]) == 2
     assert "--run-filter cannot be combined" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ('grep -q virus "$EMAIL"', "virus"),
+        ('if grep -q -i -e "Lottery" "$EMAIL"; then', "Lottery"),
+        ('if b"virus" in data:', "virus"),
+        ("if 'spam' in text:", "spam"),
+        ('# grep -q virus "$EMAIL"', ""),
+        ('grep -q "^X-Spam: yes" "$EMAIL"', ""),
+        ('grep -q -f /etc/words "$EMAIL"', ""),
+        ('clamdscan "$EMAIL"', ""),
+    ],
+)
+def test_searched_word_is_found_in_script(line: str, word: str) -> None:
+    assert searched_word(f"#!/bin/sh\n{line}\n") == word
+
+
+def test_printed_command_contains_the_searched_word(spool: Path) -> None:
+    proxy = proxy_of(f"#!/bin/sh\n{REJECT.replace('exit 1', 'exit 9')}", spool)
+    assert proxy.options is not None
+    seen = sample_runs.sample_runs(proxy, str(spool.parent / "filter"))
+    (fault,) = sample_faults(proxy, proxy.options, seen)
+    (edit,) = fault.edits
+    assert isinstance(edit.place, Shell)
+    line = edit.place.command.replace(
+        "postprox-rehearse", f"{sys.executable} -m postprox.rehearse", 1
+    )
+    shown = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False)
+    assert "550 5.7.1 A virus" in shown.stdout
