@@ -60,7 +60,10 @@ def refused_fields(setup: Setup, proxy: Proxy, seen: SampleRuns) -> Iterator[Fau
                 proxy.where,
                 f"the filter adds the field {_quoted(field)!r}, and header_checks refuses it after "
                 f"the filter ({check.path}, line {check.number}); filtered mail is refused or lost",
-                (fixes.run(f"sed -i '{check.number}s/^/#/' {shlex.quote(check.path)}"),),
+                (
+                    fixes.run(f"sed -i '{check.number}s/^/#/' {shlex.quote(check.path)}"),
+                    fixes.run(f"{setup.configuration.postfix} reload"),
+                ),
             )
 
 
