@@ -14,33 +14,112 @@ from .script_mistakes import Mistake, replaced
 #: The kinds of mistakes.
 TEXT = "text"
 MODULE = "module"
-#: A call that opens the message as text. The default encoding is UTF-8, and other octets raise an
-#: error.
-_OPENED = re.compile(
-    r"open\(\s*(?P<name>os\.environ\[[\"'](?:EMAIL|OUTFILE)[\"']\])(?P<mode>,\s*[\"'][rwa]t?[\"'])?\s*\)"
-)
+#: The encodings in which some octets are invalid.
+_STRICT = ("ascii", "us-ascii", "utf-8", "utf8", "utf-8-sig")
+_EXCEPTIONS = ("UnicodeDecodeError", "UnicodeError", "ValueError", "Exception", "BaseException")
 
 
 def text_mode(script: str) -> Iterator[Mistake]:
     """Yield the first line that reads the message as UTF-8, with a correction of all lines."""
-    lines = [(n, line) for n, line in enumerate(script.split("\n"), 1) if not _is_comment(line)]
-    found = [(n, line, each) for n, line in lines for each in _OPENED.finditer(line)]
-    if not any("EMAIL" in each["name"] for _, _, each in found):
+    try:
+        tree = ast.parse(script)
+    except (SyntaxError, ValueError):
         return
-    edits = [
-        replaced(
-            number,
-            each[0],
-            f'open({each["name"]}{each["mode"] or ""}, encoding="latin-1", newline="")',
-        )
-        for number, _, each in found
-    ]
-    number, line, _ = next(one for one in found if "EMAIL" in one[2]["name"])
-    yield Mistake(TEXT, line.strip(), number, ";".join(edits))
+    paths = dict(_paths(tree))
+    handled = {id(each) for node in ast.walk(tree) for each in _handled(node)}
+    calls = sorted(
+        (each for each in ast.walk(tree) if isinstance(each, ast.Call) and _opens_text(each)),
+        key=lambda each: each.lineno,
+    )
+    used = [(each, _name(_opened(each), paths)) for each in calls if id(each) not in handled]
+    first = next((each for each, name in used if name == "EMAIL"), None)
+    if first is None:
+        return
+    edits = [_with_octets(script, each) for each, name in used if name]
+    line = script.split("\n")[first.lineno - 1].strip()
+    yield Mistake(TEXT, line, first.lineno, ";".join(edits) if all(edits) else "")
 
 
-def _is_comment(line: str) -> bool:
-    return line.lstrip().startswith("#")
+def _paths(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield the variables that are always EMAIL or OUTFILE, each with this name."""
+    nodes = [each for each in ast.walk(tree) if isinstance(each, ast.Name)]
+    stored = [each.id for each in nodes if isinstance(each.ctx, ast.Store)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            variable, name = node.targets[0].id, _name(node.value, {})
+            if name and stored.count(variable) == 1:
+                yield variable, name
+
+
+def _name(node: ast.expr | None, paths: dict[str, str]) -> str:
+    """Return EMAIL or OUTFILE if an expression is the path in this variable, or "" otherwise."""
+    if isinstance(node, ast.Name):
+        return paths.get(node.id, "")
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Path", "pathlib.Path"):
+        return _name(node.args[0], paths) if len(node.args) == 1 else ""
+    found = re.fullmatch(
+        r"(?:os\.)?(?:environ\[|environ\.get\(|getenv\()'(EMAIL|OUTFILE)'[\])]",
+        ast.unparse(node) if node else "",
+    )
+    return found[1] if found else ""
+
+
+def _opened(call: ast.Call) -> ast.expr | None:
+    """Return the path that a call opens."""
+    if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) != "io":
+        return call.func.value
+    return call.args[0] if call.args else None
+
+
+def _opens_text(call: ast.Call) -> bool:
+    """Return whether a call reads or writes text and fails for octets that are not UTF-8."""
+    method = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+    if method not in ("open", "read_text", "write_text"):
+        return False
+    is_function = ast.unparse(call.func) in ("open", "io.open")
+    options = {each.arg: each.value for each in call.keywords}
+    if method == "open":
+        modes = [*call.args[1 if is_function else 0 :], options.get("mode")]
+        mode = modes[0]
+        if len(call.args) > (2 if is_function else 1) or not (
+            mode is None or (isinstance(mode, ast.Constant) and "b" not in str(mode.value))
+        ):
+            return False
+    elif len(call.args) > (method == "write_text"):
+        return False
+    encoding = options.get("encoding")
+    is_strict = encoding is None or (
+        isinstance(encoding, ast.Constant) and str(encoding.value).lower() in (*_STRICT, "none")
+    )
+    return is_strict and "errors" not in options and None not in options
+
+
+def _handled(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes in a `try` statement that may handle an error of decoding."""
+    if isinstance(node, ast.Try):
+        for handler in node.handlers:
+            if handler.type is None or any(
+                name in ast.unparse(handler.type) for name in _EXCEPTIONS
+            ):
+                yield from (each for part in node.body for each in ast.walk(part))
+
+
+def _with_octets(script: str, call: ast.Call) -> str:
+    """Return a script for sed(1) that lets a call keep all octets, or "" if this is not possible.
+
+    With surrogateescape, Python writes invalid octets as it has read them.
+    """
+    old = ast.get_source_segment(script, call) or ""
+    if not old.isascii() or "\n" in old or not old.endswith(")"):
+        return ""
+    options = {each.arg for each in call.keywords}
+    more = [] if "encoding" in options else ['encoding="utf-8"']
+    more.append('errors="surrogateescape"')
+    if re.match(r"(io\.)?open\(|.*\.open\(", old) and "newline" not in options:
+        more.append('newline=""')
+    inner = old[:-1].rstrip().rstrip(",")
+    comma = "" if inner.endswith("(") else ", "
+    return replaced(call.lineno, old, f"{inner}{comma}{', '.join(more)})")
 
 
 def imported(script: str) -> Iterator[tuple[int, str]]:

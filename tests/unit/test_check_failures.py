@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,9 +87,54 @@ def test_message_read_as_text_is_reported() -> None:
     (mistake,) = python_mistakes.text_mode(TEXT)
     assert (mistake.kind, mistake.number) == (python_mistakes.TEXT, 2)
     new = corrected(TEXT, mistake.correction)
-    assert 'open(os.environ["EMAIL"], encoding="latin-1", newline="")' in new
-    assert 'open(os.environ["OUTFILE"], "w", encoding="latin-1", newline="")' in new
+    octets = 'encoding="utf-8", errors="surrogateescape", newline="")'
+    assert f'open(os.environ["EMAIL"], {octets}' in new
+    assert f'open(os.environ["OUTFILE"], "w", {octets}' in new
     assert list(python_mistakes.text_mode(new)) == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        (
+            'text = open(os.environ["EMAIL"], encoding="utf-8").read()\n'
+            'with open(os.environ["OUTFILE"], "w", encoding="utf-8") as out:\n    out.write(text)\n'
+        ),
+        (
+            'path = os.environ.get("EMAIL")\nwith open(path, "r") as f:\n    text = f.read()\n'
+            'open(os.getenv("OUTFILE"), mode="w").write(text)\n'
+        ),
+        (
+            'text = Path(os.environ["EMAIL"]).read_text()\n'
+            'Path(os.environ["OUTFILE"]).write_text(text, encoding="utf-8")\n'
+        ),
+    ],
+)
+def test_corrected_script_copies_all_octets(tmp_path: Path, script: str) -> None:
+    script = f"import os\nfrom pathlib import Path\n{script}"
+    (mistake,) = python_mistakes.text_mode(script)
+    new = corrected(script, mistake.correction)
+    assert list(python_mistakes.text_mode(new)) == []
+    octets = b"Subject: Gr\xfc\xdfe\n\n\xc3\xbc \xff\n"
+    (tmp_path / "mail").write_bytes(octets)
+    names = {"EMAIL": f"{tmp_path}/mail", "OUTFILE": f"{tmp_path}/out"}
+    subprocess.run([sys.executable, "-c", new], env=names, check=True)
+    assert (tmp_path / "out").read_bytes() == octets
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'x = open(os.environ["EMAIL"], encoding="latin-1").read()\n',
+        'try:\n    x = open(os.environ["EMAIL"]).read()\nexcept UnicodeDecodeError:\n    x = ""\n',
+        'x = Path(os.environ["EMAIL"]).read_bytes()\n',
+        'x = Path(os.environ["EMAIL"]).open("rb").read()\n',
+        'x = open("/etc/words").read()\n',
+        'x = open(os.environ["OUTFILE"], "w")\n',
+    ],
+)
+def test_script_that_reads_no_message_as_text_is_not_reported(script: str) -> None:
+    assert list(python_mistakes.text_mode(script)) == []
 
 
 @pytest.mark.parametrize(
