@@ -23,6 +23,7 @@ _SIMILAR = 0.75
 _COMMAND = re.compile(r"(^|\s)(-\w*c\b|--command\b)")
 _BLANKS = " \t\r"
 _LIKELY = re.compile(rf"^[^#;\n]*?({OPTIONS}|{UPSTREAM})[ \t]*[=:]?(.*)", re.MULTILINE)
+_HIDDEN = re.compile(rf"^[ \t]*[#;].*\\\n[ \t]*({OPTIONS}|{UPSTREAM})=", re.MULTILINE)
 _COMMENT = re.compile(r"[#;]|//(\s|$)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 #: Within double quotes, systemd removes a backslash before one of these characters.
@@ -59,6 +60,9 @@ class Assignments:
     comments: dict[str, Comment] = field(default_factory=dict)
     #: True if the file has comments on lines of their own.
     has_comments: bool = False
+    #: The variables whose line is part of a comment, because the line before it ends with a
+    #: backslash.
+    hidden: tuple[str, ...] = ()
 
 
 def parse(text: str) -> Assignments:
@@ -66,6 +70,7 @@ def parse(text: str) -> Assignments:
     found = Assignments(
         likely={name: _unquoted(value) for name, value in _LIKELY.findall(text)},
         has_comments=re.search(r"^[#;].*[^\\\n]$", text, re.MULTILINE) is not None,
+        hidden=tuple(_HIDDEN.findall(text)),
     )
     position = 0
     while position < len(text):

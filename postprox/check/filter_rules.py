@@ -58,11 +58,16 @@ def no_filter(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             if "-c" in added or "--command" in added:
                 missing = [*added, *(word for word in strict if word not in added)]
                 reason = f" ({OPTIONS} is set more than once, and only the last line has an effect)"
+        edit = fixes.add_arguments(proxy, *missing)
+        if proxy.unit and OPTIONS in proxy.unit.assignments.hidden:
+            reason = f" ({OPTIONS} follows a comment that ends with a backslash, so systemd reads "
+            reason += "it as part of the comment)"
+            edit = _without_backslash(proxy.unit)
         yield Fault(
             "no-filter",
             proxy.where,
             f"-c is missing{reason}; all mail passes unfiltered",
-            (fixes.add_arguments(proxy, *missing),),
+            (edit,),
         )
     elif shell_command.does_nothing(wanted.command or ""):
         text = (wanted.command or "").lstrip("# \t")
@@ -72,6 +77,13 @@ def no_filter(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             f"the filter command {wanted.command!r} always succeeds; all mail passes unfiltered",
             (set_filter(proxy, wanted, text if "/" in text[:1] and "true" not in text else _OWN),),
         )
+
+
+def _without_backslash(unit: Unit) -> Edit:
+    """Return a command that removes the backslashes at the end of comments."""
+    script = r"s/^\([ \t]*[#;].*[^\]\)\\*$/\1/"
+    file = shlex.quote(unit.options_file)
+    return fixes.run(f"sed -i '{script}' {file}; systemctl restart {unit.name}")
 
 
 def _words(text: str) -> list[str]:
@@ -165,7 +177,7 @@ def unread(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
         return
     script = shell_command.with_message(seen.unread_line, seen.unread_line_number)
     path = shlex.quote(seen.path)
-    command = f"sed -i {shlex.quote(script)} {path}" if script else f"cat -n {path}"
+    command = f"sed -i {shlex.quote(script)} {path}"
     yield Fault(
         "filter",
         proxy.where,

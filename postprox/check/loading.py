@@ -13,8 +13,10 @@ from .findings import Finding
 from .postconf import Configuration
 from .setup import Setup
 
-#: A command that changes main.cf or master.cf.
-_CHANGE = re.compile(r"postconf( -c \S+)? -[eMPFX]|(sed|cat) .*/(main|master)\.cf\b")
+#: A command that changes main.cf, master.cf, a table, or the group of a user.
+_CHANGE = re.compile(
+    r"postconf( -c \S+)? -[eMPFX]|(sed|cat) .*/(main|master)\.cf\b|\bpost(map|alias) |^usermod -g"
+)
 #: A service that a command removes from master.cf, or adds to it, with its address and its port.
 _REMOVED = re.compile(r"-MX '?(?P<address>[^\s'/]*?)(?P<port>[^\s:'/]+)/inet")
 _ADDED = re.compile(r"-M '?(?P<address>[^\s'/]*?)(?P<port>[^\s:'/]+)/inet=")

@@ -94,6 +94,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from service_rules.xclient_clients(setup.configuration)
     yield from service_rules.unknown_recipients(setup)
     yield from service_rules.forged_senders(setup)
+    yield from service_rules.silent_ports(setup)
     yield from master_rules.unknown_port(setup)
     yield from master_rules.defined_twice(setup)
     yield from master_rules.port_twice(setup)

@@ -155,7 +155,7 @@ def _front_ports(configuration: Configuration, postfix: bool | None) -> Iterator
     """Yield the addresses of the services that receive mail and pass it to a filter."""
     for route in routes(configuration) if postfix else ():
         endpoint = endpoint_of(configuration, route.source)
-        is_plain = route.source.parameter("smtpd_tls_wrappermode") != "yes"
+        is_plain = route.source.own.get("smtpd_tls_wrappermode") != "yes"
         if route.source.program == "smtpd" and is_plain and endpoint is not None:
             yield endpoint
 

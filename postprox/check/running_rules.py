@@ -165,7 +165,8 @@ def _out_of_date(
             yield Fault(
                 "not-reloaded",
                 state.name,
-                "the service is running with an earlier version of its unit",
+                "the service is running with an earlier version of its unit or of its options"
+                + (f": {' '.join(state.words)}" if is_other else ""),
                 (fixes.run(f"systemctl daemon-reload; systemctl restart {state.name}"),),
             )
     for state in sockets:

@@ -30,6 +30,9 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MARGIN = 30
 #: The maximum size in octets of a script in which to look for a word.
 _LARGEST = 1 << 20
+#: The status with which systemd-run(1) ends if the control group of a transient unit could not be
+#: set up (systemd.exec(5)). This can happen while the previous unit is being removed.
+_BUSY = "exited with status 219"
 #: The settings of systemd.exec(5) that restrict what the filter can do.
 _RESTRICTION = re.compile(
     r"(User|Group|DynamicUser|SupplementaryGroups|UMask|WorkingDirectory|Root\w+|Private\w+"
@@ -84,6 +87,8 @@ def sample_runs(proxy: Proxy, filter_path: str = "") -> SampleRuns:
     runs: list[SampleRun] = []
     for sample in (*_ALL, *more):
         run = _run(proxy, wanted, sample)
+        if isinstance(run, str) and _BUSY in run:
+            run = _run(proxy, wanted, sample)
         if isinstance(run, str):
             return SampleRuns(tuple(runs), run)
         runs.append(run)

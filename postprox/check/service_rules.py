@@ -285,6 +285,36 @@ def any_client(setup: Setup) -> Iterator[Fault]:
         )
 
 
+#: The ports whose clients begin with a TLS handshake (RFC 8314).
+_TLS_PORTS = (465,)
+
+
+def silent_ports(setup: Setup) -> Iterator[Fault]:
+    """Report a wrapper mode in main.cf with which services for plain SMTP send no greeting.
+
+    Without a service for TLS, the mode may be intended for all services.
+    """
+    name = "smtpd_tls_wrappermode"
+    if setup.configuration.parameter(name) != "yes":
+        return
+    services = [each for each in setup.configuration.services if setup.is_public(each)]
+    ports = {each: setup.endpoint_of(each) for each in services if name not in each.own}
+    plain = [each for each, place in ports.items() if place and place.port not in _TLS_PORTS]
+    wrapped = [each for each, place in ports.items() if place and place.port in _TLS_PORTS]
+    if plain and wrapped:
+        labels = ", ".join(each.label for each in plain)
+        yield Fault(
+            "starttls",
+            "main.cf",
+            f"{name} = yes also applies to {labels}, which then waits for a TLS handshake instead "
+            "of sending a greeting; no mail is received there",
+            (
+                fixes.set_main(name, "no"),
+                *(fixes.set_own(each, name, "yes") for each in wrapped),
+            ),
+        )
+
+
 #: Restrictions that depend only on data that any client can choose.
 _CHOSEN = re.compile(r"check_(sender|helo)\w*_access")
 
@@ -641,24 +671,30 @@ def wrong_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             )
 
 
-#: The shortest maximal_queue_lifetime in seconds with which mail outlasts a restart of the filter.
+#: The shortest lifetime in the queue, in seconds, with which mail outlasts a restart of the filter.
 _SHORTEST_LIFETIME = 3600
+_LIFETIMES = {
+    "maximal_queue_lifetime": "mail that is deferred because the filter or the proxy fails is "
+    "bounced at once",
+    "bounce_queue_lifetime": "bounces that are deferred because the filter or the proxy fails are "
+    "lost at once",
+}
 
 
 def deferred(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report settings of the queue manager that stop or slow down a transport to the proxy."""
     configuration = setup.configuration
-    lifetime = configuration.parameter("maximal_queue_lifetime").strip()
-    is_zero = re.fullmatch("0+[smhdw]?", lifetime) is not None
-    is_short = lifetime and (values.seconds(lifetime) or _SHORTEST_LIFETIME) < _SHORTEST_LIFETIME
-    if setup.transports_to(proxy) and (is_zero or is_short):
-        yield Fault(
-            "inherited-risk",
-            proxy.where,
-            f"maximal_queue_lifetime = {lifetime}: mail that is deferred because the filter or the "
-            "proxy fails is bounced at once",
-            (fixes.set_main("maximal_queue_lifetime", "5d"),),
-        )
+    for name, effect in _LIFETIMES.items():
+        lifetime = configuration.parameter(name).strip()
+        is_zero = re.fullmatch("0+[smhdw]?", lifetime) is not None
+        seconds = values.seconds(lifetime) or _SHORTEST_LIFETIME
+        if setup.transports_to(proxy) and (is_zero or (lifetime and seconds < _SHORTEST_LIFETIME)):
+            yield Fault(
+                "inherited-risk",
+                proxy.where,
+                f"{name} = {lifetime}: {effect}",
+                (fixes.set_main(name, "5d"),),
+            )
     stopped = [t for t in re.split(r"[,\s]+", configuration.parameter("defer_transports")) if t]
     for transport in setup.transports_to(proxy):
         if transport.name in stopped:

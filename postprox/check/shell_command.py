@@ -74,6 +74,10 @@ _OTHER_RESULT = re.compile(
 _EARLY_END = re.compile(r"\bset\s+-|\b(exit|exec|return|trap|kill)\b")
 _PIPE_TO_SINK = rf"\|&?[ \t]*(/[^ \t|;&]*/)?({'|'.join(SINKS)})([ \t][^|;&(){{}}]*)?$"
 _ALWAYS_ZERO = r"(true|:|exit\s+0)\s*;?\s*$"
+#: A command that searches standard input.
+_SEARCH = re.compile(
+    r"(if\s+|!\s+)*grep(\s+-[a-zA-Z]+)*\s+(\"[^\"]*\"|'[^']*'|[\w.^*-]+)\s*(;|&&|\|\||$)"
+)
 #: Code that uses the message or the arguments, or that runs another script.
 _ANY_MESSAGE = re.compile(
     r"EMAIL|\$\{?[1-9@*]|\b(exec|source|eval|python3?|perl|sh|bash)\b|(^|[;&|]\s*)\.\s",
@@ -154,7 +158,7 @@ def lost_status(script: str) -> tuple[str, int]:
 
 
 def without_message(script: str) -> tuple[str, int]:
-    """Return the first line that runs a scanner if the script never uses the message.
+    """Return the first line that scans its input, if the script never uses the message.
 
     The second element is the number of this line. If the script uses EMAIL or its arguments, or
     runs another script, the result is ("", 0).
@@ -163,15 +167,25 @@ def without_message(script: str) -> tuple[str, int]:
     code = [(line, n) for n, line in lines if line and not line.startswith("#")]
     if _ANY_MESSAGE.search("\n".join(line for line, _ in code)):
         return "", 0
-    return next(((line, n) for line, n in code if _SCANNER.search(line)), ("", 0))
+    is_redirected = any("<" in line for line, _ in code)
+    return next(
+        (
+            (line, n)
+            for line, n in code
+            if _SCANNER.search(line) or (_SEARCH.match(line) and not is_redirected)
+        ),
+        ("", 0),
+    )
 
 
 def with_message(line: str, number: int) -> str:
-    """Return a script for `sed` that appends `< "$EMAIL"` to a line.
+    """Return a script for `sed` that makes the message the input of a line.
 
-    If the line is not a simple command, the result is "".
+    If the line is not a simple command, the message becomes the input of the whole script.
     """
-    return f'{number}s/$/ < "$EMAIL"/' if re.fullmatch(r"[\w\s./=>@:-]+", line) else ""
+    if re.fullmatch(r"[\w\s./=>@:-]+", line):
+        return f'{number}s/$/ < "$EMAIL"/'
+    return '1s/$/\\nexec < "$EMAIL" || exit 2/'
 
 
 def without_sink(number: int) -> str:

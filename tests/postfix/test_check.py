@@ -344,7 +344,6 @@ WRONG = [
     *(
         Wrong("inherited", 2, mode, main=added(f"{line}\n"), master=without(line))
         for mode, line in (
-            (BEFORE, "smtpd_tls_wrappermode = yes"),
             (BEFORE, "smtpd_upstream_proxy_protocol = haproxy"),
             (BEFORE, "smtpd_client_restrictions = permit_sasl_authenticated, defer"),
             (AFTER, "smtpd_recipient_restrictions = permit_sasl_authenticated, reject"),

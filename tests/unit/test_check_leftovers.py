@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from postprox.check import environment
 from postprox.check.facts import ProgramFacts, ProxyFacts, RunningFacts, SampleRun, SampleRuns
+from postprox.check.filter_rules import no_filter
 from postprox.check.findings import Finding
+from postprox.check.fixes import Shell
 from postprox.check.postconf import Configuration, parse
 from postprox.check.routes import Proxy, spawned_proxies
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
 from postprox.check.unit import Unit
 from postprox.check.unit_rules import hiding
+from postprox.core import options
 from tests.unit.checking import FRONT, SEEN
 from tests.unit.test_check_ways import AFTER, BEFORE, BEHIND, SCAN, UNMAPPED, UP, own
 
@@ -152,3 +156,48 @@ def test_old_unit_with_missing_filter_is_moved_away() -> None:
     assert "/etc/postprox.service hides /usr/postprox.service" in fault.problem
     kept = replace(facts, filter=ProgramFacts("/opt/scan", exists=True))
     assert list(hiding(old, proxy.options, kept)) == []
+
+
+@pytest.mark.parametrize(
+    ("port", "own_mode", "remedies"),
+    [
+        ("smtp", "", ["postconf -e smtpd_tls_wrappermode=no; "]),
+        ("smtp", "smtp/inet/smtpd_tls_wrappermode = no\n", []),
+    ],
+)
+def test_wrapper_mode_for_plain_smtp_is_reported(
+    port: str, own_mode: str, remedies: list[str]
+) -> None:
+    master = f"{FRONT}{UP}{BEHIND}465 inet n - n - 20 smtpd\n"
+    main = f"{BEFORE}smtpd_tls_wrappermode = yes\n"
+    overrides = f"{own()}127.0.0.1:10026/inet/smtpd_tls_wrappermode = no\n{own_mode}"
+    findings = judge(setup_of(main, master, overrides))
+    found = [each.remedy for each in findings if each.name == "starttls"]
+    assert found == [f"{each}postconf -P 465/inet/smtpd_tls_wrappermode=yes" for each in remedies]
+
+
+@pytest.mark.parametrize("name", ["maximal_queue_lifetime", "bounce_queue_lifetime"])
+def test_short_lifetime_in_the_queue_is_reported(name: str) -> None:
+    overrides = own("127.0.0.1:10026", UNMAPPED)
+    findings = judge(setup_of(f"{AFTER}{name} = 0\n", FRONT + UP + BEHIND + SCAN, overrides))
+    assert [each.remedy for each in findings] == [f"postconf -e {name}=5d"]
+
+
+def test_options_hidden_by_a_comment_are_restored(tmp_path: Path) -> None:
+    file = tmp_path / "postprox"
+    line = 'POSTPROX_OPTIONS="-v -c /f"\n'
+    file.write_text(f"# old: -c /g \\\n{line}# kept\n")
+    hidden = environment.parse(file.read_text())
+    assert (hidden.values, hidden.hidden) == ({}, ("POSTPROX_OPTIONS",))
+    unit = Unit("postprox.service", options_file=str(file), assignments=hidden)
+    wanted = options.parse(["-l", "10025", "127.0.0.1:10026"])
+    proxy = Proxy("u", (), ("postprox",), wanted, "", "nobody", capacity=1, unit=unit)
+    (fault,) = no_filter(proxy, wanted)
+    assert "follows a comment that ends with a backslash" in fault.problem
+    (edit,) = fault.edits
+    assert isinstance(edit.place, Shell)
+    command, restart = edit.place.command.split("; ")
+    assert restart == "systemctl restart postprox.service"
+    subprocess.run(["/bin/sh", "-ec", command], check=True)
+    assert environment.parse(file.read_text()).values == {"POSTPROX_OPTIONS": "-v -c /f"}
+    assert file.read_text() == f"# old: -c /g \n{line}# kept\n"

@@ -221,17 +221,21 @@ def test_remedy_replaces_misspelt_unit_with_similar_unit(
 
 
 @pytest.mark.parametrize(
-    ("line", "is_corrected"),
-    [("clamdscan --no-summary - > /dev/null", True), ("clamdscan - | grep -q FOUND", False)],
+    "line",
+    [
+        "clamdscan --no-summary - > /dev/null",
+        "clamdscan - | grep -q FOUND",
+        "if grep -q -i 'a virus'; then echo '550 5.7.1 No' >&2; exit 1; fi",
+    ],
 )
 def test_script_that_ignores_message_is_reported(
-    site: Site, capsys: pytest.CaptureFixture[str], line: str, is_corrected: bool
+    site: Site, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
     site.filter.write_text(f"#!/bin/sh\n{line}\n[ $? -lt 2 ] || exit 2\n")
     checked = check(site, capsys, "--offline")
     assert (checked.status, checked.names()) == (2, ["filter"])
     apply(site, checked)
-    assert (check(site, capsys, "--offline").names() == []) is is_corrected
+    assert check(site, capsys, "--offline").names() == []
 
 
 @pytest.mark.parametrize(
