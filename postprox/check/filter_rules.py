@@ -19,6 +19,7 @@ from . import (
     sandbox,
     script_copies,
     script_mistakes,
+    script_statuses,
     shell_command,
 )
 from .environment import OPTIONS
@@ -523,6 +524,16 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         script_mistakes.LOCK: "waits for a lock that remains if the filter is killed, for example "
         "after the time limit (-t); after that, each filter waits until it is killed, and "
         f"{_effect(wanted)}",
+        script_statuses.SEARCH: "looks for a virus only in the output of the scanner and loses its "
+        "exit status; if the scanner fails, for example while clamd does not run, all mail passes "
+        "unfiltered",
+        script_statuses.SYSEXIT: "rejects mail with a status of sysexits.h, as for pipe(8), but "
+        "the proxy requires status 1 and a reply such as 550, and treats other statuses as a "
+        "failure; such mail "
+        + ("is deferred (451) until senders give up" if wanted.reject else "passes the filter"),
+        script_statuses.UNFOUND: "ends the script with status 1 if grep(1) finds nothing, because "
+        "of the option -e of the shell; such mail is "
+        + ("deferred (451) until senders give up" if wanted.strict else "rejected"),
         script_copies.SHARED: "writes each message to the same file; if two filters run at the "
         "same time, messages are mixed up and reach the wrong recipients",
         script_copies.INJECTION: "makes text from the SMTP session part of a shell command; any "

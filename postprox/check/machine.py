@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 
-from . import pipe_filters, script_copies, script_mistakes, shell_command
+from . import pipe_filters, script_copies, script_mistakes, script_statuses, shell_command
 from .facts import Session
 from .postconf import UnreadableError
 from .routes import Endpoint
@@ -237,6 +237,7 @@ def mistakes(interpreter: str, script: str) -> tuple[Mistake, ...]:
     shell = PurePosixPath(os.path.realpath(interpreter or "/bin/sh")).name
     return (
         *script_mistakes.mistakes(script),
+        *script_statuses.mistakes(script),
         *script_copies.mistakes(script, echo_expands=shell == "dash"),
         *pipe_filters.mistakes(script),
     )

@@ -118,6 +118,17 @@ def replaced(number: int, old: str, new: str) -> str:
     return f"{number}s/{old}/{new}/"
 
 
+def constants(code: list[tuple[int, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the variables that a script sets only once, to a number or an absolute path."""
+    text = "\n".join(line for _, line in code)
+    names = re.findall(r"\b(\w+)\+?=", text)
+    for name, value in re.findall(
+        r"^(?:export\s+)?(\w+)=[\"']?([0-9]+|/[\w./@-]+)[\"']?;?$", text, re.M
+    ):
+        if names.count(name) == 1:
+            yield name, value
+
+
 def _pipes(code: list[tuple[int, str]]) -> Iterator[Mistake]:
     """Yield the pipelines whose last program hides the exit status of a scanner.
 
@@ -217,7 +228,7 @@ def _redirections(code: list[tuple[int, str]]) -> Iterator[Mistake]:
     text = "\n".join(line for _, line in code)
     if re.search(r"[3-9]>&|>&[3-9]|[3-9]>|<<|/dev/tty", text) or text.count("exec ") != 1:
         return
-    for position in _outer(code):
+    for position in outer_positions(code):
         number, line = code[position]
         found = _EXEC.fullmatch(line.rstrip("; "))
         if found is None or "/dev/std" in line or "/dev/fd" in line:
@@ -251,7 +262,7 @@ def _traces(code: list[tuple[int, str]]) -> Iterator[Mistake]:
     text = "\n".join(line for _, line in code)
     if re.search(r"set\s+\+|\bexec\b|BASH_XTRACEFD", text) or not _REPLY.search(text):
         return
-    for position in _outer(code):
+    for position in outer_positions(code):
         number, line = code[position]
         if found := _TRACE.fullmatch(line):
             kept = re.sub("[xv]", "", found["letters"] or "")
@@ -280,7 +291,7 @@ def _unanswered(code: list[tuple[int, str]]) -> Iterator[Mistake]:
 
 def _sleeps(code: list[tuple[int, str]]) -> Iterator[Mistake]:
     """Yield the lines that always wait, with the seconds in `path`."""
-    for position in _outer(code):
+    for position in outer_positions(code):
         number, line = code[position]
         if found := re.fullmatch(r"sleep\s+([0-9]{1,6})\s*;?", line):
             yield Mistake(SLEEP, line, number, f"{number}d", path=found[1])
@@ -299,7 +310,7 @@ _NEVER_ZERO = re.compile(
 
 def _refused(code: list[tuple[int, str]]) -> Iterator[Mistake]:
     """Yield the last line if it always ends the script with a failure, such as `grep && exit 1`."""
-    outer = set(_outer(code))
+    outer = set(outer_positions(code))
     if _OTHER_END.search("\n".join(line for _, line in code)) or len(code) - 1 not in outer:
         return
     start = len(code) - 1
@@ -426,7 +437,7 @@ def working_directories(script: str) -> Iterator[Mistake]:
     """Yield the commands that enter a directory or end the script, with the path."""
     code = list(code_lines(script))
     is_strict = any(re.match(r"set\s+-[a-z]*e", line) for _, line in code)
-    for position in _outer(code):
+    for position in outer_positions(code):
         number, line = code[position]
         found = _CHANGED.fullmatch(line)
         if found and (is_strict or "exit" in line):
@@ -441,7 +452,7 @@ def _left_files(code: list[tuple[int, str]]) -> Iterator[Mistake]:
     text = "\n".join(line for _, line in code)
     if re.search(r"\b(rm|trap|unlink|mv|shred|exec|tmpfiles)\b", text):
         return
-    for position in _outer(code):
+    for position in outer_positions(code):
         number, line = code[position]
         if found := _TEMPORARY.fullmatch(line):
             trap = f"trap 'rm -rf \"${found['name']}\"' EXIT"
@@ -470,7 +481,7 @@ def login_variables(script: str, *, is_python: bool) -> Iterator[Mistake]:
             return
 
 
-def _outer(code: list[tuple[int, str]]) -> Iterator[int]:
+def outer_positions(code: list[tuple[int, str]]) -> Iterator[int]:
     """Yield the positions of the lines that are in no branch, loop or function."""
     depth = 0
     for position, (_, line) in enumerate(code):
@@ -490,7 +501,7 @@ def read_files(script: str) -> Iterator[Mistake]:
     text = "\n".join(line for _, line in code)
     if "<<" in text:
         return
-    for position in _outer(code):
+    for position in outer_positions(code):
         number, line = code[position]
         found = re.fullmatch(r"\.\s+([\"']?)(/[\w./@-]+|\$\{?(\w+)\}?)\1\s*;?", line)
         if found is None:
@@ -568,7 +579,7 @@ def _outputs(code: list[tuple[int, str]]) -> Iterator[Mistake]:
     text = "\n".join(line for _, line in code)
     if "OUTFILE" in text or "<<" in text or "exec" in text:
         return
-    for position in _outer(code):
+    for position in outer_positions(code):
         number, line = code[position]
         found = _MARKED.fullmatch(line)
         if found and "EMAIL" in line and not _NOT_MARKED.search(found["arguments"]):

@@ -23,17 +23,19 @@ grep -q EICAR in.$$ && { echo Message content rejected; exit 69; }
 $SENDMAIL "$@" <in.$$
 exit $?
 """
+REJECTION = "echo Message content rejected; exit 69"
 SENDS = '/usr/sbin/sendmail -G -i -f "$SENDER" -- "$RECIPIENT"'
 
 
 def mended(text: str, sends: str = "exit 0") -> str:
-    return text.replace("cat >in", 'cat "$EMAIL" >in').replace('$SENDMAIL "$@" <in.$$', sends)
+    text = text.replace("cat >in", 'cat "$EMAIL" >in').replace('$SENDMAIL "$@" <in.$$', sends)
+    return text.replace(REJECTION, ">&2 echo 550 5.7.1 Message content rejected; exit 1")
 
 
 def test_simple_content_filter_is_corrected(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.filter.write_text(SIMPLE)
     checked = check(site, capsys, "--offline")
-    assert (checked.status, checked.names()) == (2, ["filter"])
+    assert (checked.status, checked.names()) == (2, ["exit-status", "filter"])
     assert "never reads the message" in checked.problem
     assert "all mail is deferred" in checked.problem
     apply(site, checked)
@@ -57,17 +59,17 @@ def test_report_depends_on_arguments_of_simple_content_filter(
     command = f"{site.filter}{arguments}"
     site.write(site.arguments.replace(str(site.filter), shlex.quote(command).replace("$", "$$")))
     checked = check(site, capsys, "--offline")
-    assert checked.names() == ["filter"] * bool(problem)
+    assert checked.names() == ["exit-status", *["filter"] * bool(problem)]
     assert problem in checked.problem
 
 
 def test_filter_that_sends_message_is_corrected(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = mended(SIMPLE, f"{SENDS} < in.$$")
+    text = SIMPLE.replace("cat >in", 'cat "$EMAIL" >in').replace('$SENDMAIL "$@" <', f"{SENDS} < ")
     site.filter.write_text(text)
     checked = check(site, capsys, "--offline")
-    assert (checked.status, checked.names()) == (2, ["filter"])
+    assert (checked.status, checked.names()) == (2, ["exit-status", "filter"])
     assert "sendmail(1) fails because of NoNewPrivileges=yes" in checked.problem
     apply(site, checked)
     assert site.filter.read_text() == mended(SIMPLE)

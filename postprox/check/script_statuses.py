@@ -1,0 +1,174 @@
+"""Finds lines of a shell script whose exit statuses do not give the intended result.
+
+Rule: the functions depend only on the text and evaluate nothing. A line is not reported if another
+part of the script may make it harmless.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .script_mistakes import Mistake, code_lines, constants, outer_positions, replaced
+from .shell_command import is_bare
+
+#: The kinds of mistakes.
+SEARCH = "search"
+SYSEXIT = "sysexit"
+UNFOUND = "unfound"
+_Code = list[tuple[int, str]]
+_STRICT = re.compile(r"^set\s+(-[a-z]*e|.*errexit)", re.MULTILINE)
+_STRICT_HEAD = re.compile(r"#!\s*/\S+\s+-[a-z]*e")
+
+
+def mistakes(script: str) -> Iterator[Mistake]:
+    """Yield the mistakes in a shell script."""
+    code = list(code_lines(script))
+    text = "\n".join(line for _, line in code)
+    if "<<" in text:
+        return
+    is_strict = bool(_STRICT.search(text) or _STRICT_HEAD.match(script))
+    yield from _searches(code, text, is_strict=is_strict)
+    yield from _sysexits(code)
+    if is_strict:
+        yield from _unfound(code, text)
+
+
+#: A scanner that exits with a status above 1 if it fails. Its output then contains no FOUND.
+_SCAN = (
+    r"(?P<scan>(?:cat\s+\"?\$\{?EMAIL\}?\"?\s*\|\s*)?(?:/\S*/)?clamd?scan\b"
+    r"(?:[^|;&(){}`\n]|\$\{\w+\}|>&[0-9])*?)"
+)
+_SEARCH = re.compile(
+    rf"(?P<negation>!\s+)?{_SCAN}\s*\|\s*(?P<grep>(?:/\S*/)?[ef]?grep\b[^|;&()`\n]*\bFOUND\b[^|;&()`\n]*)"
+)
+_SCANNED = re.compile(rf"\w+=\"?\$\({_SCAN}\)\"?\s*;?")
+#: A part of a script that may distinguish a failed scanner from a message without a virus.
+_CHECKED = re.compile(
+    r"\bOK\b|ERROR|[Ii]nfected|PING|--ping|pipefail|PIPESTATUS|mispipe|\$\{?\?|>&[3-9]|\$\{\w+:?\?"
+    r"|systemctl|pgrep|pidof|\b(eval|source|trap)\b|^\.\s|clamd?scan\b[^\n]*\|\|",
+    re.MULTILINE,
+)
+_SAVED = "scanned=$({}) || [ $? = 1 ] || exit 2; "
+
+
+def _searches(code: _Code, text: str, *, is_strict: bool) -> Iterator[Mistake]:
+    """Yield a line that looks for a virus only in a scanner's output.
+
+    The output of a scanner that fails looks like that for a message without a virus.
+    """
+    uses = len(re.findall(r"(?<![-\w/])(?:/\S*/)?clamd?scan\b(?=\s)", text))
+    if uses != 1 or "FOUND" not in text or _CHECKED.search(text):
+        return
+    for number, line in code:
+        if re.match(r"\w+=", line) and is_strict:
+            continue  # the status of the assignment ends the script
+        if _SCANNED.fullmatch(line):
+            edit = replaced(number, line, f"{line.rstrip('; ')} || [ $? = 1 ] || exit 2")
+            yield Mistake(SEARCH, line, number, edit)
+        elif (found := _SEARCH.search(line)) and is_bare(
+            line.replace('="$(', "= $("), found.start("scan")
+        ):
+            yield Mistake(SEARCH, line, number, _with_status(number, line, found))
+
+
+def _with_status(number: int, line: str, found: re.Match[str]) -> str:
+    """Return a script for sed(1) that saves the scanner's output and tests its status."""
+    head, after = line[: found.start()], line[found.end() :].lstrip()
+    if re.search(r"\s-\w*v", found["grep"]) or "scanned" in line:
+        return ""
+    saved = _SAVED.format(found["scan"].rstrip())
+    new = f"{found['negation'] or ''}printf '%s\\n' \"$scanned\" | {found['grep']}"
+    if assigned := re.fullmatch(r"(?P<name>\w+=\"?)\$\(", head):
+        return replaced(number, f"{head}{found[0]}", f"{saved}{assigned['name']}$({new}")
+    if (after.startswith("|") and after[:2] != "||") or after.startswith(")") or "$(" in head:
+        return ""
+    if re.search(r"(&&|\|\|)\s*$", head):
+        return replaced(number, found[0].rstrip(), f"{{ {saved}{new.rstrip()}; }}")
+    return replaced(number, found[0], f"{saved}{new}")
+
+
+#: The exit statuses of sysexits.h with which a filter for pipe(8) rejects a message.
+_REJECTED = ("65", "69", "77")
+_SYSEXIT = re.compile(
+    r"(?:^|[;&{]|\b(?:then|do|else)\b)\s*(?P<exit>exit\s+[\"']?\$?\{?\w+\}?[\"']?)"
+)
+#: A command that prints a text without a reply code, and the words of a rejection and of a failure.
+_TEXT = re.compile(
+    r"(?:^|[;&{]|\b(?:then|do|else)\b)\s*(?P<print>(?P<printer>echo|printf)\s+(?P<quote>[\"']?)"
+    r"(?P<text>[A-Za-z](?:[^;&|<>\"'`(){}]|\$\{\w+\})*)(?P=quote)[^;&|<>`(){}]*"
+    r"(?P<target>1?>&2|>\s*/dev/stderr)?)\s*(?=$|[;&}])"
+)
+_REFUSAL = re.compile(
+    r"reject|refus|virus|infected|spam|malware|content|den(ied|y)|not\s+(allowed|accepted|permitted)"
+    r"|forbidden|prohibited|banned|blocked|policy",
+    re.IGNORECASE,
+)
+_FAILURE = re.compile(
+    r"unavail|cannot|can't|could not|fail|error|time|not running|not found|missing|exist|usage"
+    r"|later|broken|down\b|unable|no such|no response|scanner|daemon|server",
+    re.IGNORECASE,
+)
+
+
+def _sysexits(code: _Code) -> Iterator[Mistake]:
+    """Yield an `exit` with which a script for pipe(8) rejects a message.
+
+    Only an `exit` after a text about a rejection counts, because status 69 can also report that a
+    scanner is not available.
+    """
+    values = dict(constants(code))
+    for position, (number, line) in enumerate(code):
+        for found in _SYSEXIT.finditer(line):
+            word = re.sub(r"^exit\s+|[\"'${}]", "", found["exit"])
+            if values.get(word, word) not in _REJECTED:
+                continue
+            before = [(number, line[: found.start("exit")]), *reversed(code[:position])][:2]
+            if before[0][1].strip(" {"):
+                before = before[:1]
+            printed = next(((n, each) for n, text in before if (each := _last_text(text))), None)
+            if printed:
+                edits = [
+                    _as_reply(printed[0], printed[1]),
+                    replaced(number, found["exit"], "exit 1"),
+                ]
+                yield Mistake(SYSEXIT, line, number, ";".join(edits))
+
+
+def _last_text(line: str) -> re.Match[str] | None:
+    """Return the last command of a line if it prints a text about a rejection."""
+    found = list(_TEXT.finditer(line))
+    if not found or line[found[-1].end() :].strip("; "):
+        return None
+    text = found[-1]["text"]
+    return found[-1] if _REFUSAL.search(text) and not _FAILURE.search(text) else None
+
+
+def _as_reply(number: int, found: re.Match[str]) -> str:
+    """Return a script for sed(1) that makes a text a reply on standard error."""
+    start = f"{found['printer']} {found['quote']}"
+    new = found["print"].replace(found["text"], f"550 5.7.1 {found['text']}", 1)
+    new = re.sub(r"^\w+\s+[\"']?", lambda _: start, new)
+    return replaced(number, found["print"], new if found["target"] else f">&2 {new}")
+
+
+#: An assignment whose status is that of grep(1), which is 1 if grep(1) finds nothing.
+_COUNTED = re.compile(
+    r"\w+=\"?\$\((?P<before>[^()`]*\|\s*)?(?:/\S*/)?[ef]?grep\s(?P<arguments>[^|;&()`]*)\)\"?\s*;?"
+)
+#: Options and patterns with which grep(1) finds something in each message.
+_ALWAYS_FOUND = re.compile(
+    r"(^|\s)-\w*v|[\"'](\.|\^|\$|)[\"']|\s\.\s|\^(Received|From|Date|Message-I)"
+)
+
+
+def _unfound(code: _Code, text: str) -> Iterator[Mistake]:
+    """Yield an assignment that ends the script if grep(1) finds nothing in the message."""
+    if re.search(r"set\s+\+|\b(trap|eval|source)\b", text):
+        return
+    for position in outer_positions(code):
+        number, line = code[position]
+        found = _COUNTED.fullmatch(line)
+        if found and "EMAIL" in line and not _ALWAYS_FOUND.search(found["arguments"]):
+            edit = replaced(number, line, f"{line.rstrip('; ')} || [ $? = 1 ] || exit 2")
+            yield Mistake(UNFOUND, line, number, edit)
