@@ -508,6 +508,9 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         script_copies.SUBSHELL: "runs the loop in a subshell, because the loop is part of a "
         "pipeline, so later lines do not see the variables that it sets; mail that the filter "
         "should reject passes",
+        script_copies.LOOP_EXIT: "runs the loop in a subshell, because the loop is part of a "
+        "pipeline, so exit ends only the loop and not the script; mail that the filter should "
+        "reject passes",
         script_copies.READ: "copies the message with read, which removes blanks and backslashes; "
         "each message is damaged",
         script_copies.BLANK: "prints an empty line before the message, or a line that is no header "

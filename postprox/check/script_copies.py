@@ -13,6 +13,7 @@ from .shell_command import is_bare
 
 #: The kinds of mistakes.
 SUBSHELL = "subshell"
+LOOP_EXIT = "loop-exit"
 READ = "read"
 BLANK = "blank"
 PARTIAL = "partial"
@@ -61,7 +62,8 @@ def mistakes(script: str, *, echo_expands: bool = True) -> Iterator[Mistake]:
     code = list(code_lines(script))
     if "<<" in script:
         return
-    yield from _subshells(code)
+    if not re.match(r"#!.*(\b(ksh|mksh|zsh)\b|\s-\w*e)", script):
+        yield from _subshells(code)
     yield from _reads(code)
     yield from _blanks(code, echo_expands=echo_expands)
     yield from _partial(code)
@@ -71,22 +73,45 @@ def mistakes(script: str, *, echo_expands: bool = True) -> Iterator[Mistake]:
 
 
 def _subshells(code: _Code) -> Iterator[Mistake]:
-    """Yield a loop in a pipeline that sets a variable, if a later line uses the variable."""
+    """Yield a loop in a pipeline that sets a variable for later lines, or ends only itself."""
+    text = "\n".join(line for _, line in code)
     for position, (number, line) in enumerate(code):
         found = _PIPED_LOOP.fullmatch(line)
         end = next((i for i, (_, each) in enumerate(code) if i > position and each == "done"), 0)
         if found is None or not end:
             continue
         body = [each for _, each in code[position + 1 : end]]
+        if re.search(r"\b(for|while|until)\b", "\n".join(body)):
+            continue  # `done` may belong to another loop
         names = {each["name"] for text in body for each in _ASSIGNMENT.finditer(text)}
         later = "\n".join(each for _, each in code[end + 1 :])
-        if any(re.search(rf"\$\{{?{name}\b", later) for name in names):
+        is_set = any(re.search(rf"\$\{{?{name}\b", later) for name in names)
+        if is_set or (_is_left(body, later) and not _KEPT_EXIT.search(text)):
             last = code[end][0]
             command = re.sub(r"[\\&/]", r"\\\g<0>", found["command"].strip())
             loop = f'{found["loop"]} [ -n "${found["line"]}" ] || continue'
             edit = f"{replaced(number, found[0], loop)};"
             edit += rf"{last}s/done/done <<END\n$({command})\nEND/"
-            yield Mistake(SUBSHELL, line, number, edit)
+            yield Mistake(SUBSHELL if is_set else LOOP_EXIT, line, number, edit)
+
+
+def _is_left(body: list[str], later: str) -> bool:
+    """Return whether a rejection ends only a loop in a subshell, and later lines ignore this.
+
+    A loop that writes a file is left out, because a later line may read the file.
+    """
+    text = re.sub(r"1?>&2|2?>\s*/dev/(null|stderr)", "", "\n".join(body))
+    is_rejected = "\n".join(body) != text and re.search(
+        r"(^|[;&{]|\b(then|do|else)\b)\s*exit\s+[1-9]", text, re.MULTILINE
+    )
+    if not is_rejected or re.search(r">|\b(touch|tee|mkdir|cp|mv|ln)\b", text):
+        return False
+    after = re.sub(r"^((fi|esac|done)\s*;?\s*)*", "", later)
+    return bool(after) and not re.match(r"[)}&|]|exit\s*;?$|[^\n]*\$\{?\?", after, re.MULTILINE)
+
+
+#: A part of a script that ends it with the status of a loop, or runs the loop in the same shell.
+_KEPT_EXIT = re.compile(r"\bset\s+-\w*e|errexit|lastpipe|\b(trap|kill)\b")
 
 
 def _reads(code: _Code) -> Iterator[Mistake]:

@@ -80,6 +80,43 @@ def test_corrected_loop_finds_only_viruses(tmp_path: Path, word: str) -> None:
     assert ended.returncode == (word == "virus")
 
 
+EXIT = 'grep -n -e virus "$EMAIL" | while read -r hit; do\necho 550 no >&2\nexit 1\ndone\n'
+
+
+@pytest.mark.parametrize("rest", ["exit 0\n", 'cat "$EMAIL" > /dev/null || exit 2\n'])
+@pytest.mark.parametrize("word", ["virus", "nothing"])
+def test_corrected_exit_ends_script(tmp_path: Path, rest: str, word: str) -> None:
+    (found,) = found_in(EXIT + rest)
+    assert found.kind == script_copies.LOOP_EXIT
+    script = corrected(EXIT + rest, found)
+    assert found_in(script.partition("\n")[2]) == []
+    mail = tmp_path / "mail"
+    mail.write_text(f"Subject: x\n\n{word}\n")
+    command = ["/bin/sh", "-c", script]
+    ended = subprocess.run(command, env={"EMAIL": str(mail)}, capture_output=True, check=False)
+    assert ended.returncode == (word == "virus")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        EXIT,
+        f"{EXIT}[ $? = 0 ] || exit 1\nexit 0\n",
+        f"{EXIT}exit\n",
+        f"if true; then\n{EXIT}fi\n",
+        f"set -e\n{EXIT}exit 0\n",
+        f"shopt -s lastpipe\n{EXIT}exit 0\n",
+        f"{EXIT.strip()} || exit 1\nexit 0\n",
+        f"{EXIT.replace('exit 1', 'break')}exit 0\n",
+        f"{EXIT.replace('exit 1', 'touch x; exit 1')}[ ! -e x ] || exit 1\n",
+        f"{EXIT.replace(' >&2', '')}exit 0\n",
+        f"bad() {{\n{EXIT}}}\nbad || exit 1\nexit 0\n",
+    ],
+)
+def test_exit_that_ends_script_is_not_reported(script: str) -> None:
+    assert found_in(script) == []
+
+
 def test_eval_of_other_text_has_no_correction() -> None:
     (found,) = found_in('eval "logger $SENDER"\n')
     assert (found.kind, found.correction) == (script_copies.INJECTION, "")
