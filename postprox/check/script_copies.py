@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .script_mistakes import Mistake, code_lines, replaced
+from .script_mistakes import Mistake, code_lines, constants, replaced
 from .shell_command import is_bare
 
 #: The kinds of mistakes.
@@ -41,8 +41,13 @@ _MARKED = re.compile(
 )
 #: A file that all running filters share, because its name is fixed.
 _FIXED = re.compile(
-    rf"(?:\bcp\s+{_EMAIL}\s+|{_EMAIL}[^;&>]*(?<![0-9])>\s*)(?P<path>/(?:var/)?tmp/[\w.-]+)(?=\s|;|$)"
+    rf"(?:\bcp\s+{_EMAIL}\s+|{_EMAIL}[^;&>]*(?<![0-9])>\s*)\"?(?P<path>/(?:var/)?tmp/[\w./-]+)\"?(?=\s|;|$)"
 )
+_TEMPORARY = re.compile(r"/(?:var/)?tmp/[\w./-]+")
+#: A line that defines a file's name or changes the file, but does not read the file.
+_UNREAD = re.compile(r"(export\s+)?\w+=[\"']?/|(chmod|chown|rm|ls)\s")
+#: A part of a script that lets only one filter run at the same time.
+_SERIAL = re.compile(r"flock|lockfile|setlock|(until|while)\b[^\n]*\b(mkdir|ln|noclobber)\b")
 _COMMAND = re.compile(
     r"(?<![\w.-])(?P<shell>(?:/\S*/)?(?:sh|bash|dash)\s+(?:-\w+\s+)*-\w*c\s+)"
     r"\"(?P<text>(?:[^\"\\]|\\.)*)\""
@@ -223,17 +228,56 @@ def _unsaved(code: _Code) -> Iterator[Mistake]:
 def _shared(code: _Code) -> Iterator[Mistake]:
     """Yield the line that writes the message to a file with a fixed name."""
     text = "\n".join(line for _, line in code)
+    files = {name: path for name, path in constants(code) if _TEMPORARY.fullmatch(path)}
+    if _SERIAL.search(text):
+        return
+    used = "\n".join(_expanded(line, files) for _, line in code if not _UNREAD.match(line))
     for number, line in code:
-        found = _FIXED.search(line)
-        if found is None or text.count(found["path"]) < 2 or "flock" in text:
+        found = _FIXED.search(_expanded(line, files))
+        if found is None or used.count(found["path"]) < 2:
             continue
-        path = re.sub(r"[.]", r"\\.", found["path"])
-        edit = (
-            f's,"{path}","$copy",g;s,{path},"$copy",g;'
-            "1a copy=$(mktemp) || exit 2; trap 'rm -f \"$copy\"' EXIT"
-        )
+        names = [name for name, path in files.items() if path == found["path"]]
+        if names:
+            edit = _as_temporary(code, files, names[0])
+        else:
+            path = re.sub(r"[.]", r"\\.", found["path"])
+            edit = (
+                f's,"{path}","$copy",g;s,{path},"$copy",g;'
+                "1a copy=$(mktemp) || exit 2; trap 'rm -f \"$copy\"' EXIT"
+            )
         yield Mistake(SHARED, line, number, edit)
         return
+
+
+def _expanded(line: str, values: dict[str, str]) -> str:
+    """Replace the variables with known values."""
+    return re.sub(
+        r"\$(?:\{(\w+)\}|(\w+))", lambda each: values.get(each[1] or each[2], each[0]), line
+    )
+
+
+def _as_temporary(code: _Code, files: dict[str, str], first: str) -> str:
+    """Return a script for sed(1) that gives each filter its own files.
+
+    This applies to all variables whose files contain the message or a part of the result.
+    """
+    uses = [set(re.findall(r"\$\{?(\w+)", line)) for _, line in code]
+    names, found = {first}, {first, "EMAIL", "OUTFILE"}
+    for _ in files:
+        names |= {name for each in uses if each & found for name in each & files.keys()}
+        found |= names
+    lines = {
+        name: number
+        for number, line in code
+        for name in names
+        if re.match(rf"(export\s+)?{name}=", line)
+    }
+    edits = [rf"{n}s,{name}=.*,{name}=$(mktemp) || exit 2," for name, n in lines.items()]
+    if not any(line.startswith("trap") for _, line in code):
+        last = max(lines, key=lambda name: lines[name])
+        removed = " ".join(f'"${name}"' for name in lines)
+        edits.append(f"{lines[last]}a trap 'rm -f {removed}' EXIT")
+    return ";".join(edits)
 
 
 def _injections(code: _Code) -> Iterator[Mistake]:

@@ -80,6 +80,45 @@ def test_corrected_loop_finds_only_viruses(tmp_path: Path, word: str) -> None:
     assert ended.returncode == (word == "virus")
 
 
+NAMED = """\
+IN=/tmp/mail.in
+OUT="/var/tmp/mail.out"
+LOG=/tmp/log
+cp "$EMAIL" $IN || exit 2
+echo x >> $LOG
+echo 'X-A: b' > $OUT
+cat ${IN} >> "$OUT"
+cp "$OUT" "$OUTFILE" || exit 2
+"""
+OWN = """\
+IN=$(mktemp) || exit 2
+OUT=$(mktemp) || exit 2
+trap 'rm -f "$IN" "$OUT"' EXIT
+LOG=/tmp/log
+"""
+
+
+def test_corrected_filter_has_own_temporary_files(tmp_path: Path) -> None:
+    (found,) = found_in(NAMED)
+    assert (found.kind, found.number) == (script_copies.SHARED, 5)
+    script = corrected(NAMED, found).partition("\n")[2]
+    assert script == OWN + NAMED.partition("log\n")[2]
+    assert found_in(script) == []
+    mail, out, files = tmp_path / "mail", tmp_path / "out", tmp_path / "files"
+    mail.write_text("Subject: x\n\nx\n")
+    files.mkdir()
+    names = {"EMAIL": str(mail), "OUTFILE": str(out), "TMPDIR": str(files)}
+    script = script.replace("/tmp/log", str(tmp_path / "log"))
+    subprocess.run(["/bin/sh", "-c", script], env=names, check=True)
+    assert out.read_text() == "X-A: b\nSubject: x\n\nx\n"
+    assert list(files.iterdir()) == []
+
+
+def test_corrected_filter_keeps_its_trap() -> None:
+    (found,) = found_in(f"C=/tmp/a/b\ntrap 'rm -f $C' EXIT\n{FIXED.replace('/tmp/mail', '$C')}")
+    assert found.correction == "2s,C=.*,C=$(mktemp) || exit 2,"
+
+
 EXIT = 'grep -n -e virus "$EMAIL" | while read -r hit; do\necho 550 no >&2\nexit 1\ndone\n'
 
 
@@ -318,6 +357,11 @@ def test_message_that_was_saved_is_not_reported(script: str) -> None:
         'echo "$(date)" > /tmp/last\n',
         "{ id; } > /tmp/id\nlogger -f /tmp/id\n",
         'grep -c x "$EMAIL" 2> /tmp/errors\ncat /tmp/errors\n',
+        'F=/tmp/last\ncp "$EMAIL" $F\nchmod 644 $F\n',
+        'L=/tmp/l\nexec 9> $L\nflock 9\nF=/tmp/m\ncp "$EMAIL" $F\ngrep x $F\n',
+        'while ! mkdir /tmp/l; do sleep 1; done\nF=/tmp/m\ncp "$EMAIL" $F\ngrep x $F\n',
+        'F=/tmp/m.$$\ncp "$EMAIL" $F\ngrep x $F\n',
+        'F=$(mktemp /tmp/m.XXXX)\ncp "$EMAIL" $F\ngrep x $F\n',
         "sh -c 'echo $HELO'\n",
         'logger "$HELO"\n',
     ],
