@@ -194,14 +194,15 @@ _ENVELOPE = re.compile(r"\$\{?(SENDER|RECIPIENTS?|RECIPIENTCOUNT|QUEUE_ID|CLIENT
 
 def sends(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a pipe(8) script that reads standard input or sends the message itself."""
-    kinds = (pipe_filters.UNREAD, pipe_filters.UNSENT, pipe_filters.RESENT)
+    unread = (pipe_filters.UNREAD, pipe_filters.LOST)
+    kinds = (*unread, pipe_filters.UNSENT, pipe_filters.RESENT)
     seen, command = facts.filter, wanted.command or ""
     found = next((each for each in seen.mistakes if each.kind in kinds), None) if seen else None
     if seen is None or found is None:
         return
     kind, correction = found.kind, found.correction
     if kind != pipe_filters.RESENT and "EMAIL" in command:
-        if kind == pipe_filters.UNREAD:
+        if kind in unread:
             return
         kind, correction = pipe_filters.RESENT, ""
     elif kind != pipe_filters.RESENT and re.search(r"[$`*?<|]", _ENVELOPE.sub("", command)):
@@ -227,6 +228,8 @@ def sends(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Ite
         effect = "all mail passes unfiltered"
         if kind == pipe_filters.UNSENT and not _ENVELOPE.search(command):
             effect = f"the proxy passes no arguments, and {_effect(wanted)}"
+        if kind == pipe_filters.LOST:
+            effect = "the filter checks nothing, and each message loses its header and its body"
     path = shlex.quote(seen.path)
     edit = f"sed -i {shlex.quote(correction)} {path}" if correction else f"cat -n {path}"
     yield Fault(

@@ -18,6 +18,8 @@ from .shell_command import SCANNERS, without_message
 
 #: The script reads the message from standard input.
 UNREAD = "unread"
+#: The script reads the message from standard input, and writes the result to $OUTFILE.
+LOST = "lost"
 #: The script also sends the message to the recipients in its arguments, or scans the files in its
 #: arguments.
 UNSENT = "unsent"

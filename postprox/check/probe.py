@@ -949,6 +949,7 @@ def _python_mistakes(path: str, text: str, interpreter: str) -> Iterator[Mistake
     if Path(interpreter).name not in ("python3", Path(os.path.realpath(sys.executable)).name):
         return
     yield from python_mistakes.text_mode(text)
+    yield from python_mistakes.standard_input(text, sys.stdlib_module_names)
     if os.path.realpath(interpreter) != os.path.realpath(sys.executable):
         return
     # The check may run without the directories of installed modules (python3 -S).

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+from .pipe_filters import LOST, UNREAD
 from .script_mistakes import Mistake, replaced
 
 #: The kinds of mistakes.
@@ -133,3 +134,68 @@ def imported(script: str) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, each.name.partition(".")[0]) for each in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.lineno, node.module.partition(".")[0]
+
+
+#: Code with which a script may get the message in another way, or run another program that does.
+_OTHER_INPUT = re.compile(
+    r"EMAIL|argv|argparse|optparse|getopt|fileinput|subprocess|popen|os\.(system|exec|spawn|posix)"
+    r"|importlib|runpy|\b(exec|eval|compile)\(|sys\.stdin\s*=|environ(?!\[[\"']|\.get\([\"'])"
+)
+_OUTPUT = re.compile(
+    r"open\(\s*(?P<name>os\.environ\[[\"']OUTFILE[\"']\])(?P<mode>,\s*[\"'][wa]t?[\"'])\s*\)"
+)
+#: Methods of sys.stdin that do not read.
+_OTHER_METHODS = ("buffer", "close", "detach", "fileno", "isatty", "reconfigure")
+
+
+def standard_input(script: str, library: Collection[str]) -> Iterator[Mistake]:
+    """Yield the first line that reads the message from standard input, which is empty.
+
+    `library` contains the modules of the standard library. Other modules may read the message.
+    """
+    try:
+        tree = ast.parse(script)
+    except (SyntaxError, ValueError):
+        return
+    names = {name for _, name in imported(script)}
+    if _OTHER_INPUT.search(_without_text(script, tree)) or not names <= set(library):
+        return
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    read = [number for node in ast.walk(tree) if (number := _input_line(node, parents))]
+    imports = [
+        node.end_lineno or node.lineno
+        for node in tree.body
+        if isinstance(node, ast.Import) and any(each.name == "sys" for each in node.names)
+    ]
+    if read and imports:
+        line = script.split("\n")[min(read) - 1].strip()
+        kind = LOST if "OUTFILE" in script else UNREAD
+        yield Mistake(kind, line, min(read), _from_email(script, imports[0]))
+
+
+def _without_text(script: str, tree: ast.Module) -> str:
+    """Return a script without its comments and its documentation."""
+    text = ast.get_docstring(tree, clean=False) or ""
+    kept = script.replace(text, "", 1)
+    return "\n".join(line for line in kept.split("\n") if not line.lstrip().startswith("#"))
+
+
+def _input_line(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> int:
+    """Return the line in which the script reads sys.stdin or its buffer, or 0."""
+    if not isinstance(node, ast.Attribute) or node.attr not in ("stdin", "buffer"):
+        return 0
+    parent = parents[node]
+    is_other = isinstance(parent, ast.Attribute) and parent.attr in _OTHER_METHODS
+    is_input = ast.unparse(node) in ("sys.stdin", "sys.stdin.buffer")
+    return node.lineno if is_input and not is_other else 0
+
+
+def _from_email(script: str, number: int) -> str:
+    """Return a script for sed(1) that opens the message as standard input after line `number`."""
+    text = 'encoding="utf-8", errors="surrogateescape", newline=""'
+    edits = [f'{number}a import os; sys.stdin = open(os.environ["EMAIL"], {text})']
+    for other, line in enumerate(script.split("\n"), 1):
+        for found in _OUTPUT.finditer(line):
+            new = f"open({found['name']}{found['mode']}, {text})"
+            edits.append(replaced(other, found[0], new))
+    return ";".join(edits[1:] + edits[:1])
