@@ -283,6 +283,41 @@ def privileges(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     )
 
 
+#: The macros of pipe(8), each with the expansion that has a similar value in a filter command.
+_MACROS = {
+    "sender": '"$SENDER"',
+    "recipient": "$RECIPIENTS",
+    "original_recipient": "$RECIPIENTS",
+    "client_address": '"$REMOTEIP"',
+    "client_helo": '"$HELO"',
+    "client_hostname": '"$CLIENT_NAME"',
+    "queue_id": '"$QUEUE_ID"',
+}
+_MACRO = re.compile(
+    rf"(?P<mark>\"?)\$(?:\{{({'|'.join(_MACROS)})\}}|({'|'.join(_MACROS)})\b)(?P=mark)"
+)
+
+
+def macros(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
+    """Report the macros of pipe(8) in a filter command, which sh(1) replaces with nothing."""
+    command = wanted.command or ""
+    used = [found[2] or found[3] for found in _MACRO.finditer(command)]
+    known = {*(proxy.unit.environment if proxy.unit else ()), *re.findall(r"\b(\w+)=", command)}
+    is_set = re.search(r"\bread\b|\bfor\b|^\.\s|[;&|]\s*\.\s|\bsource\b|\beval\b|'", command)
+    if not used or known & set(used) or is_set:
+        return
+    new = _MACRO.sub(lambda found: _MACROS[found[2] or found[3]], command)
+    # The shell splits the recipients into words. They must not become names of files.
+    new = f"set -f; {new}" if "$RECIPIENTS" in new and "set -f" not in new else new
+    yield Fault(
+        "filter",
+        proxy.where,
+        f"the filter command contains ${{{used[0]}}}, a macro of pipe(8); sh(1) replaces it with "
+        f"nothing, so the filter lacks this argument, and mail may pass unfiltered: {command}",
+        (set_filter(proxy, wanted, new),),
+    )
+
+
 def quotes(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     """Report typographic quotes, which the shell does not remove."""
     command = wanted.command or ""
