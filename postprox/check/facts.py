@@ -95,6 +95,8 @@ class ProgramFacts:
     closed_targets: tuple[str, ...] = ()
     #: The paths in `closed_targets` that belong to root and to no other program.
     private_targets: tuple[str, ...] = ()
+    #: The paths in `private_targets` whose directory belongs to the user.
+    foreign_targets: tuple[str, ...] = ()
     #: The directories and files that the script writes to.
     targets: tuple[str, ...] = ()
     #: If the filter's name has no directory and was not found in PATH: the name, and the value of

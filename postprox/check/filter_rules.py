@@ -140,14 +140,16 @@ def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report directories that the filter probably tries to write to, but cannot."""
     seen, unit = facts.filter, proxy.unit
     for path in seen.targets if seen else ():
-        if unit and sandbox.is_below_made(unit, path):
-            continue  # systemd gives this directory to the user
+        is_foreign = bool(seen and path in seen.foreign_targets)
+        if unit and sandbox.is_below_made(unit, path) and not is_foreign:
+            continue  # systemd gives this directory to the user, but not later files in it
         hiding = sandbox.hiding_setting(unit, path) if unit else ""
         setting = hiding or (sandbox.protecting_setting(unit, path) if unit else "")
         edits: tuple[Edit, ...] = ()
         problems = []
         if seen and path in seen.closed_targets:
-            problems = [f"user {proxy.user} cannot write there"]
+            owner = ", because it belongs to root" if is_foreign else ""
+            problems = [f"user {proxy.user} cannot write there{owner}"]
             edits = (_opened(proxy.user, path, path in seen.private_targets),)
         if hiding:
             problems.append(f"the unit hides it ({hiding})")

@@ -885,6 +885,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
     has_head = text.startswith("#!")
     targets = _targets(text, interpreter, user)
     closed = tuple(each for each in targets if _may(user, os.W_OK, each) is False)
+    private = tuple(each for each in closed if _is_private(each, user))
     is_shell = Path(interpreter or "sh").name in ("sh", "dash")
     language = shell_command.language(text) if is_shell else ""
     reply_line, reply_lines = machine.reply_to_output(interpreter, text)
@@ -910,7 +911,8 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         language=language,
         targets=targets,
         closed_targets=closed,
-        private_targets=tuple(each for each in closed if _is_private(each, user)),
+        private_targets=private,
+        foreign_targets=tuple(each for each in private if _is_foreign(each, user)),
         has_mark=script.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
         is_utf16=script.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
         is_blank=is_file and machine.is_blank(path, script, interpreter),
@@ -1212,7 +1214,17 @@ def _is_private(path: str, user: str) -> bool:
     is_common = path in _COMMON or len(Path(path).parts) < 3 or sandbox.is_below(path, _SYSTEM)
     if is_common or _account(user) is None or Path(path).is_symlink():
         return False
-    return Path(path).stat().st_uid == 0 and not _closed(str(Path(path).parent / "x"), user)
+    is_closed = _closed(str(Path(path).parent / "x"), user) and not _is_foreign(path, user)
+    return Path(path).stat().st_uid == 0 and not is_closed
+
+
+def _is_foreign(path: str, user: str) -> bool:
+    """Return whether the directory of a path belongs to the user.
+
+    With DynamicUser=yes, the user can reach this directory only in the unit.
+    """
+    account = _account(user)
+    return account is not None and Path(path).parent.stat().st_uid == account.pw_uid
 
 
 def _real(path: str) -> str:

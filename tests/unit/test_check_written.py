@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shlex
 from pathlib import Path
 
 import pytest
 
-from postprox.check import probe, shell_command
+from postprox.check import probe, sandbox, shell_command
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -108,6 +109,52 @@ def test_remedy_lets_user_write_to_directory(
     if os.getuid() == 0:
         apply(site, checked)
         assert Path(f"{site.directory}/chown").read_text() == f"nobody {quarantine}\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can create files of another user")
+@pytest.mark.parametrize("is_made", [True, False])
+@pytest.mark.parametrize("is_directory", [True, False])
+def test_remedy_gives_file_of_root_to_user(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_made: bool,
+    is_directory: bool,
+) -> None:
+    state = site.directory / "state"
+    file = state / "senders"
+    state.mkdir(mode=0o700)
+    (file.mkdir if is_directory else file.touch)()
+    uid = pwd.getpwnam("nobody").pw_uid
+    os.chown(state, uid, -1)
+    if is_made:
+        made = sandbox._made
+        monkeypatch.setattr(sandbox, "_made", lambda unit: [*made(unit), str(state)])
+    else:
+        site.write(site.arguments, f"ReadWritePaths={state}")
+    target = f"{file}/$$" if is_directory else str(file)
+    may = lambda _, right, path: right != os.W_OK or path != str(file)  # noqa: E731
+    monkeypatch.setattr(probe, "_may", may)
+    site.filter.write_text(f'#!/bin/sh\necho "$SENDER" >> {target} || exit 2\nexit 0\n')
+    checked = check(site, capsys)
+    assert checked.names() == ["filter-write"]
+    assert f"writes to {file}, but user nobody cannot write there, because it" in checked.problem
+    apply(site, checked)
+    assert file.stat().st_uid == uid
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can create files of another user")
+def test_directory_that_systemd_will_give_to_user_is_not_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = site.directory / "state"
+    state.mkdir()
+    (state / "senders").touch()
+    monkeypatch.setattr(probe, "_may", lambda _, right, path: not path.startswith(str(state)))
+    made = sandbox._made
+    monkeypatch.setattr(sandbox, "_made", lambda unit: [*made(unit), str(state)])
+    site.filter.write_text(f'#!/bin/sh\necho "$SENDER" >> {state}/senders || exit 2\nexit 0\n')
+    assert check(site, capsys).names() == []
 
 
 @pytest.mark.parametrize(
