@@ -242,6 +242,46 @@ def sends(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Ite
     )
 
 
+def notices(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report a script that sends notices with sendmail(1), which the unit does not permit."""
+    seen, unit = facts.filter, proxy.unit
+    found = (
+        next((each for each in seen.mistakes if each.kind == pipe_filters.NOTICE), None)
+        if seen
+        else None
+    )
+    if seen is None or unit is None or found is None or not _limits_groups(unit):
+        return
+    group = setup.configuration.parameter("setgid_group") or "postdrop"
+    groups = [
+        unit.setting("Group"),
+        *" ".join(unit.settings.get("SupplementaryGroups", ())).split(),
+    ]
+    if group in groups or (unit.setting("User") in ("", "root") and not unit.dynamic_user):
+        return
+    # This group suffices, so the filter stays as restricted as it is.
+    edits = [fixes.add_path(unit, "SupplementaryGroups", group)]
+    if unit.is_set("PrivateUsers"):
+        edits.append(fixes.set_setting(unit, "PrivateUsers", "no"))
+    queue = setup.configuration.parameter("queue_directory") or "/var/spool/postfix"
+    if sandbox.protecting_setting(unit, f"{queue}/maildrop"):
+        edits.append(fixes.add_path(unit, "ReadWritePaths", f"{queue}/maildrop"))
+    yield Fault(
+        "filter",
+        proxy.where,
+        f"line {found.number} of the filter {seen.path} runs sendmail(1), which cannot queue mail, "
+        f"because the unit has {_limits_groups(unit)}; sendmail(1) waits, the filter exceeds its "
+        f"time limit (-t), and the notice is lost: {found.line}",
+        tuple(edits),
+    )
+
+
+def _limits_groups(unit: Unit) -> str:
+    """Return the setting because of which postdrop(1) does not get its group, or ""."""
+    names = ("NoNewPrivileges", "RestrictSUIDSGID", "DynamicUser")
+    return next((f"{name}=yes" for name in names if unit.is_set(name)), "")
+
+
 def looped(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a script that sends the message with sendmail(1), if pickup(8) filters this mail."""
     kind = pipe_filters.LOOPED

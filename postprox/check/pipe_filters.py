@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .script_mistakes import Mistake, code_lines, replaced
-from .shell_command import SCANNERS, without_message
+from .shell_command import SCANNERS, is_bare, without_message
 
 #: The script reads the message from standard input.
 UNREAD = "unread"
@@ -27,6 +27,8 @@ UNSENT = "unsent"
 RESENT = "resent"
 #: The script sends the message with sendmail(1), and discards the original.
 LOOPED = "looped"
+#: The script sends other mail with sendmail(1).
+NOTICE = "notice"
 #: A part of a script that can run another script, or change the arguments of this script. An
 #: instance of Postfix with another configuration need not send mail to the filter.
 _OTHER_SCRIPT = re.compile(
@@ -259,3 +261,29 @@ def _without_sending(script: str, step: _Step) -> str:
     line = script.split("\n")[step.number - 1]
     is_only = re.fullmatch(r"[^\s;&|(){}#][^;&|(){}#]*", re.sub(r"\$\{(\w+)\}", r"$\1", line))
     return f"{step.number}s/.*/exit 0/" if is_only else ""
+
+
+_BEGIN = r"(?:^|[;&|({!]|\b(?:then|do|else|if)\b)\s*"
+_SENDER = re.compile(rf"{_BEGIN}(?:exec\s+)?(?:/usr/s?bin/|/usr/lib/)?sendmail(?=\s|$|[;&|<])")
+_PYTHON_SENDER = re.compile(
+    r"\b(?:run|call|check_call|check_output|Popen)\(\s*\[\s*[\"']/?[\w/]*sendmail[\"']"
+)
+#: Options with which sendmail(1) does not queue a message, and another program or configuration.
+_NOT_QUEUED = re.compile(
+    r"sendmail\s(?:[^;&|]*\s)?-(b[pisdvh]|q|C|I|V)|MAIL_CONFIG|msmtp|\bsudo\b|sendmail\s*\(\)"
+)
+
+
+def notices(script: str, *, is_python: bool) -> Iterator[Mistake]:
+    """Yield the first line that sends mail with sendmail(1), if no other mistake explains it."""
+    code = list(code_lines(script))
+    text = "\n".join(line for _, line in code)
+    if _NOT_QUEUED.search(text) or (not is_python and any(mistakes(script))):
+        return
+    values = {} if is_python else _constants(text)
+    pattern = _PYTHON_SENDER if is_python else _SENDER
+    for number, line in code:
+        found = pattern.search(_expanded(line, values))
+        if found and (is_python or is_bare(_expanded(line, values), found.start())):
+            yield Mistake(NOTICE, line, number)
+            return

@@ -31,6 +31,7 @@ from typing import BinaryIO
 from . import (
     access,
     machine,
+    pipe_filters,
     python_mistakes,
     sandbox,
     script_commands,
@@ -933,6 +934,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
             *(_closed_working_directories(text, user) if is_shell else ()),
             *(_unreadable_files(text, user) if is_shell else ()),
             *_bad_patterns(text, interpreter),
+            *_notices(text, interpreter),
             *(
                 script_mistakes.scans_by_name(text)
                 if _clamd_user() not in ("", "root", user)
@@ -1090,6 +1092,14 @@ def _bad_patterns(script: str, interpreter: str) -> Iterator[Mistake]:
             is_blank = any(not line.strip() for line in lines[:-1]) or lines[-1].isspace()
             if is_blank or any(line.endswith(b"\r") for line in lines):
                 yield replace(found, correction="blank" if is_blank else "cr")
+
+
+def _notices(script: str, interpreter: str) -> Iterator[Mistake]:
+    """Yield the line that runs sendmail(1) if this is the program of Postfix."""
+    is_python = Path(interpreter).name.startswith("python")
+    is_postfix = Path(os.path.realpath("/usr/sbin/sendmail")).name == "sendmail"
+    if is_postfix and (is_python or Path(interpreter or "sh").name in ("sh", "dash", "bash")):
+        yield from pipe_filters.notices(script, is_python=is_python)
 
 
 #: The configuration files of clamd, on Debian and elsewhere.

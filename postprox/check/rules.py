@@ -199,6 +199,7 @@ def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield from filter_rules.unread(proxy, wanted, facts)
     yield from filter_rules.sends(setup, proxy, wanted, facts)
     yield from filter_rules.looped(setup, proxy, facts)
+    yield from filter_rules.notices(setup, proxy, facts)
     yield from filter_rules.lost_reply(proxy, wanted, facts)
     yield from filter_rules.macros(proxy, wanted)
     yield from filter_rules.quotes(proxy, wanted)
