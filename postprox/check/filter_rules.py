@@ -253,16 +253,11 @@ def notices(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     if seen is None or unit is None or found is None or not _limits_groups(unit):
         return
     group = setup.configuration.parameter("setgid_group") or "postdrop"
-    groups = [
-        unit.setting("Group"),
-        *" ".join(unit.settings.get("SupplementaryGroups", ())).split(),
-    ]
-    if group in groups or (unit.setting("User") in ("", "root") and not unit.dynamic_user):
+    is_root = unit.setting("User") in ("", "root") and not unit.dynamic_user
+    if group in _groups(proxy) or is_root:
         return
     # This group suffices, so the filter stays as restricted as it is.
-    edits = [fixes.add_path(unit, "SupplementaryGroups", group)]
-    if unit.is_set("PrivateUsers"):
-        edits.append(fixes.set_setting(unit, "PrivateUsers", "no"))
+    edits = [*_joins(unit, group)]
     queue = setup.configuration.parameter("queue_directory") or "/var/spool/postfix"
     if sandbox.protecting_setting(unit, f"{queue}/maildrop"):
         edits.append(fixes.add_path(unit, "ReadWritePaths", f"{queue}/maildrop"))
@@ -472,6 +467,7 @@ def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
     if not found or found[0].name == "exit-status":
         yield from _missing_command(proxy, seen, effect)
         yield from _unreadable_files(proxy, seen, effect)
+        yield from _closed_sockets(proxy, seen)
         yield from _mistakes(proxy, wanted, seen)
         yield from _login_variables(proxy, wanted, seen, effect)
         yield from _failures(proxy, wanted, seen, effect)
@@ -502,6 +498,45 @@ def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator
             f"{result}",
             (fixes.run(command),),
         )
+
+
+def _closed_sockets(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
+    """Report a script with a socket to which its user cannot connect."""
+    unit, service = proxy.unit, proxy.service
+    if unit and any(name in unit.settings for name in _OTHER_FILES):
+        return
+    for found in seen.mistakes:
+        group = found.correction
+        if found.kind != script_mistakes.SOCKET or (group and group in _groups(proxy)):
+            continue
+        edits: tuple[Edit, ...] = (fixes.run(f"namei -l {shlex.quote(found.path)}"),)
+        if group and unit:
+            edits = tuple(_joins(unit, group))
+        elif group and service and not proxy.group:
+            # spawn(8) uses only this group, and no other groups of the user.
+            edits = (fixes.set_user(service, f"{proxy.user}:{group}"),)
+        yield Fault(
+            "filter",
+            proxy.where,
+            f"user {proxy.user} of the filter {seen.path} cannot connect to the socket "
+            f"{found.path} (line {found.number}); mail is deferred or passes unfiltered",
+            edits,
+        )
+
+
+def _groups(proxy: Proxy) -> list[str]:
+    """Return the groups in the settings of a unit or a spawn(8) service."""
+    if proxy.unit is None:
+        return [proxy.group]
+    more = " ".join(proxy.unit.settings.get("SupplementaryGroups", ())).split()
+    return [proxy.unit.setting("Group"), *more]
+
+
+def _joins(unit: Unit, group: str) -> Iterator[Edit]:
+    """Yield the edits that add a group to the processes of a unit."""
+    yield fixes.add_path(unit, "SupplementaryGroups", group)
+    if unit.is_set("PrivateUsers"):
+        yield fixes.set_setting(unit, "PrivateUsers", "no")
 
 
 def _login_variables(

@@ -935,6 +935,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
             *(_unreadable_files(text, user) if is_shell else ()),
             *_bad_patterns(text, interpreter),
             *_notices(text, interpreter),
+            *_closed_sockets(text, user),
             *(
                 script_mistakes.scans_by_name(text)
                 if _clamd_user() not in ("", "root", user)
@@ -1092,6 +1093,42 @@ def _bad_patterns(script: str, interpreter: str) -> Iterator[Mistake]:
             is_blank = any(not line.strip() for line in lines[:-1]) or lines[-1].isspace()
             if is_blank or any(line.endswith(b"\r") for line in lines):
                 yield replace(found, correction="blank" if is_blank else "cr")
+
+
+def _closed_sockets(script: str, user: str) -> Iterator[Mistake]:
+    """Yield the line with the only socket of a script if the user cannot connect to it.
+
+    `correction` is the group that may connect to the socket, or "".
+    """
+    sockets = [each for each in script_mistakes.absolute_paths(script) if _is_socket(each.path)]
+    if len({each.path for each in sockets}) != 1:
+        return
+    found = sockets[0]
+    if _may(user, os.W_OK, found.path) is False:
+        status, closed = Path(found.path).stat(), _closed(found.path, user)
+        places = [(status.st_gid, status.st_mode & stat.S_IWGRP)]
+        if closed:
+            above = Path(closed).stat()
+            places.append((above.st_gid, above.st_mode & stat.S_IXGRP))
+        yield replace(found, correction=_common_group(places))
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(Path(path).stat().st_mode)
+    except OSError:
+        return False
+
+
+def _common_group(places: Sequence[tuple[int, int]]) -> str:
+    """Return the group that has the permission for each path, or ""."""
+    group = places[0][0]
+    if group == 0 or any(gid != group or not is_permitted for gid, is_permitted in places):
+        return ""
+    try:
+        return grp.getgrgid(group).gr_name
+    except KeyError:
+        return ""
 
 
 def _notices(script: str, interpreter: str) -> Iterator[Mistake]:

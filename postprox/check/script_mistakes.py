@@ -33,6 +33,7 @@ REFUSED = "refused"
 QUOTES = "quotes"
 LOCK = "lock"
 PATTERNS = "patterns"
+SOCKET = "socket"
 #: A scanner whose exit status reports a virus or spam.
 _VERDICT = re.compile(
     r"\b(clamdscan|clamscan)\b|\bspamc\b.*\s(-\w*[cE]|--check|--exitcode)"
@@ -599,3 +600,19 @@ def scans_by_name(script: str) -> Iterator[Mistake]:
         if _BY_NAME.search(line):
             edit = replaced(number, "clamdscan", "clamdscan --fdpass")
             yield Mistake(PRIVATE, line, number, edit if line.count("clamdscan") == 1 else "")
+
+
+#: A part of a script that may reach the server in another way, or that tests its permissions.
+_OTHER_SERVER = re.compile(
+    r"\bAF_INET|create_connection|access\(|\s-[wrx]\s|\b(sudo|doas|sg|newgrp|setpriv)\b|\bnc\s+(?!-\w*U)"
+)
+_ABSOLUTE = re.compile(r"(?<![\w/.$}-])/(?:[\w.@-]+/)+[\w.@-]+")
+
+
+def absolute_paths(script: str) -> Iterator[Mistake]:
+    """Yield the lines of a shell or Python script with the absolute paths of possible sockets."""
+    code = list(code_lines(script))
+    if not _OTHER_SERVER.search("\n".join(line for _, line in code)):
+        for number, line in code:
+            for found in _ABSOLUTE.finditer(line):
+                yield Mistake(SOCKET, line, number, path=found[0])
