@@ -113,8 +113,8 @@ def _setup(wanted: argparse.Namespace) -> Setup:
 def run_filters(setup: Setup, findings: Sequence[Finding]) -> dict[Proxy, SampleRuns]:
     """Run the filters on test messages.
 
-    A filter with a finding of level DANGER may do harm, such as send the message itself, and a test
-    would only show a consequence of that finding.
+    A filter with a finding of level DANGER may do harm, for example by sending the message itself.
+    A test would only show a consequence of the finding.
     """
     broken = {finding.where for finding in findings if finding.level == DANGER}
     return {

@@ -93,7 +93,7 @@ class ProgramFacts:
     language: str = ""
     #: The paths in `targets` that the user cannot write to.
     closed_targets: tuple[str, ...] = ()
-    #: The paths in `closed_targets` that belong to root and to no other program.
+    #: The paths in `closed_targets` that belong to root and that no other program uses.
     private_targets: tuple[str, ...] = ()
     #: The paths in `private_targets` whose directory belongs to the user.
     foreign_targets: tuple[str, ...] = ()

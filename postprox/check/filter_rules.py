@@ -161,8 +161,8 @@ def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
                 "filter-write",
                 proxy.where,
                 f"the filter {seen.path if seen else ''} writes to {path}, but "
-                f"{' and '.join(problems)}; what it writes is lost, and mail may be deferred or "
-                "pass unfiltered",
+                f"{' and '.join(problems)}; the data is lost, and mail may be deferred or pass "
+                "unfiltered",
                 edits,
             )
 
@@ -580,7 +580,7 @@ def _failures(proxy: Proxy, wanted: Options, seen: ProgramFacts, effect: str) ->
         elif found.kind == script_mistakes.PATTERNS:
             target = shlex.quote(found.path)
             problem = f"reads patterns from {found.path}, which has lines that end with CR LF, so "
-            problem += "the patterns match no message; all mail passes that the filter should find"
+            problem += "the patterns match no message; all mail that the filter should find passes"
             edit = f"sed -i 's/\\r$//' {target}"
             if found.correction == "blank":
                 problem = f"reads patterns from {found.path}, which has an empty line; an empty "
@@ -628,11 +628,11 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         "reject passes",
         script_copies.READ: "copies the message with read, which removes blanks and backslashes; "
         "each message is damaged",
-        script_copies.BLANK: "prints an empty line before the message, or a line that is no header "
-        "field, so the header of the message becomes part of its body",
+        script_copies.BLANK: "prints an empty line or a line that is not a header field before "
+        "the message, so the header of the message becomes part of its body",
         script_copies.PARTIAL: "writes $OUTFILE with a program that ends early if it cannot "
-        "process a message, but the filter ignores the exit status of the program; such a message "
-        "is delivered without its rest",
+        "process a message, but the filter ignores the program's exit status; such a message is "
+        "truncated",
         script_copies.UNSAVED: "saves the message and then discards it, even if the message could "
         "not be saved; such a message is lost",
         script_mistakes.REFUSED: "is the last one, and its exit status is never 0; all mail that "
@@ -642,9 +642,9 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         script_mistakes.LOCK: "waits for a lock that remains if the filter is killed, for example "
         "after the time limit (-t); after that, each filter waits until it is killed, and "
         f"{_effect(wanted)}",
-        script_statuses.SEARCH: "looks for a virus only in the output of the scanner and loses its "
-        "exit status; if the scanner fails, for example while clamd does not run, all mail passes "
-        "unfiltered",
+        script_statuses.SEARCH: "looks for a virus only in the scanner's output and ignores the "
+        "scanner's exit status; if the scanner fails, for example because clamd is not running, "
+        "all mail passes unfiltered",
         script_statuses.SYSEXIT: "rejects mail with a status of sysexits.h, as for pipe(8), but "
         "the proxy requires status 1 and a reply such as 550, and treats other statuses as a "
         "failure; such mail "
@@ -701,14 +701,14 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
 
 
 def _shown(line: str) -> str:
-    """Return a line of a script, which contains each octet as a character, as UTF-8."""
+    """Decode a line of a script in which each character represents one octet of UTF-8."""
     return line.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def _corrected(seen: ProgramFacts, correction: str) -> Edit:
     """Return a command that corrects the script, or that prints it if no correction is known.
 
-    The correction contains each octet of the script as a character.
+    Each character of the correction represents one octet.
     """
     path = shlex.quote(seen.path)
     if not correction:

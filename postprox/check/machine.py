@@ -109,7 +109,7 @@ class Machine:
         )
 
     def session(self, endpoint: Endpoint) -> Session:
-        """Send the commands of a message up to RCPT to a server, and then RSET and QUIT."""
+        """Send EHLO, MAIL, RCPT, RSET and QUIT to a server."""
         host = _NEAREST.get(endpoint.host, endpoint.host)
         try:
             if endpoint.path:

@@ -161,9 +161,9 @@ class Configuration:
     broken_tables: tuple[BrokenTable, ...] = ()
     #: The programs of Postfix for local users whose group or mode is wrong.
     closed_programs: tuple[str, ...] = ()
-    #: The users of pipe(8) services that do not exist, for each label of a service.
+    #: The missing users of pipe(8) services, indexed by the service's label.
     missing_users: Mapping[str, str] = field(default_factory=dict)
-    #: The directories of the queue that the programs for local users cannot use.
+    #: The queue directories that postdrop(1) and postqueue(1) cannot access.
     closed_directories: tuple[str, ...] = ()
     #: The directory of each other Postfix instance that receives mail without a filter, and the
     #: label of the service that receives it.

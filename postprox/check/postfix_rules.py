@@ -659,14 +659,16 @@ def _single_processes(proxy: Proxy, fronts: Sequence[Service]) -> Iterator[Fault
             yield Fault(
                 "process-limit",
                 f"master.cf, {front.label}",
-                "the process limit is 1, so each client waits until the client before it has "
-                "ended its session; under load, clients give up",
+                "the process limit is 1, so each client waits until the previous client's session "
+                "ends; under load, clients give up",
                 (fixes.set_field(front, "process_limit", str(proxy.capacity)),),
             )
 
 
 def _usual_capacity(proxy: Proxy) -> int:
-    """Return the capacity of a listening proxy without `--max-sessions`, or 0."""
+    """Return the capacity that a listening proxy would have without `--max-sessions`, or 0 if no
+    unit starts the proxy.
+    """
     return max(len(proxy.unit.instances), 1) * limits.SESSIONS if proxy.unit else 0
 
 
@@ -813,7 +815,8 @@ _OUTGOING = {"relayhost": "", "default_transport": "smtp", "relay_transport": "r
 def outgoing_loop(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     """Report outgoing mail that Postfix sends to a proxy, which sends it back to Postfix.
 
-    If mail has no other route to the proxy, the parameter may be that route.
+    If no service passes mail to the proxy, the parameter is not reported, because it may be the
+    intended route.
     """
     queue = setup.configuration.parameter("queue_directory")
     for name, default in _OUTGOING.items():

@@ -233,7 +233,7 @@ def _closed_programs(configuration: Configuration) -> Iterator[str]:
 
 
 def _closed_directories(configuration: Configuration) -> Iterator[str]:
-    """Yield the directories of the queue that the programs for local users cannot use."""
+    """Yield the queue directories that postdrop(1) and postqueue(1) cannot access."""
     group = configuration.parameter("setgid_group") or "postdrop"
     for name in ("maildrop", "public"):
         with contextlib.suppress(OSError, KeyError):
@@ -245,7 +245,7 @@ def _closed_directories(configuration: Configuration) -> Iterator[str]:
 
 
 def _missing_users(configuration: Configuration) -> Iterator[tuple[str, str]]:
-    """Yield the pipe(8) services whose user does not exist, and this user."""
+    """Yield the label of each pipe(8) service whose user does not exist, and the user's name."""
     for service in configuration.services:
         users = [word[5:].partition(":")[0] for word in service.words if word.startswith("user=")]
         if service.program == "pipe" and users and not has_user(users[0]):
@@ -770,11 +770,9 @@ def _unknown_permissions(user: str) -> str:
 
 
 def _has_group_of_postfix(configuration: Configuration, proxy: Proxy) -> bool:
-    """Return whether spawn(8) would run the proxy with the primary group of the mail system."""
-    own, postfix = (
-        _account(proxy.user),
-        _account(configuration.parameter("mail_owner") or "postfix"),
-    )
+    """Return whether spawn(8) refuses the proxy's primary group, that of Postfix or root."""
+    owner = configuration.parameter("mail_owner") or "postfix"
+    own, postfix = _account(proxy.user), _account(owner)
     has_default = proxy.service is not None and not proxy.group
     return bool(own and postfix and has_default and own.pw_gid in (0, postfix.pw_gid))
 
@@ -1234,7 +1232,7 @@ def _targets(script: str, interpreter: str, user: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-#: The directories that contain files of several programs, and the logs of the system.
+#: Directories that several programs share, and system logs.
 _COMMON = (
     *("/var/backups", "/var/cache", "/var/lib", "/var/log", "/var/mail", "/var/opt", "/var/spool"),
     *("/var/log/auth.log", "/var/log/mail.log", "/var/log/maillog", "/var/log/messages"),
@@ -1257,7 +1255,7 @@ _SYSTEM = (
 
 
 def _is_private(path: str, user: str) -> bool:
-    """Return whether the user cannot write to a path only because the owner is root."""
+    """Return whether root's ownership is the only reason why the user cannot write to a path."""
     is_common = path in _COMMON or len(Path(path).parts) < 3 or sandbox.is_below(path, _SYSTEM)
     if is_common or _account(user) is None or Path(path).is_symlink():
         return False

@@ -42,7 +42,9 @@ def text_mode(script: str) -> Iterator[Mistake]:
 
 
 def _paths(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Yield the variables that are always EMAIL or OUTFILE, each with this name."""
+    """Yield each variable that always contains the path in EMAIL or OUTFILE, and the name EMAIL or
+    OUTFILE.
+    """
     nodes = [each for each in ast.walk(tree) if isinstance(each, ast.Name)]
     stored = [each.id for each in nodes if isinstance(each.ctx, ast.Store)]
     for node in ast.walk(tree):
@@ -53,7 +55,9 @@ def _paths(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _name(node: ast.expr | None, paths: dict[str, str]) -> str:
-    """Return EMAIL or OUTFILE if an expression is the path in this variable, or "" otherwise."""
+    """Return "EMAIL" or "OUTFILE" if an expression's value is the path in that variable, or ""
+    otherwise.
+    """
     if isinstance(node, ast.Name):
         return paths.get(node.id, "")
     if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Path", "pathlib.Path"):
@@ -96,7 +100,7 @@ def _opens_text(call: ast.Call) -> bool:
 
 
 def _handled(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes in a `try` statement that may handle an error of decoding."""
+    """Yield the nodes in the body of a `try` statement that may handle decoding errors."""
     if isinstance(node, ast.Try):
         for handler in node.handlers:
             if handler.type is None or any(
@@ -108,7 +112,7 @@ def _handled(node: ast.AST) -> Iterator[ast.AST]:
 def _with_octets(script: str, call: ast.Call) -> str:
     """Return a script for sed(1) that lets a call keep all octets, or "" if this is not possible.
 
-    With surrogateescape, Python writes invalid octets as it has read them.
+    With surrogateescape, Python writes invalid octets unchanged.
     """
     old = ast.get_source_segment(script, call) or ""
     if not old.isascii() or "\n" in old or not old.endswith(")"):

@@ -145,7 +145,9 @@ def running_facts(
 
 
 def _proxy_ports(proxies: Sequence[Proxy], postfix: bool | None) -> Iterator[Endpoint]:
-    """Yield the addresses of the proxies, except those of proxies that Postfix does not start."""
+    """Yield the addresses of the proxies. If Postfix is not running, omit the proxies that it
+    spawns.
+    """
     for proxy in proxies:
         if proxy.options and (postfix or proxy.service is None):
             yield from proxy.endpoints
@@ -161,7 +163,9 @@ def _front_ports(configuration: Configuration, postfix: bool | None) -> Iterator
 
 
 def _listener(endpoint: Endpoint, listening: Sequence[Endpoint]) -> Endpoint:
-    """Return the socket of a service, because inet_interfaces can restrict its addresses."""
+    """Return the listening socket of a service, or `endpoint` if none is known. inet_interfaces can
+    restrict the addresses of a service.
+    """
     found = [each for each in listening if each.port == endpoint.port]
     reached = [each for each in found if endpoint.is_at(each)]
     return next(iter(reached or (found if endpoint.is_open() else [])), endpoint)

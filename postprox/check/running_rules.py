@@ -235,13 +235,13 @@ def no_greeting(setup: Setup, proxy: Proxy, seen: RunningFacts) -> Iterator[Faul
 
 
 #: A refusal for a reason in the mail system itself (RFC 3463, section 3.4), such as a table that
-#: cannot be opened or a full disk. Other refusals can be a policy for this client.
+#: cannot be opened or a full disk. Other refusals can be due to a policy for this client.
 _OWN_REASON = re.compile(r"(421(?! [45]\.[0-24-9])|[45]\d\d [45]\.3\.|451 4\.7\.1 Service)")
 _LOGGED = "journalctl --no-pager -t postfix/smtpd -n 20; tail -n 20 /var/log/mail.log"
 
 
 def refused(setup: Setup, seen: RunningFacts) -> Iterator[Fault]:
-    """Report a service of Postfix that accepts no mail, if it passes its mail to a filter."""
+    """Report a Postfix service that passes mail to a filter, but accepts no mail."""
     sources = (route.source for route in routes(setup.configuration))
     for service in distinct(source for source in sources if source.program == "smtpd"):
         endpoint = setup.endpoint_of(service)

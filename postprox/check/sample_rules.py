@@ -23,7 +23,7 @@ _TITLES = {
     SampleRun.ORDINARY: "an ordinary test message",
     SampleRun.UNUSUAL: "a test message with 8-bit octets and unusual lines",
     SampleRun.BOUNCE: "a test message with an empty sender (a bounce)",
-    SampleRun.HOSTILE: "a test message whose sender contains shell characters",
+    SampleRun.HOSTILE: "a test message whose sender contains a shell command",
     SampleRun.SEARCHED: "a test message with a word for which it searches",
 }
 #: Error messages of the shell, of common programs and of Python.
@@ -76,14 +76,14 @@ def _new_fields(run: SampleRun) -> set[str]:
 
 
 def _executed(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
-    """Report a filter that executes a part of the sender."""
+    """Report a filter that executes a command in the sender address."""
     for run in seen.runs:
         if run.kind == SampleRun.HOSTILE and EXECUTED in run.errors:
             yield _fault(
                 proxy,
                 run,
-                "the filter executed a shell command in the sender of a test message; everybody "
-                f"who can send mail can run commands as user {proxy.user}",
+                "the filter executed a shell command in the sender address of a test message; "
+                f"any client can run commands as user {proxy.user}",
                 name="injection",
             )
 

@@ -1,6 +1,6 @@
 """Runs the filters of the proxies on test messages (--run-filter).
 
-Rule: this module only runs postprox-rehearse, which delivers no message, and makes no decisions. If
+Rule: this module makes no decisions. It only runs postprox-rehearse, which delivers no message. If
 systemd starts the proxy, the rehearsal runs in a transient unit with the same restrictions.
 """
 
@@ -28,7 +28,7 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: The time in seconds for a rehearsal in addition to the filter's time limit.
 _MARGIN = 30
-#: The maximum size in octets of a script in which to look for a word.
+#: The number of octets at the beginning of a script that are searched for a word.
 _LARGEST = 1 << 20
 #: The status with which systemd-run(1) ends if the control group of a transient unit could not be
 #: set up (systemd.exec(5)). This can happen while the previous unit is being removed.
@@ -58,7 +58,7 @@ class _Sample:
 
     @property
     def path(self) -> Path:
-        """Return the file without the word."""
+        """Return the path of the message, to which `content` adds the word."""
         return _SAMPLES / self.file
 
     def content(self) -> bytes:
@@ -182,7 +182,7 @@ def _exports(proxy: Proxy) -> str:
 
 
 def restricted(unit: Unit) -> Iterator[str]:
-    """Yield the command that runs a program with the restrictions of a unit."""
+    """Yield the words of a command that runs a program under a unit's restrictions."""
     yield from (shutil.which("systemd-run", path=_PATH) or "systemd-run",)
     yield from ("--quiet", "--wait", "--pipe", "--collect", "--service-type=exec")
     yield f"--setenv=PYTHONPATH={_PACKAGE}"

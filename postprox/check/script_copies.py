@@ -53,7 +53,8 @@ _COMMAND = re.compile(
     r"\"(?P<text>(?:[^\"\\]|\\.)*)\""
 )
 _EVAL = re.compile(r"(?:^|[;&|{]|\b(?:then|do|else)\b)\s*eval\s+(?P<rest>[^;&|]*)")
-#: An assignment without a command substitution, which may remove characters.
+#: An assignment without a command substitution. A command substitution may remove unsafe
+#: characters.
 _ASSIGNED = re.compile(r"(?:^|[;&|]\s*|\blocal\s+)(\w+)=(\"[^\"()`]*\"|[^\s;&|()`]+)(?=\s|;|$)")
 #: An assignment in the text of eval. In single quotes, only eval expands the variables.
 _EVALUATED = re.compile(r"\"(?P<text>\w+=[^\s\"'`\\$;&|()]*\$\{?\w+\}?)\"")
@@ -78,7 +79,9 @@ def mistakes(script: str, *, echo_expands: bool = True) -> Iterator[Mistake]:
 
 
 def _subshells(code: _Code) -> Iterator[Mistake]:
-    """Yield a loop in a pipeline that sets a variable for later lines, or ends only itself."""
+    """Yield a loop in a pipeline if later lines use a variable that it sets, or if its `exit` does
+    not end the script.
+    """
     text = "\n".join(line for _, line in code)
     for position, (number, line) in enumerate(code):
         found = _PIPED_LOOP.fullmatch(line)
@@ -101,7 +104,8 @@ def _subshells(code: _Code) -> Iterator[Mistake]:
 
 
 def _is_left(body: list[str], later: str) -> bool:
-    """Return whether a rejection ends only a loop in a subshell, and later lines ignore this.
+    """Return whether an `exit` that rejects mail ends only the loop's subshell, and no later line
+    uses the loop's exit status.
 
     A loop that writes a file is left out, because a later line may read the file.
     """
@@ -115,7 +119,8 @@ def _is_left(body: list[str], later: str) -> bool:
     return bool(after) and not re.match(r"[)}&|]|exit\s*;?$|[^\n]*\$\{?\?", after, re.MULTILINE)
 
 
-#: A part of a script that ends it with the status of a loop, or runs the loop in the same shell.
+#: A part of a script that makes a failed loop end the script, or that runs the loop in the same
+#: shell.
 _KEPT_EXIT = re.compile(r"\bset\s+-\w*e|errexit|lastpipe|\b(trap|kill)\b")
 
 
@@ -132,7 +137,7 @@ def _reads(code: _Code) -> Iterator[Mistake]:
 
 
 def _blanks(code: _Code, *, echo_expands: bool) -> Iterator[Mistake]:
-    """Yield a line that ends the header between a new header field and the message."""
+    """Yield a line that prints an empty line between a new header field and the message."""
     text = "\n".join(line for _, line in code)
     for found in _MARKED.finditer(text):
         if re.search(r"(?<!\|)\|(?!\|)", found["rest"]) or (
@@ -150,12 +155,12 @@ def _blanks(code: _Code, *, echo_expands: bool) -> Iterator[Mistake]:
 
 
 def _as_field(found: re.Match[str], *, echo_expands: bool) -> str:
-    """Return a command that prints a header field, without the line that ends the header."""
+    """Return a command that prints a header field without an empty line after it."""
     text, header = found["text"], found["header"]
     if found["printer"] == "printf":
         return header.replace(text, re.sub(r"(?<!\\)(\\n){2,}(?=[\"']$)", r"\\n", text))
     if not echo_expands and not found["option"]:
-        return header  # bash prints \n unless -e is set
+        return header  # without -e, the echo of bash prints \n unchanged
     new = re.sub(r"(?<!\\)(\\n)+(?=[\"']$)", "", text)
     header = header.replace(text, new)
     return header.replace(found["option"], "", 1) if found["option"] and echo_expands else header
@@ -166,7 +171,7 @@ _CONVERTER = re.compile(
     r"(?:^|[;{|]|&&)\s*(?P<command>(?:/\S*/)?(?:iconv|uconv|recode|reformime|openssl|gpg|gpgsm|perl"
     r"|python3)\s(?:[^|;&{}'\"]|'[^']*'|\"[^\"]*\"|>&[0-9]|\$\{\w+\})*)(?=[;}]|$)"
 )
-#: The end of a group of commands that writes OUTFILE, after a command in the group.
+#: The rest of a group of commands that writes OUTFILE, after one of the commands.
 _WRITTEN = re.compile(
     r"\s*;?\s*(?:(?:echo|printf|cat)\s[^;|&{}\n]*[;\n]\s*)*\}\s*>\s*\"?\$\{?OUTFILE\}?\"?"
 )
@@ -202,7 +207,8 @@ def _partial(code: _Code) -> Iterator[Mistake]:
             yield Mistake(PARTIAL, line, number, replaced(number, command, f"{command} || exit 2"))
 
 
-#: A copy of the message, and a reply that discards the message after it.
+#: A command that copies the message, and the next command, which prints a reply that discards the
+#: message.
 _UNSAVED = re.compile(
     r"(?:^|[;{]|\b(?:then|do|else)\b)[ \t]*(?P<copy>(?:/\S*/)?(?:cp|mv|ln|install|cat|gzip|zstd|xz)"
     r"\s(?:[^;&|\n{}]|\$\{\w+\}|2>&1)*?\$\{?EMAIL\b(?:[^;&|\n{}]|\$\{\w+\}|2>&1)*?)[ \t]*[;\n]\s*"
@@ -213,7 +219,9 @@ _UNSAVED = re.compile(
 
 
 def _unsaved(code: _Code) -> Iterator[Mistake]:
-    """Yield a copy of a message that the script discards even if the copy fails."""
+    """Yield a command that copies a message, if the script discards the message even if the copy
+    fails.
+    """
     text = "\n".join(line for _, line in code)
     if re.search(r"\bset\s+-\w*e|errexit|\btrap\b.*\bERR\b", text):
         return
@@ -319,7 +327,9 @@ _EXPORTED = (
 
 
 def _as_text(found: re.Match[str]) -> str:
-    """Return a command whose shell expands the variables itself, so that their text is no code."""
+    """Return a command in which the inner shell expands the variables, so that it does not execute
+    their values.
+    """
     text = re.sub(r"\\([\"$`\\])", r"\1", found["text"]).replace("'", "'\"'\"'")
     names = dict.fromkeys(re.findall(r"(?<!\\)\$\{?([A-Za-z_]\w*)", found["text"]))
     own = "".join(f'{name}="${name}" ' for name in names if name not in _EXPORTED)

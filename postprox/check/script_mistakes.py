@@ -310,7 +310,7 @@ _NEVER_ZERO = re.compile(
 
 
 def _refused(code: list[tuple[int, str]]) -> Iterator[Mistake]:
-    """Yield the last line if it always ends the script with a failure, such as `grep && exit 1`."""
+    """Yield a last line, such as `grep && exit 1`, that always ends the script with a failure."""
     outer = set(outer_positions(code))
     if _OTHER_END.search("\n".join(line for _, line in code)) or len(code) - 1 not in outer:
         return

@@ -93,7 +93,8 @@ _REJECTED = ("65", "69", "77")
 _SYSEXIT = re.compile(
     r"(?:^|[;&{]|\b(?:then|do|else)\b)\s*(?P<exit>exit\s+[\"']?\$?\{?\w+\}?[\"']?)"
 )
-#: A command that prints a text without a reply code, and the words of a rejection and of a failure.
+#: A command that prints a text without a reply code, and words that indicate a rejection or a
+#: failure.
 _TEXT = re.compile(
     r"(?:^|[;&{]|\b(?:then|do|else)\b)\s*(?P<print>(?P<printer>echo|printf)\s+(?P<quote>[\"']?)"
     r"(?P<text>[A-Za-z](?:[^;&|<>\"'`(){}]|\$\{\w+\})*)(?P=quote)[^;&|<>`(){}]*"
@@ -145,7 +146,7 @@ def _last_text(line: str) -> re.Match[str] | None:
 
 
 def _as_reply(number: int, found: re.Match[str]) -> str:
-    """Return a script for sed(1) that makes a text a reply on standard error."""
+    """Return a script for sed(1) that turns a printed text into a reply on standard error."""
     start = f"{found['printer']} {found['quote']}"
     new = found["print"].replace(found["text"], f"550 5.7.1 {found['text']}", 1)
     new = re.sub(r"^\w+\s+[\"']?", lambda _: start, new)

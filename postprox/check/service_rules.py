@@ -320,7 +320,7 @@ _CHOSEN = re.compile(r"check_(sender|helo)\w*_access")
 
 
 def forged_senders(setup: Setup) -> Iterator[Fault]:
-    """Report restrictions that permit a sender or HELO name to send mail to any address."""
+    """Report restrictions that permit mail to any address because of its sender or HELO name."""
     for service in (each for each in setup.configuration.services if setup.is_public(each)):
         name = "smtpd_relay_restrictions"
         name = name if service.tokens(name) else "smtpd_recipient_restrictions"

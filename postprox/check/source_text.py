@@ -27,7 +27,8 @@ _WRONG_DASH = (
     rf"(^|[ \t])-?{_DASH}-?[ \t]*[oO][ \t]*([A-Za-z_][A-Za-z0-9_]*[ \t]*=|\{{)",
     r"\1-o \3",
 )
-#: No-break spaces, and any blanks. A bracket expression would depend on the locale of sed(1).
+#: Blanks that include a no-break space, and optional blanks of any kind. A bracket expression would
+#: depend on the locale of sed(1).
 _NO_BREAKS = "[ \t]*\u00a0[ \t\u00a0]*"
 _BLANKS = "(\u00a0|[ \t])*"
 _BACKSLASH = (r"[ \t]*\\[ \t]*$", "")

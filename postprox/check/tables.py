@@ -102,7 +102,9 @@ class HeaderCheck:
 
 
 def refusing_checks(main: Mapping[str, str], texts: Mapping[str, str]) -> Iterator[HeaderCheck]:
-    """Yield the lines of header_checks that refuse or discard mail, as far as Python knows them."""
+    """Yield the lines of header_checks that refuse or discard mail, if Python can compile their
+    patterns.
+    """
     for found in _TABLE.finditer(main.get("header_checks", "")):
         lines = texts.get(found["path"], "").split("\n")
         for number, line in enumerate(lines, 1):

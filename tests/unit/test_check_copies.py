@@ -156,7 +156,7 @@ def test_exit_that_ends_script_is_not_reported(script: str) -> None:
     assert found_in(script) == []
 
 
-def test_eval_of_other_text_has_no_correction() -> None:
+def test_eval_of_command_has_no_correction() -> None:
     (found,) = found_in('eval "logger $SENDER"\n')
     assert (found.kind, found.correction) == (script_copies.INJECTION, "")
 
@@ -294,7 +294,7 @@ def test_corrected_filter_fails_if_converter_fails(
         f"{CONVERTED.replace('OUTFILE', 'ARCHIVE')}exit 0\n",
     ],
 )
-def test_converter_whose_status_counts_is_not_reported(script: str) -> None:
+def test_converter_whose_status_is_used_is_not_reported(script: str) -> None:
     assert found_in(script) == []
 
 
@@ -344,7 +344,7 @@ def test_corrected_filter_discards_only_saved_message(
         'cp "$EMAIL" "$OUTFILE"\nexit 0\n',
     ],
 )
-def test_message_that_was_saved_is_not_reported(script: str) -> None:
+def test_discard_of_saved_message_is_not_reported(script: str) -> None:
     assert [each for each in found_in(script) if each.kind == script_copies.UNSAVED] == []
 
 

@@ -133,7 +133,7 @@ def test_corrected_script_copies_all_octets(tmp_path: Path, script: str) -> None
         'x = open(os.environ["OUTFILE"], "w")\n',
     ],
 )
-def test_script_that_reads_no_message_as_text_is_not_reported(script: str) -> None:
+def test_script_that_handles_all_octets_is_not_reported(script: str) -> None:
     assert list(python_mistakes.text_mode(script)) == []
 
 

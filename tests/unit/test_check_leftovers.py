@@ -39,7 +39,7 @@ def setup_of(main: str, master: str, overrides: str, **changes: object) -> Setup
 
 
 @pytest.mark.parametrize("user", ["debian-spamd", ""])
-def test_pipe_filter_without_user_is_reported(user: str) -> None:
+def test_pipe_filter_with_missing_user_is_reported(user: str) -> None:
     missing = {"spamassassin/unix": user} if user else {}
     overrides = own("127.0.0.1:10026", UNMAPPED) + "smtp/inet/content_filter = spamassassin\n"
     master = FRONT + UP + BEHIND + SCAN + PIPE
@@ -75,7 +75,7 @@ def test_content_filter_of_removed_program_is_removed() -> None:
         ("check_sender_access hash:/unknown, reject_unauth_destination", "a.test OK\n", ""),
     ],
 )
-def test_sender_that_may_relay_is_reported(restrictions: str, text: str, value: str) -> None:
+def test_relaying_permitted_by_sender_is_reported(restrictions: str, text: str, value: str) -> None:
     setup = setup_of(
         f"{BEFORE}smtpd_relay_restrictions = {restrictions}\n", FRONT + UP + BEHIND, own()
     )
@@ -98,7 +98,7 @@ def refused(setup: Setup, received: str, tables: Mapping[str, str]) -> list[Find
     ]
 
 
-def test_header_check_that_refuses_the_field_of_the_filter_is_reported(tmp_path: Path) -> None:
+def test_header_check_that_refuses_filter_field_is_reported(tmp_path: Path) -> None:
     table = tmp_path / "checks"
     table.write_text(TABLE)
     setup = setup_of(f"{BEFORE}header_checks = regexp:{table}\n", FRONT + UP + BEHIND, own())
@@ -132,7 +132,7 @@ def test_proxy_with_the_group_of_postfix_is_reported() -> None:
     assert "usermod -g nobody nobody" in finding.remedy
 
 
-def test_two_proxies_of_one_port_serve_the_processes_of_the_transport() -> None:
+def test_proxy_with_enough_capacity_is_not_reported() -> None:
     master = FRONT + UP.replace("- 20 spawn", "- 0 spawn") + BEHIND + SCAN
     configuration: Configuration = parse(AFTER, master, own("127.0.0.1:10026", UNMAPPED))
     proxies = [replace(each, capacity=200) for each in spawned_proxies(configuration)]
@@ -140,7 +140,7 @@ def test_two_proxies_of_one_port_serve_the_processes_of_the_transport() -> None:
     assert [each.name for each in findings] == []
 
 
-def test_old_unit_with_missing_filter_is_moved_away() -> None:
+def test_old_unit_with_missing_filter_is_reported() -> None:
     unit = Unit(
         "postprox.service", path="/etc/postprox.service", hidden_path="/usr/postprox.service"
     )

@@ -32,7 +32,7 @@ def run(script: Path, mail: Path, **more: str) -> int:
     ],
 )
 @pytest.mark.parametrize("end", ["", "\n"])
-def test_remedy_accepts_mail_after_last_condition(
+def test_remedy_adds_exit_0_after_last_condition(
     site: Site, capsys: pytest.CaptureFixture[str], last: str, end: str
 ) -> None:
     site.filter.write_text(f"#!/bin/sh\n: > x || exit 2\n{last}{end}".replace(": > x", "true"))
@@ -128,7 +128,7 @@ exit 0
         'while ! mkdir "$LOCK" 2>/dev/null; do :; done'.replace(":", "sleep 1"),
     ],
 )
-def test_remedy_ends_lock_with_its_process(
+def test_remedy_releases_lock_when_its_process_ends(
     site: Site, capsys: pytest.CaptureFixture[str], loop: str
 ) -> None:
     site.filter.write_text(LOCKED.format(loop))

@@ -166,7 +166,7 @@ def test_filter_problem_is_found(spool: Path, script: str, name: str, words: str
         f"#!{sys.executable}\n{PYTHON}email.encoders.encode_base64(mail)\n{WRITE}",
     ],
 )
-def test_right_filter_has_no_finding(spool: Path, script: str) -> None:
+def test_correct_filter_has_no_finding(spool: Path, script: str) -> None:
     assert list(faults_of(proxy_of(script, spool))) == []
 
 
@@ -175,7 +175,7 @@ def test_failed_filter_without_reject_passes_mail(spool: Path) -> None:
     assert "all mail passes unfiltered" in problem
 
 
-def test_time_limit_ends_the_test_messages(spool: Path) -> None:
+def test_timeout_skips_remaining_test_messages(spool: Path) -> None:
     proxy = proxy_of("#!/bin/sh\nsleep 60\n", spool)
     assert proxy.options is not None
     proxy.options.timeout = 1
@@ -242,7 +242,7 @@ def test_proxy_without_filter_has_no_runs(spool: Path) -> None:
     assert sample_runs.sample_runs(proxy) == SampleRuns()
 
 
-def test_filter_with_danger_is_not_run(spool: Path) -> None:
+def test_filter_with_finding_of_level_danger_is_skipped(spool: Path) -> None:
     proxy = proxy_of("#!/bin/sh\n", spool)
     setup = Setup(parse("", "", ""), [proxy], {proxy: SEEN})
     findings = [Finding("filter", proxy.where, "", ())]

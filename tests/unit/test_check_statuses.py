@@ -28,7 +28,7 @@ def kinds(script: str) -> list[str]:
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.sh")), ids=lambda path: path.name)
-def test_example_loses_no_status(file: Path) -> None:
+def test_example_filter_ignores_no_exit_status(file: Path) -> None:
     assert kinds(file.read_text()) == []
 
 
@@ -80,7 +80,7 @@ def test_remedy_tests_status_of_scanner(
         f"# {SCAN} | grep -q FOUND",
     ],
 )
-def test_scanner_whose_status_counts_is_not_found(script: str) -> None:
+def test_scanner_whose_status_is_used_is_not_reported(script: str) -> None:
     assert kinds(f"#!/bin/sh\n{script.replace('{scanner}', 'clamdscan')}\n") == []
 
 
@@ -120,7 +120,7 @@ def test_remedy_replaces_status_of_sysexits(
         "exit 69",
     ],
 )
-def test_status_of_failure_is_not_found(script: str) -> None:
+def test_exit_status_for_failure_is_not_reported(script: str) -> None:
     assert kinds(f"#!/bin/sh\n{script}\n") == []
 
 
@@ -132,7 +132,7 @@ def test_status_of_failure_is_not_found(script: str) -> None:
         ("#!/bin/bash\nset -o errexit", 'hits=$(tr a-z A-Z < "$EMAIL" | grep -c VIRUS)'),
     ],
 )
-def test_remedy_permits_that_grep_finds_nothing(
+def test_remedy_lets_grep_find_nothing(
     site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path, head: str, line: str
 ) -> None:
     site.filter.write_text(f"{head}\n{line}\nexit 0\n")

@@ -319,12 +319,12 @@ def test_loop_through_inherited_proxy_filter_is_reported() -> None:
         ("relay_transport = relay:127.0.0.1:10025", "relay_transport=relay"),
     ],
 )
-def test_outgoing_mail_that_returns_to_the_filter_is_reported(line: str, remedy: str) -> None:
+def test_loop_of_outgoing_mail_is_reported(line: str, remedy: str) -> None:
     (finding,) = findings_in(f"{BEFORE}{line}\n", FRONT + UP + BEHIND, own())
     assert (finding.name, finding.remedy) == ("loop", f"postconf -e {remedy}")
 
 
-def test_service_that_serves_one_client_at_a_time_is_reported() -> None:
+def test_service_with_a_single_process_is_reported() -> None:
     front = FRONT.replace("- 20 smtpd", "- 1 smtpd")
     (finding,) = findings_in(BEFORE, front + UP + BEHIND, own())
     assert finding.name == "process-limit"
