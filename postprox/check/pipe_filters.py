@@ -98,14 +98,15 @@ def mistakes(script: str) -> Iterator[Mistake]:
         if _POSITIONAL.search(line) and re.search(rf"\b({'|'.join(SCANNERS)})\b", line)
     ]
     captured = [each for each in code if _CAPTURED.search(each[1])]
+    unread = LOST if "OUTFILE" in text else UNREAD
     if captured and not sent and not read:
         number, line = captured[0]
-        yield Mistake(UNREAD, line, number, rf'{number}s/=\(["]*\)$(cat)/=\1$(cat "$EMAIL")/')
+        yield Mistake(unread, line, number, rf'{number}s/=\(["]*\)$(cat)/=\1$(cat "$EMAIL")/')
     elif sent:
         first = (*read, *sent)[0]
         yield Mistake(UNSENT, first.line, first.number, _mended(script, read, steps))
     elif read:
-        yield Mistake(UNREAD, read[0].line, read[0].number, _mended(script, read, steps))
+        yield Mistake(unread, read[0].line, read[0].number, _mended(script, read, steps))
     elif scans:
         yield Mistake(UNSENT, dict(code)[scans[0][0]], scans[0][0])
 

@@ -1098,7 +1098,9 @@ def _closed_sockets(script: str, user: str) -> Iterator[Mistake]:
 
     `correction` is the group that may connect to the socket, or "".
     """
-    sockets = [each for each in script_mistakes.absolute_paths(script) if _is_socket(each.path)]
+    local = "" if _clamd_setting("TCPSocket") else _clamd_setting("LocalSocket")
+    paths = script_mistakes.absolute_paths(script, local)
+    sockets = [each for each in paths if _is_socket(each.path)]
     if len({each.path for each in sockets}) != 1:
         return
     found = sockets[0]
@@ -1143,11 +1145,16 @@ _CLAMD = ("/etc/clamav/clamd.conf", "/etc/clamd.d/scan.conf", "/etc/clamd.conf")
 
 def _clamd_user() -> str:
     """Return the user of clamd, or "" if unknown."""
-    for name in _CLAMD:
+    return _clamd_setting("User") or ("root" if any(map(os.path.isfile, _CLAMD)) else "")
+
+
+def _clamd_setting(name: str) -> str:
+    """Return a setting in the configuration of clamd, or "" if it is not set."""
+    for path in _CLAMD:
         with contextlib.suppress(OSError):
-            text = Path(name).read_text("utf-8", "replace")
-            found = re.search(r"^\s*User\s+(\S+)", text, re.MULTILINE)
-            return found[1] if found else "root"
+            text = Path(path).read_text("utf-8", "replace")
+            found = re.search(rf"^\s*{name}\s+(\S+)", text, re.MULTILINE)
+            return found[1] if found else ""
     return ""
 
 

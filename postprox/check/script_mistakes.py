@@ -61,7 +61,10 @@ _REPLY_TEXT = r"(?:echo|printf)\s+(?:-\w+\s+)?(?:[\"']?%s(?:\\n)?[\"']?\s+)?[\"'
 #: A command that prints a reply, and a command that prints a rejection.
 _REPLY = re.compile(rf"{_BEGIN}(?P<printer>{_REPLY_TEXT}[45][0-9][0-9][ -][45A-Za-z])")
 _REJECTION = re.compile(rf"{_BEGIN}{_REPLY_TEXT}5[0-9][0-9][ -][5A-Za-z]")
-_EXIT = re.compile(rf"{_BEGIN}(?P<command>exit\s+(?P<status>-?[0-9][0-9.]*))\s*(?=$|[;&|)}}])")
+_EXIT = re.compile(
+    rf"{_BEGIN}(?P<command>exit\s+(?P<status>-?[0-9][0-9.]*|\$EX_\w+|\$\{{EX_\w+\}}))"
+    r"\s*(?=$|[;&|)}])"
+)
 #: The end of a branch of a script.
 _BRANCH_END = re.compile(r"\b(exit|return|fi|esac|done|else|elif)\b|;;|\|\|")
 #: A redirection of standard error of the whole script to a file or to standard output.
@@ -201,9 +204,12 @@ def _statuses(code: list[tuple[int, str]]) -> Iterator[Mistake]:
     The result does not include `exit 0`, because a script that does not yet reject mail may contain
     it. It includes other numbers that result in status 0, such as 256.
     """
+    values = dict(constants(code))
     for position, (number, line) in enumerate(code):
         for found in _EXIT.finditer(line):
             status, command = found["status"], found["command"]
+            if status.startswith("$"):
+                status = values.get(status.strip("${}"), "1")
             is_one = status.isdigit() and (status == "0" or int(status) % 256 == 1)
             if not is_one and _follows_rejection(code, position, found.start("command")):
                 text = replaced(number, command, "exit 1")
@@ -609,10 +615,19 @@ _OTHER_SERVER = re.compile(
 _ABSOLUTE = re.compile(r"(?<![\w/.$}-])/(?:[\w.@-]+/)+[\w.@-]+")
 
 
-def absolute_paths(script: str) -> Iterator[Mistake]:
-    """Yield the lines of a shell or Python script with the absolute paths of possible sockets."""
+#: A scan with clamdscan(1), which connects to the socket in the configuration of clamd.
+_CLAMDSCAN = re.compile(r"\bclamdscan\b(?![^|;&]*\s(-c|--config-file|-V|--version)\b)[^|;&]*EMAIL")
+
+
+def absolute_paths(script: str, clamd: str) -> Iterator[Mistake]:
+    """Yield the lines of a shell or Python script with the absolute paths of possible sockets.
+
+    `clamd` is the socket of clamd, which clamdscan(1) uses, or "".
+    """
     code = list(code_lines(script))
     if not _OTHER_SERVER.search("\n".join(line for _, line in code)):
         for number, line in code:
             for found in _ABSOLUTE.finditer(line):
                 yield Mistake(SOCKET, line, number, path=found[0])
+            if clamd and _CLAMDSCAN.search(line):
+                yield Mistake(SOCKET, line, number, path=clamd)

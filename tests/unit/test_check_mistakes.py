@@ -92,6 +92,7 @@ REPLY = "echo '550 5.7.1 a virus' >&2"
         (f"case x in\n1) {REPLY}\n rm -f y\n exit 256 ;;\nesac\n", "exit 1 ;;"),
         (f"grep -q x y && {{ {REPLY}; exit 550; }}\nexit 0\n", "exit 1; }"),
         (f"{REPLY}; exit 2\n", f"{REPLY}; exit 1\n"),
+        (f"EX_UNAVAILABLE=69\n{REPLY}\nexit $EX_UNAVAILABLE\n", f"{REPLY}\nexit 1\n"),
     ],
 )
 def test_remedy_corrects_exit_status_after_reply(
@@ -114,6 +115,8 @@ def test_remedy_corrects_exit_status_after_reply(
         f"{REPLY}\nexit 257\n",
         f"{REPLY}\nexit 0\n",
         f"{REPLY}\nexit $status\n",
+        f"{REPLY}\nexit $EX_REJECT\n",
+        f"EX_REJECT=1\n{REPLY}\nexit ${{EX_REJECT}}\n",
         f"{REPLY} || exit 2\nexit 1\n",
         f"case $? in\n1) {REPLY}; exit 1 ;;\n*) exit -1 ;;\nesac\n",
         f"if grep x y; then\n{REPLY}\nelse\nexit 2\nfi\nexit 1\n",

@@ -63,6 +63,14 @@ def test_report_depends_on_arguments_of_simple_content_filter(
     assert problem in checked.problem
 
 
+def test_lost_message_is_reported(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.filter.write_text(
+        '#!/bin/sh\ncat > /srv/in.$$\n{ echo "X-A: b"; cat /srv/in.$$; } > "$OUTFILE"\n'
+    )
+    checked = check(site, capsys, "--offline")
+    assert "the filter checks nothing, and each message loses its header" in checked.problem
+
+
 def test_filter_that_sends_message_is_corrected(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,6 +111,22 @@ def test_script_with_other_way_is_not_reported(
 
 
 @as_root
+@pytest.mark.parametrize(
+    ("setting", "option", "is_found"),
+    [("", "", True), ("TCPSocket 3310", "", False), ("", "-c /etc/other.conf", False)],
+)
+def test_socket_of_clamdscan_is_in_configuration(
+    server: Path, monkeypatch: pytest.MonkeyPatch, setting: str, option: str, is_found: bool
+) -> None:
+    configuration = server.parent / "clamd.conf"
+    configuration.write_text(f"LocalSocket {server}\n{setting}\n")
+    monkeypatch.setattr(probe, "_CLAMD", (str(configuration),))
+    script = f'clamdscan {option} --no-summary - < "$EMAIL"\n'
+    found = list(probe._closed_sockets(script, "nobody"))
+    assert [each.correction for each in found] == [GROUP] * is_found
+
+
+@as_root
 @pytest.mark.parametrize(("other", "is_found"), [("", True), ("nc -U /run/b.sock\n", False)])
 def test_script_with_two_sockets_is_not_judged(
     server: Path, monkeypatch: pytest.MonkeyPatch, other: str, is_found: bool
