@@ -159,7 +159,7 @@ def standard_input(script: str, library: Collection[str]) -> Iterator[Mistake]:
     """
     try:
         tree = ast.parse(script)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         return
     names = {name for _, name in imported(script)}
     if _OTHER_INPUT.search(_without_text(script, tree)) or not names <= set(library):

@@ -42,10 +42,10 @@ _SCAN = (
 _SEARCH = re.compile(
     rf"(?P<negation>!\s+)?{_SCAN}\s*\|\s*(?P<grep>(?:/\S*/)?[ef]?grep\b[^|;&()`\n]*\bFOUND\b[^|;&()`\n]*)"
 )
-_SCANNED = re.compile(rf"\w+=\"?\$\({_SCAN}\)\"?\s*;?")
+_SCANNED = re.compile(rf"(?P<name>\w+)=\"?\$\({_SCAN}\)\"?\s*;?")
 #: A part of a script that may distinguish a failed scanner from a message without a virus.
 _CHECKED = re.compile(
-    r"\bOK\b|ERROR|[Ii]nfected|PING|--ping|pipefail|PIPESTATUS|mispipe|\$\{?\?|>&[3-9]|\$\{\w+:?\?"
+    r"\bOK\b|ERROR|[Ii]nfected|[Cc]onnect|-S\s|\bnc\b|PING|--ping|pipefail|PIPESTATUS|mispipe|\$\{?\?|>&[3-9]|\$\{\w+:?\?"
     r"|systemctl|pgrep|pidof|\b(eval|source|trap)\b|^\.\s|clamd?scan\b[^\n]*\|\|",
     re.MULTILINE,
 )
@@ -63,7 +63,9 @@ def _searches(code: _Code, text: str, *, is_strict: bool) -> Iterator[Mistake]:
     for number, line in code:
         if re.match(r"\w+=", line) and is_strict:
             continue  # the status of the assignment ends the script
-        if _SCANNED.fullmatch(line):
+        if saved := _SCANNED.fullmatch(line):
+            if re.search(rf"(-[nz]|\bcase)\s+\"?\$\{{?{saved['name']}\b", text):
+                continue  # the script may distinguish other outputs
             edit = replaced(number, line, f"{line.rstrip('; ')} || [ $? = 1 ] || exit 2")
             yield Mistake(SEARCH, line, number, edit)
         elif (found := _SEARCH.search(line)) and is_bare(
@@ -106,8 +108,10 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _FAILURE = re.compile(
-    r"unavail|cannot|can't|could not|fail|error|time|not running|not found|missing|exist|usage"
-    r"|later|broken|down\b|unable|no such|no response|scanner|daemon|server",
+    r"unavail|cannot|can't|could|fail|error|time|running|not found|missing|exist|usage|later|broken"
+    r"|down\b|unable|no such|no (answer|reply|response)|scan|check|engine|database|did not"
+    r"|signature|abort|incomplete|update|config|invalid|memory|disk|busy|limit|crash|kill|dead|stopped|lost"
+    r"|connect|permission|socket|clamd|spamd|daemon|server",
     re.IGNORECASE,
 )
 

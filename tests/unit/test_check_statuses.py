@@ -77,6 +77,9 @@ def test_remedy_tests_status_of_scanner(
         f'set -e\nout=$({SCAN})\necho "$out" | grep -q FOUND',
         f"if {SCAN} | grep -q FOUND; then exit 1; fi\n{SCAN} || exit 2",
         f"echo '{SCAN} | grep -q FOUND'",
+        f"[ -S /run/clamd.ctl ] || exit 2\nif {SCAN} | grep -q FOUND; then exit 1; fi",
+        f'out=$({SCAN})\n[ -n "$out" ] || exit 2\necho "$out" | grep -q FOUND && exit 1',
+        f"out=$({SCAN})\ncase $out in\n*FOUND*) exit 1 ;;\n'') exit 2 ;;\nesac",
         f"# {SCAN} | grep -q FOUND",
     ],
 )
@@ -114,6 +117,8 @@ def test_remedy_replaces_status_of_sysexits(
         'spamc -x < "$EMAIL" > "$OUTFILE" || { echo "spamd is not running" >&2; exit 69; }',
         '[ -f /etc/words ] || { echo "the virus database is missing" >&2; exit 69; }',
         "echo 'Message content rejected' >&2\nexit 75",
+        "nc -U /run/x || { echo 'connection refused' >&2; exit 69; }",
+        "scan || { echo 'the virus scan was incomplete' >&2; exit 69; }",
         "echo 'Message content rejected' >&2\nexit $status",
         "echo 'Message content rejected' >&2\nexit 1",
         "echo 'Message content rejected' >&2\nfi\nexit 69",
