@@ -133,6 +133,8 @@ class SpoolFacts:
     has_foreign_files: bool = False
     #: True if the file system is mounted read-only.
     is_read_only: bool = False
+    #: The unit of Postfix if its sandbox forbids the proxy to write to the directory, or "".
+    closing_unit: str = ""
     #: The number of free octets and the number of free inodes.
     free: int = UNLIMITED
     free_files: int = UNLIMITED

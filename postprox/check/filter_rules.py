@@ -279,9 +279,9 @@ def _limits_groups(unit: Unit) -> str:
 
 def looped(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a script that sends the message with sendmail(1), if pickup(8) filters this mail."""
-    kind = pipe_filters.LOOPED
+    kinds = (pipe_filters.LOOPED, pipe_filters.ECHOED)
     seen = facts.filter
-    found = next((each for each in seen.mistakes if each.kind == kind), None) if seen else None
+    found = next((each for each in seen.mistakes if each.kind in kinds), None) if seen else None
     sources = [route.source for route in setup.routes_to(proxy)]
     if seen is None or found is None or all(each.program != "pickup" for each in sources):
         return
@@ -289,11 +289,15 @@ def looped(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     edit = (
         f"sed -i {shlex.quote(found.correction)} {path}" if found.correction else f"cat -n {path}"
     )
+    effect = "sends the message with sendmail(1), and Postfix sends it to the filter again; mail "
+    effect += "loops and is never delivered"
+    if found.kind == pipe_filters.ECHOED:
+        effect = "includes the whole message in a notice, and Postfix sends the notice to the "
+        effect += "filter, which rejects it and sends another notice; notices loop"
     yield Fault(
         "loop",
         proxy.where,
-        f"line {found.number} of the filter {seen.path} sends the message with sendmail(1), and "
-        f"Postfix sends it to the filter again; mail loops and is never delivered: {found.line}",
+        f"line {found.number} of the filter {seen.path} {effect}: {found.line}",
         (fixes.run(edit),),
     )
 
@@ -471,6 +475,7 @@ def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
         yield from _mistakes(proxy, wanted, seen)
         yield from _login_variables(proxy, wanted, seen, effect)
         yield from _failures(proxy, wanted, seen, effect)
+        yield from _hidden_files(proxy, seen)
 
 
 def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
@@ -557,6 +562,28 @@ def _login_variables(
         )
 
 
+def _hidden_files(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
+    """Report the lines of a script that read a file which the unit hides."""
+    for found in seen.mistakes:
+        if found.kind != script_mistakes.HIDDEN or proxy.unit is None:
+            continue
+        if setting := sandbox.hiding_setting(proxy.unit, found.path):
+            kept = f"/usr/local/etc/{PurePosixPath(found.path).name}"
+            script = shlex.quote(f"s,{found.path},{kept},g")
+            yield Fault(
+                "filter",
+                proxy.where,
+                f"line {found.number} of the filter {seen.path} reads {found.path}, which the unit "
+                f"hides ({setting}); mail is deferred or passes unfiltered: {found.line}",
+                (
+                    fixes.run(
+                        f"install -m 0644 {shlex.quote(found.path)} {shlex.quote(kept)} && "
+                        f"sed -i {script} {shlex.quote(seen.path)}"
+                    ),
+                ),
+            )
+
+
 def _failures(proxy: Proxy, wanted: Options, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
     """Report the lines of a script that fail or that take too long."""
     path = shlex.quote(seen.path)
@@ -580,11 +607,11 @@ def _failures(proxy: Proxy, wanted: Options, seen: ProgramFacts, effect: str) ->
         elif found.kind == script_mistakes.PATTERNS:
             target = shlex.quote(found.path)
             problem = f"reads patterns from {found.path}, which has lines that end with CR LF, so "
-            problem += "the patterns match no message; all mail that the filter should find passes"
+            problem += "the patterns match nothing that the filter should find"
             edit = f"sed -i 's/\\r$//' {target}"
             if found.correction == "blank":
                 problem = f"reads patterns from {found.path}, which has an empty line; an empty "
-                problem += "pattern matches every message, so the filter treats all mail alike"
+                problem += "pattern matches everything, so the filter treats all mail alike"
                 edit = f"sed -i 's/\\r$//;/^[[:space:]]*$/d' {target}"
         elif found.kind == script_mistakes.SLEEP and int(found.path) >= wanted.timeout:
             name = "time-limit"

@@ -25,6 +25,8 @@ LOST = "lost"
 UNSENT = "unsent"
 #: The script sends the message, which it reads from $EMAIL.
 RESENT = "resent"
+#: The script sends a notice that contains the message.
+ECHOED = "echoed"
 #: The script sends the message with sendmail(1), and discards the original.
 LOOPED = "looped"
 #: The script sends other mail with sendmail(1).
@@ -77,6 +79,8 @@ def mistakes(script: str) -> Iterator[Mistake]:
         if "MAIL_CONFIG" not in text:
             yield from _resent(script, steps, code)
             yield from _looped(code, text)
+            yield from _resent_copy(code, text)
+            yield from _echoed(code)
         return
     plain = re.sub(r"'[^']*'", "''", "\n".join(line for _, line, _ in expanded))
     is_other = any(
@@ -231,7 +235,43 @@ def _resent(
 
 #: A command that sends the message with sendmail(1), and a reply that discards it.
 _SENT = re.compile(r"\$\{?EMAIL\b[^|;&]*\|\s*(?P<sender>(/\S*/)?sendmail\b[^|;&<>]*\$[^|;&<>]*)")
+#: The end of a script that accepts the message.
+_PASSED = re.compile(r"(exit(\s+(0|\$\?))?)?")
 _DISCARDED = re.compile(r"(echo|printf)\s+[\"']?2[0-9][0-9][ -].*>&2")
+
+
+#: A command that prints header fields and the message, and sends this text to the recipients.
+_MARKED_COPY = re.compile(
+    r"\{\s*((echo|printf)\s[^|;&{}]*;\s*)+cat\s+\"?\$\{?EMAIL\}?\"?\s*;\s*\}"
+    r"(?P<sending>\s*\|\s*(?P<sender>(/\S*/)?sendmail|\$\{?\w+\}?)\b[^|;&<>]*"
+    r"\$\{?RECIPIENTS?\}?\"?(\s*\|\|\s*exit\s+\S+)?)\s*$"
+)
+
+
+def _resent_copy(code: Sequence[tuple[int, str]], text: str) -> Iterator[Mistake]:
+    """Yield the line that sends a marked copy, if the proxy also delivers the message."""
+    values = _constants(text)
+    for number, line in code:
+        found = _MARKED_COPY.search(line)
+        program = _expanded(found["sender"], values) if found else ""
+        later = "\n".join(each for n, each in code if n > number)
+        if found and "sendmail" in program and "OUTFILE" not in text and _PASSED.fullmatch(later):
+            edit = replaced(number, found["sending"], ' > "$OUTFILE" || exit 2')
+            yield Mistake(RESENT, line, number, edit)
+
+
+#: A group of commands that prints the message, and sends this text with sendmail(1).
+_ECHOED = re.compile(
+    r"\{[^{}]*\n(?P<copy>cat\s+\"?\$\{?EMAIL\}?\"?)\n[^{}]*\}\s*\|\s*(/\S*/)?sendmail\b"
+)
+
+
+def _echoed(code: Sequence[tuple[int, str]]) -> Iterator[Mistake]:
+    """Yield the line of a notice that contains the whole message."""
+    text = "\n".join(line for _, line in code)
+    if found := _ECHOED.search(text):
+        number, line = code[text.count("\n", 0, found.start("copy"))]
+        yield Mistake(ECHOED, line, number, replaced(number, found["copy"], 'sed "/^$/q" "$EMAIL"'))
 
 
 def _looped(code: Sequence[tuple[int, str]], text: str) -> Iterator[Mistake]:

@@ -163,6 +163,10 @@ class Configuration:
     closed_programs: tuple[str, ...] = ()
     #: The missing users of pipe(8) services, indexed by the service's label.
     missing_users: Mapping[str, str] = field(default_factory=dict)
+    #: The free space in the file system of the queue in octets, or None if unknown.
+    free_space: int | None = None
+    #: The program of mailbox_command if it does not exist, or "".
+    missing_delivery: str = ""
     #: The queue directories that postdrop(1) and postqueue(1) cannot access.
     closed_directories: tuple[str, ...] = ()
     #: The directory of each other Postfix instance that receives mail without a filter, and the

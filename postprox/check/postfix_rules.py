@@ -1150,6 +1150,22 @@ def mappings(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
         )
 
 
+def unused_filter(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
+    """Report a service's content_filter that has no effect beside smtpd_proxy_filter."""
+    name = FilterStage.AFTER_QUEUE.value
+    for route in setup.routes_to(proxy):
+        value = route.source.own.get(name, "")
+        is_before = route.stage is FilterStage.BEFORE_QUEUE
+        if is_before and value and not behind.parameter(name):
+            yield Fault(
+                "replaced-filter",
+                f"master.cf, {route.source.label}",
+                f"{name} = {value} has no effect beside smtpd_proxy_filter; mail does not pass "
+                "through this filter",
+                (fixes.set_own(behind, name, value), fixes.set_own(route.source, name, "")),
+            )
+
+
 def replaced_filter(setup: Setup, proxy: Proxy, behind: Service) -> Iterator[Fault]:
     """Report a content_filter line that has no effect, because this proxy's line follows it."""
     configuration, name = setup.configuration, FilterStage.AFTER_QUEUE.value

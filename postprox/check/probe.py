@@ -167,6 +167,8 @@ def _with_files(configuration: Configuration) -> Configuration:
         closed_programs=tuple(_closed_programs(configuration)),
         closed_directories=tuple(_closed_directories(configuration)),
         missing_users=dict(_missing_users(configuration)),
+        missing_delivery=_missing_delivery(configuration),
+        free_space=_free_space(configuration.parameter("queue_directory")),
         open_instances=tuple(_open_instances(configuration)),
     )
 
@@ -242,6 +244,21 @@ def _closed_directories(configuration: Configuration) -> Iterator[str]:
             is_searchable = status.st_mode & stat.S_IXGRP
             if status.st_gid != grp.getgrnam(group).gr_gid or not is_searchable:
                 yield str(path)
+
+
+def _free_space(directory: str) -> int | None:
+    """Return the free space of a file system in octets, or None if unknown."""
+    try:
+        system = os.statvfs(directory)
+    except OSError:
+        return None
+    return system.f_bavail * system.f_frsize
+
+
+def _missing_delivery(configuration: Configuration) -> str:
+    """Return the program of mailbox_command if it does not exist, or ""."""
+    program = (configuration.parameter("mailbox_command").split() or [""])[0]
+    return program if program.startswith("/") and not Path(program).exists() else ""
 
 
 def _missing_users(configuration: Configuration) -> Iterator[tuple[str, str]]:
@@ -1062,6 +1079,8 @@ def _unreadable_files(script: str, user: str) -> Iterator[Mistake]:
         is_data = found.kind == script_mistakes.DATA
         path = Path(found.path)
         if sandbox.is_below(found.path, _VOLATILE):
+            if path.is_file():
+                yield replace(found, kind=script_mistakes.HIDDEN)
             continue
         try:
             status = path.stat()
@@ -1374,6 +1393,7 @@ def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
         is_link=directory.is_symlink(),
         has_foreign_files=_has_foreign_files(directory),
         is_read_only=bool(system.f_flag & os.ST_RDONLY),
+        closing_unit=_closing_unit(configuration, directory) if proxy.service else "",
         free=system.f_bavail * system.f_frsize,
         # A file system without an inode limit, such as btrfs, reports 0 inodes in total.
         free_files=system.f_favail if system.f_files else UNLIMITED,
@@ -1384,6 +1404,20 @@ def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
         lost_by="" if line else _lost_by(proxy, directory),
         is_tmpfs=_is_tmpfs(str(directory)),
     )
+
+
+def _closing_unit(configuration: Configuration, directory: Path) -> str:
+    """Return the unit of Postfix if it forbids its programs to write to a directory, or ""."""
+    try:
+        pid = Path(configuration.parameter("queue_directory"), "pid/master.pid").read_text().strip()
+        mounts = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+        unit = Path(f"/proc/{pid}/cgroup").read_text().strip().rpartition("/")[2]
+    except OSError:
+        return ""
+    above = [mount for mount in mounts if directory.is_relative_to(mount[4])]
+    nearest = max(above, key=lambda mount: len(mount[4]), default=None)
+    is_read_only = nearest is not None and "ro" in nearest[5].split(",")
+    return unit if is_read_only and unit.endswith(".service") else ""
 
 
 def _is_tmpfs(directory: str) -> bool:

@@ -274,8 +274,16 @@ def user(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
             proxy.where,
             f"user {proxy.user} does not exist; the proxy cannot start, so all mail is deferred "
             "(451)",
-            (fixes.add_user(proxy.user),),
+            (fixes.add_user(proxy.user), *_inherited_spool(proxy, facts)),
         )
+
+
+def _inherited_spool(proxy: Proxy, facts: ProxyFacts) -> tuple[Edit, ...]:
+    """Return the edit that gives the message directory of an earlier user to the new user."""
+    seen, wanted = facts.spool, proxy.options
+    if seen is None or wanted is None or not seen.exists or _is_shared(wanted, seen):
+        return ()
+    return (fixes.make_spool(proxy.user, wanted.directory),)
 
 
 def group(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
@@ -467,10 +475,8 @@ def spool(  # noqa: C901
     elif seen.is_file:
         problem = f"{name}, is not a directory"
         edits = (fixes.run(f"ls -ld {shlex.quote(wanted.directory)}"),)
-    elif seen.is_read_only:
-        problem = f"{name}, is on a file system that is mounted read-only"
-        mount_point = f'"$(findmnt -n -o TARGET -T {shlex.quote(wanted.directory)})"'
-        edits = (fixes.run(f"mount -o remount,rw {mount_point}"),)
+    elif seen.closing_unit or seen.is_read_only:
+        problem, edits = _read_only(wanted, seen, name)
     elif _is_closed(proxy, seen):
         problem = "" if seen.exists else f"{name}, does not exist"
         problem = problem or f"user {_future_user(proxy)} cannot write to {name}"
@@ -493,6 +499,23 @@ def spool(  # noqa: C901
     else:
         return
     yield Fault("spool", proxy.where, f"{problem}; all mail is deferred (452)", edits)
+
+
+def _read_only(wanted: Options, seen: SpoolFacts, name: str) -> tuple[str, tuple[Edit, ...]]:
+    """Return the problem with a read-only directory, and the edits that correct it."""
+    directory = shlex.quote(wanted.directory)
+    if not seen.closing_unit:
+        command = f'mount -o remount,rw "$(findmnt -n -o TARGET -T {directory})"'
+        return f"{name}, is on a file system that is mounted read-only", (fixes.run(command),)
+    folder = f"/etc/systemd/system/{seen.closing_unit}.d"
+    line = shlex.quote(f"ReadWritePaths={wanted.directory}")
+    commands = (
+        f"mkdir -p {folder}",
+        f"printf '%s\\n' '[Service]' {line} > {folder}/zz-postprox-check.conf",
+        "systemctl daemon-reload; systemctl restart postfix",
+    )
+    problem = f"{seen.closing_unit} forbids Postfix and the proxy to write to {name}"
+    return problem, tuple(map(fixes.run, commands))
 
 
 def _is_closed(proxy: Proxy, seen: SpoolFacts) -> bool:

@@ -41,7 +41,7 @@ _MARKED = re.compile(
 )
 #: A file that all running filters share, because its name is fixed.
 _FIXED = re.compile(
-    rf"(?:\bcp\s+{_EMAIL}\s+|{_EMAIL}[^;&>]*(?<![0-9])>\s*)\"?(?P<path>/(?:var/)?tmp/[\w./-]+)\"?(?=\s|;|$)"
+    rf"(?:\bcp\s+{_EMAIL}\s+|{_EMAIL}[^;&>]*(;\s*\}})?\s*(?<![0-9])>\s*)\"?(?P<path>/(?:var/)?tmp/[\w./-]+)\"?(?=\s|;|$)"
 )
 _TEMPORARY = re.compile(r"/(?:var/)?tmp/[\w./-]+")
 #: A line that defines a file's name or changes the file, but does not read the file.

@@ -33,6 +33,7 @@ REFUSED = "refused"
 QUOTES = "quotes"
 LOCK = "lock"
 PATTERNS = "patterns"
+HIDDEN = "hidden"
 SOCKET = "socket"
 #: A scanner whose exit status reports a virus or spam.
 _VERDICT = re.compile(
@@ -426,13 +427,9 @@ def pattern_files(script: str) -> Iterator[Mistake]:
             is_other = re.search(
                 r"(^|\s)(-\w*[vwx]|--(invert|word|line-r))", f"{options} -{found['short']}"
             )
-            is_used = re.search(r"EMAIL", line)
-            if (
-                re.match(r"/[\w./@-]+$", path)
-                and text.count(path) == 1
-                and is_used
-                and not is_other
-            ):
+            is_used = re.search(r"EMAIL|SENDER|RECIPIENT|HELO|REMOTEIP|CLIENT_NAME", line)
+            is_path = re.match(r"/[\w./@-]+$", path) and text.count(path) == 1
+            if is_path and is_used and not is_other:
                 yield Mistake(PATTERNS, line, number, path=path)
 
 

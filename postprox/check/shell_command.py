@@ -232,7 +232,7 @@ def reply_to_output(script: str) -> tuple[str, tuple[int, ...]]:
     lines = [(n, line) for n, line in enumerate(script.split("\n"), 1)]
     code = [(n, line) for n, line in lines if not line.lstrip().startswith("#")]
     text = "\n".join(line for _, line in code)
-    if _TO_ERROR.search(text) or re.search(r"\b(exec|logger|OUTFILE)\b|\$\(|`", text):
+    if _TO_ERROR.search(text) or re.search(r"\b(exec|logger)\b|\$\(|`", text):
         return "", ()
     found = [(n, line) for n, line in code if _REPLY.search(line) and not re.search("[|>]", line)]
     return (found[0][1].strip(), tuple(n for n, _ in found)) if found else ("", ())

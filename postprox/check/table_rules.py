@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from . import fixes
 from .findings import Fault
-from .postconf import BrokenTable, Configuration
+from .postconf import DEFAULTS, BrokenTable, Configuration
 
 #: The suffix of the file that postmap(1) creates, for each type of indexed table.
 INDEXES = {"hash": ".db", "btree": ".db", "cdb": ".cdb", "lmdb": ".lmdb", "dbm": ".pag"}
@@ -21,6 +21,10 @@ PACKAGES = {
 }
 #: Parameters whose tables Postfix only reads. Postfix itself creates the tables of its caches.
 _READ = re.compile(r"_maps$|_restrictions$|_domains$|_checks$|_networks$|_transport$|_controls$")
+#: The queue directories that belong to the user of Postfix.
+_OWNED = (
+    "active bounce corrupt defer deferred flush hold incoming maildrop private public saved trace"
+)
 _TABLE = re.compile(r"(?:^|[\s,{:])(?P<type>[a-z]+):(?P<path>/[^\s,{}]+)")
 
 
@@ -52,6 +56,56 @@ def broken(configuration: Configuration) -> Iterator[Fault]:
             "the table defer mail (451)",
             (fixes.run(command),),
         )
+
+
+def space(configuration: Configuration) -> Iterator[Fault]:
+    """Report a message_size_limit for which the queue has too little space.
+
+    smtpd(8) requires 1.5 times message_size_limit, and queue_minfree if that is larger.
+    """
+    limit, free = configuration.number("message_size_limit"), configuration.free_space
+    reserve = configuration.main.get("queue_minfree", "").strip()
+    least = max(limit * 3 // 2, int(reserve) if re.fullmatch("[0-9]{1,18}", reserve) else 0)
+    if free is not None and free < least:
+        default = DEFAULTS["message_size_limit"]
+        edits = [fixes.set_main("queue_minfree", "0")] if least > limit * 3 // 2 else []
+        if limit * 3 // 2 > free:
+            edits.append(fixes.set_main("message_size_limit", default))
+        yield Fault(
+            "spool-full",
+            "main.cf",
+            f"the queue has {free} octets free, but message_size_limit = {limit} and queue_minfree "
+            f"require {least}; mail is deferred (452)",
+            tuple(edits),
+        )
+
+
+def delivery(configuration: Configuration) -> Iterator[Fault]:
+    """Report a mailbox_command whose program does not exist."""
+    if configuration.missing_delivery:
+        yield Fault(
+            "value",
+            "main.cf",
+            f"mailbox_command runs {configuration.missing_delivery}, which does not exist; mail "
+            "for local users is returned to its senders",
+            (fixes.set_main("mailbox_command", ""),),
+        )
+
+
+def pipe_loops(configuration: Configuration) -> Iterator[Fault]:
+    """Report a filter of pipe(8) that sends mail with sendmail(1), if pickup(8) uses it too."""
+    name = "content_filter"
+    for service in (each for each in configuration.services if each.program == "pickup"):
+        value = service.parameter(name)
+        transport = configuration.transport(value.partition(":")[0])
+        if transport and transport.program == "pipe" and "sendmail" in " ".join(transport.words):
+            yield Fault(
+                "loop",
+                f"master.cf, {service.label}",
+                f"{name} = {value} also applies to the mail that {transport.label} sends with "
+                "sendmail(1); mail loops until it is returned to its sender",
+                (fixes.set_own(service, name, ""),),
+            )
 
 
 def pipe_users(configuration: Configuration) -> Iterator[Fault]:
@@ -111,7 +165,8 @@ def programs(configuration: Configuration) -> Iterator[Fault]:
             f"{names} must belong to the group in setgid_group; mail from local users and programs "
             "is not accepted",
             (
-                fixes.run(f"chown root: {queue}; chgrp {group} {queue}/maildrop {queue}/public"),
+                fixes.run(f"chown root: {queue}; cd {queue} && chown postfix {_OWNED}"),
+                fixes.run(f"chgrp {group} {queue}/maildrop {queue}/public"),
                 fixes.run(f"chmod 1730 {queue}/maildrop; chmod 2710 {queue}/public"),
             ),
         )

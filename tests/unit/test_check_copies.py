@@ -30,6 +30,7 @@ if [ -n "$found" ]; then echo 550 no >&2; exit 1; fi
 COPY = 'echo "X-A: b"\nwhile read line; do\necho $line\ndone < "$EMAIL"\n'
 BLANK = 'echo "X-A: b"\necho\ncat "$EMAIL"\n'
 FIXED = 'cp "$EMAIL" /tmp/mail || exit 2\ngrep -q x /tmp/mail && exit 1\n'
+GROUP = '{ echo "X-A: b"; cat "$EMAIL"; } > /tmp/mail\ngrep -q x /tmp/mail && exit 1\n'
 TEMPORARY = "copy=$(mktemp) || exit 2; trap 'rm -f \"$copy\"' EXIT\n"
 
 
@@ -52,6 +53,7 @@ def corrected(script: str, found: Mistake) -> str:
         (COPY, script_copies.READ, 'echo "X-A: b"\ncat "$EMAIL"\n'),
         (BLANK, script_copies.BLANK, 'echo "X-A: b"\ncat "$EMAIL"\n'),
         (FIXED, script_copies.SHARED, TEMPORARY + FIXED.replace("/tmp/mail", '"$copy"')),
+        (GROUP, script_copies.SHARED, TEMPORARY + GROUP.replace("/tmp/mail", '"$copy"')),
         (
             'sh -c "echo $HELO >> /srv/log"\n',
             script_copies.INJECTION,

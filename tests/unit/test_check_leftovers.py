@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import environment
-from postprox.check.facts import ProgramFacts, ProxyFacts, RunningFacts, SampleRun, SampleRuns
+from postprox.check import environment, probe
+from postprox.check.facts import (
+    ProgramFacts,
+    ProxyFacts,
+    RunningFacts,
+    SampleRun,
+    SampleRuns,
+    SpoolFacts,
+)
 from postprox.check.filter_rules import no_filter
 from postprox.check.findings import Finding
 from postprox.check.fixes import Shell
@@ -201,3 +209,76 @@ def test_options_hidden_by_a_comment_are_restored(tmp_path: Path) -> None:
     subprocess.run(["/bin/sh", "-ec", command], check=True)
     assert environment.parse(file.read_text()).values == {"POSTPROX_OPTIONS": "-v -c /f"}
     assert file.read_text() == f"# old: -c /g \n{line}# kept\n"
+
+
+def test_content_filter_without_effect_moves_behind_the_proxy() -> None:
+    overrides = own() + "smtp/inet/content_filter = spamassassin\n"
+    findings = judge(setup_of(BEFORE, FRONT + UP + BEHIND + PIPE, overrides))
+    (commands,) = (each.commands for each in findings if each.name == "replaced-filter")
+    assert commands == (
+        "postconf -P 127.0.0.1:10026/inet/content_filter=spamassassin",
+        "postconf -P smtp/inet/content_filter=",
+    )
+
+
+@pytest.mark.parametrize("command", ["spamc -e /usr/sbin/sendmail -oi ${recipient}", "spamc"])
+def test_pipe_filter_whose_mail_returns_through_pickup_is_reported(command: str) -> None:
+    pipe = f"spamassassin unix - n n - - pipe user=nobody argv=/usr/bin/{command}\n"
+    pickup = "pickup unix n - n 60 1 pickup\n"
+    main = f"{BEFORE}content_filter = spamassassin\n"
+    findings = judge(setup_of(main, FRONT + UP + BEHIND + pickup + pipe, own()))
+    remedies = [each.remedy for each in findings if each.name == "loop"]
+    assert remedies == ["postconf -P pickup/unix/content_filter="] * ("sendmail" in command)
+
+
+@pytest.mark.parametrize(
+    ("line", "remedies"),
+    [
+        ("message_size_limit = 1000000", ["message_size_limit=10240000"]),
+        ("message_size_limit = 100\nqueue_minfree = 5000", ["queue_minfree=0"]),
+        ("message_size_limit = 100\nqueue_minfree = x", []),
+        ("message_size_limit = 0", []),
+    ],
+)
+def test_queue_without_space_for_a_message_is_reported(line: str, remedies: list[str]) -> None:
+    setup = setup_of(f"{BEFORE}{line}\n", FRONT + UP + BEHIND, own(), free_space=1000)
+    found = [each.remedy for each in judge(setup) if each.name == "spool-full"]
+    assert found == [f"postconf -e {each}" for each in remedies]
+
+
+def test_missing_mailbox_command_is_reported(tmp_path: Path) -> None:
+    main = f"mailbox_command = {tmp_path}/procmail -a x\n"
+    missing = probe._missing_delivery(parse(main, "", ""))
+    assert missing == f"{tmp_path}/procmail"
+    (tmp_path / "procmail").touch()
+    assert probe._missing_delivery(parse(main, "", "")) == ""
+    setup = setup_of(BEFORE, FRONT + UP + BEHIND, own(), missing_delivery=missing)
+    (finding,) = judge(setup)
+    assert (finding.name, finding.remedy) == ("value", "postconf -e mailbox_command=")
+
+
+def test_new_user_gets_the_directory_of_the_missing_user() -> None:
+    setup = setup_of(BEFORE, FRONT + UP.replace("-c /f", "-d /s -c /f") + BEHIND, own())
+    seen = replace(SEEN, user_exists=False, spool=SpoolFacts(exists=True))
+    findings = judge(replace(setup, facts=dict.fromkeys(setup.proxies, seen)))
+    (remedy,) = (each.remedy for each in findings if each.name == "user")
+    assert remedy.startswith("useradd ")
+    assert remedy.endswith('install -d -o nobody -g "$(id -gn nobody)" -m 0700 /s')
+
+
+def test_sandbox_of_postfix_that_closes_the_directory_is_opened() -> None:
+    setup = setup_of(BEFORE, FRONT + UP.replace("-c /f", "-d /s -c /f") + BEHIND, own())
+    seen = replace(SEEN, spool=SpoolFacts(exists=True, closing_unit="postfix@-.service"))
+    findings = judge(replace(setup, facts=dict.fromkeys(setup.proxies, seen)))
+    (finding,) = (each for each in findings if each.name == "spool")
+    assert "postfix@-.service forbids Postfix and the proxy to write to /s" in finding.problem
+    assert "ReadWritePaths=/s > /etc/systemd/system/postfix@-.service.d/" in finding.remedy
+    assert finding.remedy.endswith("systemctl daemon-reload; systemctl restart postfix")
+
+
+def test_directory_is_writable_in_the_own_namespace(tmp_path: Path) -> None:
+    (tmp_path / "pid").mkdir()
+    (tmp_path / "pid/master.pid").write_text(f"{os.getpid():10d}\n")
+    configuration = parse(f"queue_directory = {tmp_path}\n", "", "")
+    assert probe._closing_unit(configuration, tmp_path) == ""
+    assert probe._closing_unit(parse("queue_directory = /x\n", "", ""), tmp_path) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,46 @@ def test_script_not_written_for_pipe_is_not_reported(text: str) -> None:
 )
 def test_example_filter_contains_no_pipe_mistakes(file: Path) -> None:
     assert list(pipe_filters.mistakes(file.read_text())) == []
+
+
+COPY = """\
+#!/bin/sh
+SENDMAIL="/usr/sbin/sendmail -G -i"
+if grep -q virus "$EMAIL"; then echo '550 5.7.1 No' >&2; exit 1; fi
+{ echo 'X-A: b'; cat "$EMAIL"; } | $SENDMAIL -f "$SENDER" -- "$RECIPIENT" || exit 75
+exit 0
+"""
+
+
+def test_marked_copy_is_written_to_outfile_instead_of_sent() -> None:
+    (found,) = pipe_filters.mistakes(COPY)
+    assert found.kind == pipe_filters.RESENT
+    sed = subprocess.run(
+        ["/bin/sed", found.correction], input=COPY, capture_output=True, text=True, check=True
+    )
+    assert '{ echo \'X-A: b\'; cat "$EMAIL"; } > "$OUTFILE" || exit 2\n' in sed.stdout
+    assert list(pipe_filters.mistakes(sed.stdout)) == []
+
+
+NOTICE = """\
+#!/bin/sh
+if grep -q virus "$EMAIL"; then
+    {
+        echo "Subject: a virus"
+        echo
+        cat "$EMAIL"
+    } | /usr/sbin/sendmail -i root
+    echo '550 5.7.1 No' >&2
+    exit 1
+fi
+"""
+
+
+def test_notice_contains_only_the_header_of_the_message() -> None:
+    (found,) = pipe_filters.mistakes(NOTICE)
+    assert (found.kind, found.number) == (pipe_filters.ECHOED, 6)
+    sed = subprocess.run(
+        ["/bin/sed", found.correction], input=NOTICE, capture_output=True, text=True, check=True
+    )
+    assert '        sed "/^$/q" "$EMAIL"\n    } | /usr/sbin/sendmail' in sed.stdout
+    assert list(pipe_filters.mistakes(sed.stdout)) == []

@@ -163,10 +163,10 @@ def test_lock_that_script_can_remove_is_not_reported(loop: str) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        ("virus\n\nbad\n", 'grep -qiF -f {} -- "$EMAIL"', "an empty pattern matches every message"),
-        ("virus\n  \n", 'grep -q --file={} "$EMAIL"', "an empty pattern matches every message"),
-        ("virus\r\nbad\r\n", 'W={}\ngrep -q -f "$W" "$EMAIL"', "the patterns match no message"),
-        ("virus\r\n\r\n", 'grep -qf {} "$EMAIL"', "an empty pattern matches every message"),
+        ("virus\n\nbad\n", 'grep -qiF -f {} -- "$EMAIL"', "an empty pattern matches everything"),
+        ("virus\n  \n", 'grep -q --file={} "$EMAIL"', "an empty pattern matches everything"),
+        ("virus\r\nbad\r\n", 'W={}\ngrep -q -f "$W" "$EMAIL"', "the patterns match nothing"),
+        ("virus\r\n\r\n", 'grep -qf {} "$EMAIL"', "an empty pattern matches everything"),
     ],
 )
 def test_remedy_corrects_file_of_patterns(
@@ -216,3 +216,8 @@ def test_file_of_correct_patterns_is_not_reported(
         f'#!/bin/sh\ngrep -f {site.directory}/words "$EMAIL" || exit 0\nexit 3\n'
     )
     assert check(site, capsys).names() == []
+
+
+def test_patterns_for_the_sender_are_found() -> None:
+    (found,) = script_mistakes.pattern_files('#!/bin/sh\necho "$SENDER" | grep -qFf /etc/a\n')
+    assert found.path == "/etc/a"

@@ -49,6 +49,7 @@ def test_remedy_corrects_redirection_of_reply(
     [
         ("", "", True),
         ("echo '550", "printf '%s\\n' '550", True),
+        ("#!/bin/sh", '#!/bin/sh\ncat "$EMAIL" > "$OUTFILE"', True),
         ("virus'", "virus' >&2", False),
         ("#!/bin/sh", "#!/bin/sh\nexec >&2", False),
         ("echo '550", "echo '550x", False),
