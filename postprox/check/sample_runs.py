@@ -7,6 +7,8 @@ systemd starts the proxy, the rehearsal runs in a transient unit with the same r
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import re
 import shlex
 import shutil
@@ -82,6 +84,8 @@ def sample_runs(proxy: Proxy, filter_path: str = "") -> SampleRuns:
     wanted = proxy.options
     if wanted is None or not (wanted.command or "").strip():
         return SampleRuns()
+    if os.geteuid() != 0 and proxy.user not in ("", _own_name()):
+        return SampleRuns(unchecked=f"only root can run the filter as user {proxy.user}")
     word = searched_word(_text(filter_path))
     more = [_Sample(SampleRun.SEARCHED, "ordinary.eml", word=word)] if word else []
     runs: list[SampleRun] = []
@@ -97,6 +101,14 @@ def sample_runs(proxy: Proxy, filter_path: str = "") -> SampleRuns:
     return SampleRuns(tuple(runs))
 
 
+def _own_name() -> str:
+    """Return the name of the user who runs the check, or "" if it has none."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
+
+
 def _text(path: str) -> str:
     try:
         return Path(path).read_bytes()[:_LARGEST].decode("latin-1") if path else ""
@@ -108,7 +120,8 @@ def _run(proxy: Proxy, wanted: Options, sample: _Sample) -> SampleRun | str:
     """Return the result for one test message, or the reason why there is none."""
     arguments = _arguments(proxy, wanted, sample)
     shown = sample.path if not sample.word else "-"
-    user = ["--user", proxy.user] if proxy.user else []
+    # Only root can switch to another user.
+    user = ["--user", proxy.user] if proxy.user and os.geteuid() == 0 else []
     command = [sys.executable, "-P", "-m", "postprox.rehearse", "--json"]
     if proxy.unit and proxy.unit.path and Path("/run/systemd/system").is_dir():
         command = [*restricted(proxy.unit), *command, *arguments, "-"]

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -294,3 +295,11 @@ def test_printed_command_contains_the_searched_word(spool: Path) -> None:
     )
     shown = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False)
     assert "550 5.7.1 A virus" in shown.stdout
+
+
+def test_filter_of_another_user_requires_root(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = replace(proxy_of("#!/bin/sh\n", spool), user="daemon")
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    assert sample_runs.sample_runs(proxy).unchecked == (
+        "only root can run the filter as user daemon"
+    )
