@@ -6,6 +6,7 @@ Rule: each check is a pure function. The input of each function is `Setup.runnin
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
@@ -161,6 +162,10 @@ def _out_of_date(
     """Report a service whose command line differs from its unit's command line."""
     for state in services:
         is_other = bool(state.words) and not _runs(state.words, without_wrappers(proxy.words))
+        if state.own_drop_ins:
+            # The check does not read the drop-ins of a single instance.
+            yield from _unfiltered_instance(state)
+            continue
         if _needs_reload(unit, state) or is_other:
             yield Fault(
                 "not-reloaded",
@@ -181,6 +186,22 @@ def _out_of_date(
                     fixes.run(f"systemctl stop {service}; systemctl restart {state.name}"),
                 ),
             )
+
+
+def _unfiltered_instance(state: UnitState) -> Iterator[Fault]:
+    """Report an instance of a template whose own drop-ins remove the filter."""
+    if state.words and not any(re.match("-[a-z]*c|--command", word) for word in state.words):
+        paths = [shlex.quote(path) for path in state.own_drop_ins]
+        yield Fault(
+            "no-filter",
+            state.name,
+            f"with its own drop-in ({', '.join(paths)}), this instance runs without -c; its mail "
+            "passes unfiltered",
+            (
+                *(fixes.run(f"mv {path} {path}.old") for path in paths),
+                fixes.run(f"systemctl daemon-reload; systemctl restart {state.name}"),
+            ),
+        )
 
 
 def _needs_reload(unit: Unit | SocketUnit, state: UnitState) -> bool:

@@ -587,9 +587,8 @@ def test_remedy_corrects_files_before_it_restarts_service(
     assert check(site, capsys).name == "command-line\nfailing"
 
 
-def test_unused_unit_is_not_reported_if_instances_run(
-    site: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
+def use_instances(site: Site) -> None:
+    """Replace the service by two instances of the template."""
     site.disable()
     shutil.rmtree(site.units / "postprox.service.d")
     shutil.copy(ROOT / "packaging/postprox.service", site.units / "postprox@.service")
@@ -602,6 +601,29 @@ def test_unused_unit_is_not_reported_if_instances_run(
             f"postprox@{number}.socket": "listening",
             f"postprox@{number}.service": "waiting",
         }
+
+
+@pytest.mark.parametrize("option", ["-c /f", ""])
+def test_instance_that_runs_without_filter_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    use_instances(site)
+    site.drop_in("postprox@2.service", "Service", "EnvironmentFile=/etc/default/test")
+    site.machine.states["postprox@2.service"] = "running"
+    site.machine.words = [
+        *("/usr/bin/python3", str(site.launcher), "-l", "10025", "-v"),
+        *(*option.split(), "127.0.0.1:10026"),
+    ]
+    found = [each for each in check(site, capsys).document["findings"] if "@2" in each["where"]]
+    assert [each["name"] for each in found] == ([] if option else ["no-filter"])
+    if found:
+        assert found[0]["remedy"].startswith(f"mv {site.units}/postprox@2.service.d/local.conf ")
+
+
+def test_unused_unit_is_not_reported_if_instances_run(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_instances(site)
     checked = check(site, capsys)
     assert (checked.status, checked.names(), checked.document["unseen"]) == (0, [], [])
     site.machine.states["postprox@2.service"] = "restarting"
