@@ -34,7 +34,7 @@ from .unit import Unit, split_words
 _OWN = "/usr/local/bin/mail-filter"
 #: The interpreter for each file name extension.
 _LANGUAGES = {".py": "python3", ".pl": "perl", ".rb": "ruby"}
-#: Unit settings with which the filter can see different files from the check.
+#: Unit settings that can replace files, so that the filter sees other files than the check.
 _OTHER_FILES = (
     *("RootDirectory", "RootImage", "BindPaths", "BindReadOnlyPaths", "MountImages"),
     *("ExtensionImages", "ExtensionDirectories", "PassEnvironment"),
@@ -672,9 +672,9 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         script_statuses.SEARCH: "looks for a virus only in the scanner's output and ignores the "
         "scanner's exit status; if the scanner fails, for example because clamd is not running, "
         "all mail passes unfiltered",
-        script_statuses.SYSEXIT: "rejects mail with a status of sysexits.h, as for pipe(8), but "
-        "the proxy requires status 1 and a reply such as 550, and treats other statuses as a "
-        "failure; such mail "
+        script_statuses.SYSEXIT: "rejects mail with a status from sysexits.h, which only pipe(8) "
+        "expects. The proxy requires status 1 and a reply such as 550, and treats other statuses "
+        "as failures; such mail "
         + ("is deferred (451) until senders give up" if wanted.reject else "passes the filter"),
         script_statuses.UNFOUND: "ends the script with status 1 if grep(1) finds nothing, because "
         "of the option -e of the shell; such mail is "

@@ -31,7 +31,7 @@ ECHOED = "echoed"
 LOOPED = "looped"
 #: The script sends other mail with sendmail(1).
 NOTICE = "notice"
-#: A part of a script that can run another script, or change the arguments of this script. An
+#: A part of a script that can run another script, or change the script's own arguments. An
 #: instance of Postfix with another configuration need not send mail to the filter.
 _OTHER_SCRIPT = re.compile(
     r"\b(source|eval|python3?|perl|ruby|sh|bash|function|printenv)\b|(^|[;&|]\s*)\.\s|\(\s*\)"

@@ -229,7 +229,7 @@ def _follows_rejection(code: list[tuple[int, str]], position: int, start: int) -
 
 
 def _redirections(code: list[tuple[int, str]]) -> Iterator[Mistake]:
-    """Yield a line that redirects standard error of the script, if the script then prints a reply.
+    """Yield each line that redirects the script's standard error, if a later line prints a reply.
 
     A script that saves or restores standard error is left out.
     """

@@ -65,7 +65,7 @@ def _searches(code: _Code, text: str, *, is_strict: bool) -> Iterator[Mistake]:
             continue  # the status of the assignment ends the script
         if saved := _SCANNED.fullmatch(line):
             if re.search(rf"(-[nz]|\bcase)\s+\"?\$\{{?{saved['name']}\b", text):
-                continue  # the script may distinguish other outputs
+                continue  # the script may handle other outputs
             edit = replaced(number, line, f"{line.rstrip('; ')} || [ $? = 1 ] || exit 2")
             yield Mistake(SEARCH, line, number, edit)
         elif (found := _SEARCH.search(line)) and is_bare(

@@ -61,7 +61,7 @@ class SocketUnit:
     drop_ins: str = ""
     #: The names of all drop-ins, from any directory.
     drop_in_names: frozenset[str] = frozenset()
-    #: The lines of the drop-in that an earlier run of this check has written.
+    #: The lines of the drop-in that the commands of an earlier check wrote.
     written: tuple[str, ...] = ()
     #: True if systemd reads this unit file.
     installed: bool = False
@@ -108,7 +108,7 @@ class Unit:
     drop_ins: str = ""
     #: The names of all drop-ins, from any directory.
     drop_in_names: frozenset[str] = frozenset()
-    #: The lines of the drop-in that an earlier run of this check has written.
+    #: The lines of the drop-in that the commands of an earlier check wrote.
     written: tuple[str, ...] = ()
     #: True if systemd reads this unit file.
     installed: bool = False

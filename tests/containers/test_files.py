@@ -112,7 +112,7 @@ def test_spool_size_follows_documented_formula() -> None:
 
 
 def test_containers_page_lists_untested_settings() -> None:
-    _, _, untested = section("What was tested").partition("**Not tested**")
+    _, _, untested = section("What was tested").partition("**not tested**")
     for name in ("docker", "Compose", "ports", "restart policies", "memory limits"):
         assert name in untested
     assert not APPLIED & UNTRIED
