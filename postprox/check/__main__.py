@@ -118,7 +118,7 @@ def run_filters(setup: Setup, findings: Sequence[Finding]) -> dict[Proxy, Sample
     """
     broken = {finding.where for finding in findings if finding.level == DANGER}
     return {
-        proxy: SampleRuns(unchecked="correct the other findings first")
+        proxy: SampleRuns(unchecked="first correct the other findings")
         if proxy.where in broken
         else sample_runs.sample_runs(proxy, _script(setup, proxy))
         for proxy in setup.proxies

@@ -224,7 +224,7 @@ def without_message(interpreter: str, script: bytes) -> tuple[str, int]:
 
 
 def reply_to_output(interpreter: str, script: str) -> tuple[str, tuple[int, ...]]:
-    """Return the first line that prints a reply to standard output, and all such line numbers."""
+    """Return the first line that prints a reply to standard output, and all their line numbers."""
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return "", ()
     return shell_command.reply_to_output(script)
@@ -244,7 +244,7 @@ def mistakes(interpreter: str, script: str) -> tuple[Mistake, ...]:
 
 
 def has_crlf(interpreter: str, script: bytes) -> bool:
-    """Return whether a line that the kernel or a shell reads ends with CR LF."""
+    """Return whether CR LF ends the #! line, or another line of a shell script."""
     if not script.startswith(b"#!"):
         return False
     is_shell = PurePosixPath(interpreter.rstrip("\r")).name in _SHELLS

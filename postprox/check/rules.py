@@ -263,7 +263,7 @@ def unchecked(setup: Setup) -> Iterator[str]:
     """List the items that could not be checked."""
     for faults_first, correction in _FIRST:
         if list(faults_first(setup)):
-            yield f"the rest of the configuration (correct {correction} first)"
+            yield f"the rest of the configuration (first correct {correction})"
             return
     if services := postfix_rules.overridden(setup):
         yield (
@@ -295,7 +295,7 @@ def _unchecked(setup: Setup, proxy: Proxy) -> Iterator[str]:
     elif wanted is not None and list(proxy_rules.equals(proxy, wanted)):
         first = "the command line"
     if first:
-        yield f"all other options (correct {first} first)"
+        yield f"all other options (first correct {first})"
     elif wanted is not None:
         yield from _unchecked_options(setup, proxy, wanted)
     elif has_unknown_wrapper(proxy.words):

@@ -219,8 +219,8 @@ _UNSAVED = re.compile(
 
 
 def _unsaved(code: _Code) -> Iterator[Mistake]:
-    """Yield a command that copies a message, if the script discards the message even if the copy
-    fails.
+    """Yield a command that copies a message, if the script then discards the message without
+    testing whether the command succeeded.
     """
     text = "\n".join(line for _, line in code)
     if re.search(r"\bset\s+-\w*e|errexit|\btrap\b.*\bERR\b", text):

@@ -38,7 +38,7 @@ def named_tables(configuration: Configuration) -> Iterator[BrokenTable]:
 
 
 def broken(configuration: Configuration) -> Iterator[Fault]:
-    """Report tables that Postfix cannot open, which stops the programs that use them."""
+    """Report tables that Postfix cannot open. The programs that use them do not work."""
     for table in configuration.broken_tables:
         path = shlex.quote(f"{table.type}:{table.path}")
         indexer = "postalias" if table.parameter == "alias_maps" else "postmap"

@@ -1,4 +1,4 @@
-"""The I/O of one session, which performs the actions that `core.session` requests.
+"""Performs the I/O of one session, as `core.session` requests.
 
 Rule: this module does not interpret SMTP. A connection owns the descriptors, the files and the
 filter of one session. A connection releases all its resources at the end, even after an internal

@@ -76,7 +76,7 @@ def test_socket_in_chroot_is_not_reported(path: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "unix:/run/p/prox.sock", "unix:/run/p/proxy.sock:"])
-def test_remedy_for_route_lets_service_reach_socket(value: str) -> None:
+def test_corrected_route_reaches_socket_from_chroot(value: str) -> None:
     (finding,) = findings_at("/run/p/proxy.sock", value)
     edits = "-e smtpd_proxy_filter=unix:/run/p/proxy.sock", "-F smtp/inet/chroot=n"
     assert finding.commands == tuple(f"postconf {edit}" for edit in edits)

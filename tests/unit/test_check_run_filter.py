@@ -243,13 +243,13 @@ def test_proxy_without_filter_has_no_runs(spool: Path) -> None:
     assert sample_runs.sample_runs(proxy) == SampleRuns()
 
 
-def test_filter_with_finding_of_level_danger_is_skipped(spool: Path) -> None:
+def test_filter_with_danger_finding_is_not_run(spool: Path) -> None:
     proxy = proxy_of("#!/bin/sh\n", spool)
     setup = Setup(parse("", "", ""), [proxy], {proxy: SEEN})
     findings = [Finding("filter", proxy.where, "", ())]
     assert findings[0].level == DANGER
     samples = command.run_filters(setup, findings)
-    assert samples[proxy].unchecked == "correct the other findings first"
+    assert samples[proxy].unchecked == "first correct the other findings"
 
 
 def test_quoted_text_is_limited(spool: Path) -> None:

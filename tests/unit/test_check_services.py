@@ -236,7 +236,7 @@ def test_misspelt_port_name_is_corrected() -> None:
 
 
 @pytest.mark.parametrize("name", ["[127.0.0.1]:10036", "[::1]:10036", "mail.test:10036", "10036"])
-def test_valid_name_of_service_is_not_reported(name: str) -> None:
+def test_valid_service_name_is_not_reported(name: str) -> None:
     assert "arguments" not in names(found(master=f"{FRONT}{PROXY}{name} inet n - n - - smtpd\n"))
 
 
