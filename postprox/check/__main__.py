@@ -103,7 +103,8 @@ def _setup(wanted: argparse.Namespace) -> Setup:
     facts = {proxy: probe.probe(configuration, proxy) for proxy in proxies}
     seen = None
     if not wanted.offline:
-        seen = running.running_facts(machine, configuration, proxies, states)
+        files = probe.configuration_files(configuration, facts)
+        seen = running.running_facts(machine, configuration, proxies, states, files)
     tables = probe.table_texts(configuration)
     return Setup(
         configuration, proxies, facts, seen, tables, probe.examples(), probe.public_program()

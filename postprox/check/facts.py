@@ -236,6 +236,8 @@ class UnitState:
     own_drop_ins: tuple[str, ...] = ()
     #: The main process's command line, or an empty tuple if there is no process.
     words: tuple[str, ...] = ()
+    #: The time at which the unit became active, in seconds since 1970, or 0.
+    started: float = 0.0
 
     def is_failing(self) -> bool:
         """Return whether the most recent attempts to start the unit failed."""
@@ -262,6 +264,41 @@ class Session:
 
 
 @dataclass(frozen=True)
+class LoggedError:
+    """Errors of one kind that a program has logged."""
+
+    #: The kinds of errors: the program ended, a message was returned to its sender, a message was
+    #: deferred, mail was refused, and a message passed unfiltered.
+    STOPPED: ClassVar = "stopped"
+    BOUNCED: ClassVar = "bounced"
+    DEFERRED: ClassVar = "deferred"
+    REFUSED: ClassVar = "refused"
+    UNFILTERED: ClassVar = "unfiltered"
+    #: The text if only master(8) has logged that a program ended.
+    UNEXPLAINED: ClassVar = "no reason in the log"
+
+    kind: str
+    #: The name of the program, such as smtpd.
+    program: str
+    #: The most recent error.
+    text: str
+    #: The program's last warning before this error, or "".
+    warning: str = ""
+    #: The time of the most recent error, as in the log.
+    time: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class LogFacts:
+    """The errors in the mail log."""
+
+    errors: tuple[LoggedError, ...] = ()
+    #: The command that shows the end of the log.
+    command: str = ""
+
+
+@dataclass(frozen=True)
 class RunningFacts:
     """The state of the running system."""
 
@@ -278,6 +315,7 @@ class RunningFacts:
     milter_units: tuple[str, ...] = ()
     #: The short session with each address.
     sessions: Mapping[Endpoint, Session] = field(default_factory=dict)
+    log: LogFacts = field(default_factory=LogFacts)
 
 
 #: The text that a shell prints if it executes the sender of the test message `SampleRun.HOSTILE`.

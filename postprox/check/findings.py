@@ -91,6 +91,7 @@ LEVELS = {
     "columns": DANGER,
     "lmtp": DANGER,
     "table": DANGER,
+    "sasl": DANGER,
     "postdrop": DANGER,
     "postfix-stopped": DANGER,
     "not-enabled": WARNING,
@@ -100,6 +101,7 @@ LEVELS = {
     "not-reloaded": WARNING,
     "no-greeting": DANGER,
     "refused": DANGER,
+    "log": DANGER,
 }
 
 

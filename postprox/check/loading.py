@@ -22,7 +22,9 @@ _REMOVED = re.compile(r"-MX '?(?P<address>[^\s'/]*?)(?P<port>[^\s:'/]+)/inet")
 _ADDED = re.compile(r"-M '?(?P<address>[^\s'/]*?)(?P<port>[^\s:'/]+)/inet=")
 #: The findings with which a Postfix program ends at its start, or with which sessions hang. After
 #: such a failure, master(8) does not start the program again for a minute, even after a reload.
-_RESTARTED = {"arguments", "columns", "loop", "number", "table", "user", "value", "wrong-port"}
+_RESTARTED = {
+    *("arguments", "columns", "loop", "number", "sasl", "table", "user", "value", "wrong-port"),
+}
 #: The parameters that determine the addresses on which Postfix listens.
 _ADDRESSES = re.compile(r"-e '?(inet_interfaces|inet_protocols|proxy_interfaces)=")
 
@@ -38,7 +40,11 @@ def command(setup: Setup, findings: Sequence[Finding]) -> str:
     """Return the command that loads the changed configuration, or "" if none is needed."""
     configuration, seen = setup.configuration, setup.running
     commands = [each for finding in findings for each in finding.commands]
-    if seen is None or not any(map(_CHANGE.search, commands)):
+    # The commands of these findings mend what smtpd(8) or spawn(8) need for their start.
+    is_started = any(
+        each.name in ("sasl", "user") and "master.cf" in each.where for each in findings
+    )
+    if seen is None or not (is_started or any(map(_CHANGE.search, commands))):
         return ""
     if seen.postfix is False and not any(each.name == "postfix-stopped" for each in findings):
         return "" if configuration.directory else start(configuration, seen)

@@ -16,7 +16,9 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 from . import pipe_filters, script_copies, script_mistakes, script_statuses, shell_command
@@ -34,6 +36,14 @@ _LARGEST_REPLY = 4096
 _COMMANDS = (f"EHLO {socket.gethostname()}", "MAIL FROM:<>", "RCPT TO:<postmaster>", "RSET")
 _CLOSED = "connection closed"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+#: The files in which syslogd writes the mail log, the age of the oldest line in seconds, and the
+#: maximum number of lines and octets.
+_LOG_FILES = ("/var/log/mail.log", "/var/log/maillog")
+_LOG_AGE = 24 * 3600.0
+_LOG_LINES = 5000
+_LOG_OCTETS = 1 << 20
+_A_DAY = timedelta(days=1)
 
 #: The address to which to connect if a server listens on all addresses.
 _NEAREST = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -65,6 +75,10 @@ class Machine:
             lines = done.stderr.decode(errors="backslashreplace").splitlines() if done else []
             raise UnreadableError(f"systemctl show: {lines[0] if lines else 'timed out'}")
         return done.stdout.decode(errors="backslashreplace")
+
+    def boot_time(self) -> float:
+        """Return the time at which the monotonic clock began, in seconds since 1970."""
+        return time.time() - time.monotonic()
 
     def command_line(self, pid: int) -> tuple[str, ...]:
         """Return the command line of a process, or () if the process has exited."""
@@ -124,6 +138,60 @@ class Machine:
             return Session(f"timed out after {TIMEOUT:g} s")
         except OSError as error:
             return Session((error.strerror or str(error)).lower())
+
+    def changed(self, paths: Iterable[str]) -> float:
+        """Return the time at which one of the paths was last changed, in seconds since 1970.
+
+        A directory stands for the files in it. The time of the inode also changes with the mode.
+        """
+        times = [0.0]
+        for path in map(Path, paths):
+            with contextlib.suppress(OSError):
+                files = [path, *path.iterdir()] if path.is_dir() else [path]
+                times += [each.stat().st_ctime for each in files]
+        return max(times)
+
+    def mail_log(self, since: float) -> tuple[str, str]:
+        """Return the lines in the mail log since a time, and a command that shows the last lines.
+
+        Lines that are older than a day do not count.
+        """
+        since = max(since, time.time() - _LOG_AGE)
+        program = shutil.which("journalctl", path=os.environ.get("PATH", _PATH))
+        options = ["--no-pager", "--quiet", "--facility=mail", "--output=short-iso"]
+        options += [f"--lines={_LOG_LINES}", f"--since=@{since:.0f}"]
+        done = _run([program, *options], b"") if program else None
+        if done and done.stdout:
+            log = done.stdout.decode(errors="backslashreplace")
+            return log, "journalctl --no-pager --facility=mail -n 50"
+        for path in _LOG_FILES:
+            with contextlib.suppress(OSError):
+                log = _tail(Path(path)).decode(errors="backslashreplace")
+                lines = [line for line in log.splitlines() if _logged_at(line) >= since]
+                return "\n".join(lines), f"tail -n 50 {path}"
+        return "", ""
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LOG_OCTETS))
+        return file.read()
+
+
+def _logged_at(line: str) -> float:
+    """Return the time of a line in one of rsyslog's two formats, or 0.0 if it is in neither."""
+    try:
+        return datetime.fromisoformat(line.partition(" ")[0]).timestamp()
+    except ValueError:
+        pass
+    now = datetime.now().astimezone()
+    try:
+        logged = datetime.strptime(f"{now.year} {line[:15]}", "%Y %b %d %H:%M:%S").astimezone()
+    except ValueError:
+        return 0.0
+    # The format has no year.
+    return (logged if logged <= now + _A_DAY else logged.replace(year=now.year - 1)).timestamp()
 
 
 def _session(stream: io.BufferedRWPair) -> Session:

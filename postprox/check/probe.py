@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import difflib
+import glob
 import grp
 import importlib.machinery
 import os
@@ -22,7 +23,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -168,6 +169,8 @@ def _with_files(configuration: Configuration) -> Configuration:
         closed_directories=tuple(_closed_directories(configuration)),
         missing_users=dict(_missing_users(configuration)),
         missing_delivery=_missing_delivery(configuration),
+        missing_sasl=dict(_missing_sasl(configuration)),
+        is_dovecot_stopped=_is_dovecot_stopped(),
         free_space=_free_space(configuration.parameter("queue_directory")),
         open_instances=tuple(_open_instances(configuration)),
     )
@@ -261,6 +264,33 @@ def _missing_delivery(configuration: Configuration) -> str:
     return program if program.startswith("/") and not Path(program).exists() else ""
 
 
+#: A plug-in of the package libsasl2-modules. libsasl2-2 itself has only ANONYMOUS, which Postfix
+#: does not offer.
+_SASL_PLUGINS = ("/usr/lib/*/sasl2/libplain.so*", "/usr/lib/sasl2/libplain.so*")
+
+
+def _missing_sasl(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """Yield the services that require SASL, but lack Dovecot's socket or the plug-ins of Cyrus."""
+    queue = Path(configuration.parameter("queue_directory"))
+    has_plugins = any(map(glob.glob, _SASL_PLUGINS))
+    for service in configuration.services:
+        if service.program != "smtpd" or service.parameter("smtpd_sasl_auth_enable") != "yes":
+            continue
+        kind, path = (service.parameter(f"smtpd_sasl_{name}") for name in ("type", "path"))
+        if kind == "dovecot" and path and "$" not in path and not path.startswith("inet:"):
+            path = path.removeprefix("unix:")
+            place = f"{queue}/{path}" if service.is_chrooted() else queue / path
+            if not os.path.lexists(place):
+                yield service.label, str(queue / path)
+        elif kind in ("", "cyrus") and not has_plugins:
+            yield service.label, ""
+
+
+def _is_dovecot_stopped() -> bool:
+    has_unit = any(Path(each, "dovecot.service").exists() for each in UNIT_DIRECTORIES)
+    return has_unit and not Path("/run/dovecot/master.pid").exists()
+
+
 def _missing_users(configuration: Configuration) -> Iterator[tuple[str, str]]:
     """Yield the label of each pipe(8) service whose user does not exist, and the user's name."""
     for service in configuration.services:
@@ -288,6 +318,19 @@ def _is_hidden(queue_directory: str, path: str) -> bool:
         is_clear = os.path.lexists(path) or not Path(f"{queue_directory}{path}").parent.exists()
         return is_outside and is_clear and not _is_shared(queue_directory, path)
     return False
+
+
+def configuration_files(
+    configuration: Configuration, facts: Mapping[Proxy, ProxyFacts]
+) -> list[str]:
+    """Return the files and directories that determine what happens to mail."""
+    paths = [configuration.directory or _default_directory()]
+    paths += ["/etc/aliases", "/etc/aliases.db", "/etc/group", "/etc/passwd"]
+    for proxy, seen in facts.items():
+        paths += [seen.filter.path] if seen.filter else []
+        if unit := proxy.unit:
+            paths += [unit.path, unit.drop_ins, unit.options_file]
+    return [path for path in paths if path]
 
 
 def _outputs(directory: str) -> tuple[str, str, str]:

@@ -14,6 +14,7 @@ from . import (
     fixes,
     inherited_rules,
     limit_rules,
+    log_rules,
     master_rules,
     milter_rules,
     parameters,
@@ -69,6 +70,8 @@ def judge(setup: Setup) -> list[Finding]:
         faults += own
     if setup.running and not any(LEVELS[fault.name] == DANGER for fault in faults):
         faults += running_rules.refused(setup, setup.running)
+    if setup.running and not any(LEVELS[fault.name] == DANGER for fault in faults):
+        faults += log_rules.logged(setup.running.log)
     return fixes.plan(setup.configuration, faults, units)
 
 
@@ -85,6 +88,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from table_rules.pipe_loops(setup.configuration)
     yield from table_rules.space(setup.configuration)
     yield from table_rules.delivery(setup.configuration)
+    yield from table_rules.sasl(setup.configuration)
     yield from table_rules.mailbox_size(setup.configuration)
     yield from table_rules.programs(setup.configuration)
     yield from service_rules.items(setup.configuration)

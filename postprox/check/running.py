@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from . import milter_rules
-from .facts import Listener, RunningFacts, UnitState
+from . import mail_log, milter_rules
+from .facts import Listener, LogFacts, RunningFacts, UnitState
 from .machine import Machine
 from .postconf import Configuration, UnreadableError
 from .routes import Endpoint, Proxy, endpoint_of, listening_proxy, proxy_filter, routes
@@ -21,7 +21,7 @@ from .unit import Unit
 #: The properties of a unit that the rules use (org.freedesktop.systemd1(5)).
 PROPERTIES = (
     *("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "ExecMainStatus"),
-    *("NeedDaemonReload", "DropInPaths", "MainPID"),
+    *("NeedDaemonReload", "DropInPaths", "MainPID", "ActiveEnterTimestampMonotonic"),
 )
 
 _LISTEN = "0A"
@@ -49,12 +49,13 @@ def unit_states(text: str) -> Iterator[tuple[UnitState, int]]:
                     for path in values.get("DropInPaths", "").split()
                     if "@" in name and f"/{name}.d/" in path
                 ),
+                started=_number(values.get("ActiveEnterTimestampMonotonic", "")) / 1e6,
             )
             yield state, _number(values.get("MainPID", ""))
 
 
 def _number(text: str) -> int:
-    return int(text[:9]) if text.isascii() and text.isdigit() else 0
+    return int(text[:18]) if text.isascii() and text.isdigit() else 0
 
 
 def listening_sockets(table: str) -> Iterator[tuple[Endpoint, int]]:
@@ -90,7 +91,11 @@ def states_of(machine: Machine, units: Sequence[Unit]) -> tuple[dict[str, UnitSt
     except UnreadableError as error:
         return {}, str(error)
     return {
-        state.name: replace(state, words=machine.command_line(pid) if pid else ())
+        state.name: replace(
+            state,
+            words=machine.command_line(pid) if pid else (),
+            started=machine.boot_time() + state.started if state.started else 0.0,
+        )
         for state, pid in unit_states(text)
     }, ""
 
@@ -115,8 +120,12 @@ def running_facts(
     configuration: Configuration,
     proxies: Sequence[Proxy],
     states: tuple[Mapping[str, UnitState], str],
+    files: Iterable[str] = (),
 ) -> RunningFacts:
-    """Collect the facts about the running system."""
+    """Collect the facts about the running system.
+
+    files: the files and directories after whose last change errors in the mail log count.
+    """
     postfix = machine.master_runs(configuration.parameter("queue_directory"))
     own = [endpoint for proxy in proxies for endpoint in proxy.endpoints]
     ports = {endpoint.port for endpoint in own}
@@ -146,7 +155,14 @@ def running_facts(
                 for endpoint in _front_ports(configuration, postfix)
             },
         },
+        log=_log(machine, files, states[0]),
     )
+
+
+def _log(machine: Machine, files: Iterable[str], states: Mapping[str, UnitState]) -> LogFacts:
+    started = (state.started for state in states.values())
+    text, command = machine.mail_log(max(machine.changed(files), *started, 0.0))
+    return LogFacts(mail_log.logged_errors(text), command)
 
 
 def _proxy_ports(proxies: Sequence[Proxy], postfix: bool | None) -> Iterator[Endpoint]:

@@ -25,6 +25,7 @@ _READ = re.compile(r"_maps$|_restrictions$|_domains$|_checks$|_networks$|_transp
 _OWNED = (
     "active bounce corrupt defer deferred flush hold incoming maildrop private public saved trace"
 )
+_SASL_PACKAGE = "libsasl2-modules"
 _TABLE = re.compile(r"(?:^|[\s,{:])(?P<type>[a-z]+):(?P<path>/[^\s,{}]+)")
 
 
@@ -89,6 +90,36 @@ def delivery(configuration: Configuration) -> Iterator[Fault]:
             f"mailbox_command runs {configuration.missing_delivery}, which does not exist; mail "
             "for local users is returned to its senders",
             (fixes.set_main("mailbox_command", ""),),
+        )
+
+
+def sasl(configuration: Configuration) -> Iterator[Fault]:
+    """Report services that require SASL authentication, but cannot use it.
+
+    Their smtpd(8) processes end at each connection.
+    """
+    name, reported = "smtpd_sasl_auth_enable", set()
+    for service in configuration.services:
+        socket = configuration.missing_sasl.get(service.label)
+        key = (socket, service.own.get(name))
+        if socket is None or key in reported:
+            continue
+        reported.add(key)
+        if not socket:
+            reason = "no plug-ins of Cyrus SASL exist"
+            edit = fixes.run(f"apt-get install {_SASL_PACKAGE}")
+        elif configuration.is_dovecot_stopped:
+            reason = f"Dovecot is not running, so its socket {socket} does not exist"
+            edit = fixes.run("systemctl enable --now dovecot")
+        else:
+            reason = f"the socket {socket} of Dovecot does not exist"
+            is_own = name in service.own
+            edit = fixes.set_own(service, name, "no") if is_own else fixes.set_main(name, "no")
+        yield Fault(
+            "sasl",
+            f"master.cf, {service.label}",
+            f"{name} = yes, but {reason}; smtpd(8) ends at each connection and receives no mail",
+            (edit,),
         )
 
 

@@ -46,6 +46,16 @@ def test_service_with_same_port_requires_restart() -> None:
     assert last_step(removed, added, seen=unit) == "systemctl restart postfix"
 
 
+@pytest.mark.parametrize(
+    ("where", "step"),
+    [("master.cf, 127.0.0.1:10025/inet", "postfix stop; postfix start"), ("postprox.service", "")],
+)
+def test_added_user_of_spawned_proxy_requires_restart(where: str, step: str) -> None:
+    setup = Setup(parse("", "", ""), [], {}, RunningFacts(postfix=True))
+    finding = Finding("user", where, "", ("useradd --system postprox",))
+    assert loading.command(setup, [finding]) == step
+
+
 def test_stopped_postfix_is_started() -> None:
     seen = RunningFacts(postfix=False)
     assert last_step("postconf -e a=b", seen=seen) == "postfix start"

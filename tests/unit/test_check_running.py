@@ -84,6 +84,10 @@ class FakeMachine(Machine):
         self.asked: list[Endpoint] = []
         self.postfix: bool | None = True
         self.words: Sequence[str] = ()
+        self.log = ""
+
+    def mail_log(self, since: float) -> tuple[str, str]:
+        return self.log, "tail -n 50 /var/log/mail.log"
 
     def show(self, names: Sequence[str], properties: Sequence[str]) -> str:
         if not self.states:

@@ -1,0 +1,49 @@
+"""Problems that the mail log shows.
+
+Rule: each check is a pure function. The log is a last resort, because it shows only the effect of a
+problem. So a caller reports an error in the log only if no other finding can explain it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from . import fixes
+from .facts import LogFacts, LoggedError
+from .findings import Fault
+
+_EFFECTS = {
+    LoggedError.STOPPED: "mail is delayed or deferred",
+    LoggedError.BOUNCED: "mail is returned to its senders",
+    LoggedError.DEFERRED: "mail is deferred",
+    LoggedError.REFUSED: "mail is refused or deferred",
+    LoggedError.UNFILTERED: "mail passed unfiltered",
+}
+_EVENTS = {
+    LoggedError.STOPPED: "ended",
+    LoggedError.BOUNCED: "could not deliver a message",
+    LoggedError.DEFERRED: "could not deliver a message",
+    LoggedError.REFUSED: "refused mail",
+    LoggedError.UNFILTERED: "passed mail unfiltered",
+}
+#: The maximum length of quoted text in a problem.
+_QUOTED = 200
+
+
+def logged(facts: LogFacts) -> Iterator[Fault]:
+    """Report the errors since the last change of the configuration, the worst kind first."""
+    kinds = list(_EFFECTS)
+    for error in sorted(facts.errors, key=lambda error: kinds.index(error.kind))[:1]:
+        times = "once" if error.count == 1 else f"{error.count} times"
+        cause = f" after {_quoted(error.warning)}" if error.warning else ""
+        yield Fault(
+            "log",
+            "the mail log",
+            f"{error.program} {_EVENTS[error.kind]} {times}, most recently at {error.time}: "
+            f"{_quoted(error.text)}{cause}; {_EFFECTS[error.kind]}",
+            (fixes.run(facts.command),),
+        )
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _QUOTED else f"{text[:_QUOTED]} ...")
