@@ -327,13 +327,16 @@ class SampleRun:
     """The result of the filter for a test message."""
 
     #: The kinds of test messages: an ordinary message, a message with 8-bit octets and unusual
-    #: lines, a bounce, a message whose sender contains a shell command, and a message with a word
-    #: for which the filter searches.
+    #: lines, a bounce, a message whose sender contains a shell command, a message with a word for
+    #: which the filter searches, a message with a word that it should reject, and a message with a
+    #: virus.
     ORDINARY: ClassVar = "ordinary"
     UNUSUAL: ClassVar = "unusual"
     BOUNCE: ClassVar = "bounce"
     HOSTILE: ClassVar = "hostile"
     SEARCHED: ClassVar = "searched"
+    REFUSED: ClassVar = "refused"
+    VIRUS: ClassVar = "virus"
 
     kind: str
     #: The command that repeats this run and shows all details.

@@ -25,7 +25,11 @@ _TITLES = {
     SampleRun.BOUNCE: "a test message with an empty sender (a bounce)",
     SampleRun.HOSTILE: "a test message whose sender contains a shell command",
     SampleRun.SEARCHED: "a test message with a word for which it searches",
+    SampleRun.REFUSED: "a test message with a word for which it searches",
+    SampleRun.VIRUS: "a test message with the EICAR test virus",
 }
+#: Messages that are not harmless.
+_SUSPECT = (SampleRun.SEARCHED, SampleRun.REFUSED, SampleRun.VIRUS)
 #: Error messages of the shell, of common programs and of Python.
 _ERROR = re.compile(
     r"no such file|not found|permission denied|syntax error|cannot (open|create|write|connect)"
@@ -44,6 +48,7 @@ def sample_faults(proxy: Proxy, wanted: Options, seen: SampleRuns) -> Iterator[F
     """Report the first problem of the filter that the test messages show."""
     found = [*_executed(proxy, seen), *_failed(proxy, wanted, seen), *_damaged(proxy, seen)]
     found += [*_passed(proxy, seen), *_never_accepted(proxy, seen), *_errors(proxy, seen)]
+    found += _accepted(proxy, seen)
     yield from found[:1]
 
 
@@ -161,7 +166,7 @@ def _passed(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
 
 def _never_accepted(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
     """Report a filter that rejects or discards all test messages."""
-    harmless = [run for run in seen.runs if run.kind != SampleRun.SEARCHED]
+    harmless = [run for run in seen.runs if run.kind not in _SUSPECT]
     runs = [run for run in harmless if run.verdict in (REJECT, DISCARD)]
     if runs and len(runs) == len(harmless):
         verb = "discarded" if runs[0].verdict == DISCARD else "rejected"
@@ -171,6 +176,30 @@ def _never_accepted(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
             f"the filter {verb} all test messages, which are harmless; all mail may be {verb}: "
             f"{_quoted(runs[0].reply)}",
         )
+
+
+def _accepted(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
+    """Report a message that the filter should have rejected, but passed unchanged.
+
+    Fields that the filter adds only to this message mark it, which can be enough.
+    """
+    marks = [
+        _new_fields(run) for run in seen.runs if run.kind == SampleRun.ORDINARY and run.received
+    ]
+    for run in seen.runs if marks else ():
+        if run.received is None or run.kind not in (SampleRun.REFUSED, SampleRun.VIRUS):
+            continue
+        is_marked = _new_fields(run) != marks[0] or run.word not in run.received
+        if run.kind == SampleRun.REFUSED:
+            problem = f"the filter searches for {run.word!r} and rejects such mail, but accepted "
+            yield _fault(proxy, run, f"{problem}a test message with this word")
+        elif not is_marked:
+            yield _fault(
+                proxy,
+                run,
+                f"the filter runs a virus scanner, but accepted {_TITLES[run.kind]}; viruses are "
+                "delivered",
+            )
 
 
 def _errors(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.options import Options
+from . import sample_words
 from .facts import SampleRun, SampleRuns
 from .routes import Proxy, without_wrappers
-from .sample_words import searched_word
 from .unit import Unit
 
 _SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -55,17 +55,25 @@ class _Sample:
     file: str
     #: The sender, or None for the sender in the message.
     sender: str | None = None
-    #: A word for the body, or "".
+    #: The text that replaces @WORD@ in the message, or "".
     word: str = ""
 
     @property
     def path(self) -> Path:
-        """Return the path of the message, to which `content` adds the word."""
+        """Return the path of the message without the word."""
         return _SAMPLES / self.file
 
     def content(self) -> bytes:
         """Return the message."""
-        return self.path.read_bytes() + (f"{self.word}\n".encode() if self.word else b"")
+        return self.path.read_bytes().replace(b"@WORD@", self.word.encode())
+
+    def shown_with(self, command: str) -> str:
+        """Return a command that runs `command` with the message."""
+        path = shlex.quote(str(self.path))
+        if not self.word:
+            return f"{command} {path}"
+        script = shlex.quote("s/@WORD@/" + self.word.replace("\\", r"\\") + "/")
+        return f"sed {script} {path} | {command} -"
 
 
 _ALL = (
@@ -79,17 +87,15 @@ _ALL = (
 def sample_runs(proxy: Proxy, filter_path: str = "") -> SampleRuns:
     """Run the filter of a proxy on all test messages.
 
-    One of the messages contains a word for which the script in `filter_path` searches.
+    Further messages contain a word or a virus for which the script in `filter_path` searches.
     """
     wanted = proxy.options
     if wanted is None or not (wanted.command or "").strip():
         return SampleRuns()
     if os.geteuid() != 0 and proxy.user not in ("", _own_name()):
         return SampleRuns(unchecked=f"only root can run the filter as user {proxy.user}")
-    word = searched_word(_text(filter_path))
-    more = [_Sample(SampleRun.SEARCHED, "ordinary.eml", word=word)] if word else []
     runs: list[SampleRun] = []
-    for sample in (*_ALL, *more):
+    for sample in (*_ALL, *_samples_for(f"{_text(filter_path)}\n{wanted.command}")):
         run = _run(proxy, wanted, sample)
         if isinstance(run, str) and _BUSY in run:
             run = _run(proxy, wanted, sample)
@@ -99,6 +105,16 @@ def sample_runs(proxy: Proxy, filter_path: str = "") -> SampleRuns:
         if run.timed_out:
             break  # the other messages would take as long
     return SampleRuns(tuple(runs))
+
+
+def _samples_for(script: str) -> Iterator[_Sample]:
+    """Yield messages that a script may reject."""
+    refused = sample_words.refused_word(script)
+    if word := refused or sample_words.searched_word(script):
+        kind = SampleRun.REFUSED if refused else SampleRun.SEARCHED
+        yield _Sample(kind, "word.eml", word=word)
+    if sample_words.scans_for_viruses(script):
+        yield _Sample(SampleRun.VIRUS, "virus.eml", word=sample_words.EICAR)
 
 
 def _own_name() -> str:
@@ -119,7 +135,6 @@ def _text(path: str) -> str:
 def _run(proxy: Proxy, wanted: Options, sample: _Sample) -> SampleRun | str:
     """Return the result for one test message, or the reason why there is none."""
     arguments = _arguments(proxy, wanted, sample)
-    shown = sample.path if not sample.word else "-"
     # Only root can switch to another user.
     user = ["--user", proxy.user] if proxy.user and os.geteuid() == 0 else []
     command = [sys.executable, "-P", "-m", "postprox.rehearse", "--json"]
@@ -148,10 +163,8 @@ def _run(proxy: Proxy, wanted: Options, sample: _Sample) -> SampleRun | str:
         return lines[-1] if lines else f"{command[0]} exited with status {done.returncode}"
     if message["filter"] is None and not message["timed_out"]:
         return str(message["complaint"] or message["reason"])
-    line = shlex.join(["postprox-rehearse", *user, *arguments, str(shown)])
-    if sample.word:
-        line = f"echo {sample.word} | cat {shlex.quote(str(sample.path))} - | {line}"
-    return _result(sample, line, message)
+    line = shlex.join(["postprox-rehearse", *user, *arguments])
+    return _result(sample, sample.shown_with(line), message)
 
 
 def _result(sample: _Sample, command: str, message: dict[str, Any]) -> SampleRun:

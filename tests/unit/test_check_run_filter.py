@@ -22,7 +22,7 @@ from postprox.check.postconf import parse
 from postprox.check.routes import Proxy, spawned_proxies
 from postprox.check.rules import unchecked
 from postprox.check.sample_rules import sample_faults
-from postprox.check.sample_words import searched_word
+from postprox.check.sample_words import refused_word, searched_word
 from postprox.check.setup import Setup
 from postprox.check.unit import Unit
 from tests.unit.checking import FRONT, MAIN, SEEN
@@ -32,6 +32,13 @@ pytestmark = pytest.mark.any_account
 USER = pwd.getpwuid(os.geteuid()).pw_name
 REJECT = "if grep -q virus \"$EMAIL\"; then echo '550 5.7.1 A virus' >&2; exit 1; fi\n"
 MARK = '{ echo "X-Filtered: yes"; cat "$EMAIL"; } > "$OUTFILE" || exit 2\n'
+#: A filter that scans for viruses, with a stand-in for the scanner.
+STAND_IN = """\
+clamdscan() { grep -q EICAR-STANDARD "$1"; }
+if clamdscan "$EMAIL"; then echo '550 5.7.1 A virus' >&2; exit 1; fi
+"""
+REPLY = "echo '550 5.7.1 A virus' >&2; exit 1"
+MARK_VIRUS = '{ echo "X-Virus: yes"; cat "$EMAIL"; } > "$OUTFILE"; exit 0'
 LOOP = """\
 grep -i -e virus "$EMAIL" | while read -r line; do
     echo '550 5.7.1 A virus' >&2
@@ -147,6 +154,16 @@ def faults_of(proxy: Proxy) -> Iterator[tuple[str, str]]:
             "injection",
             f"can run commands as user {USER}",
         ),
+        (
+            f'#!/bin/sh\ncase $SENDER in *"$LISTED"*) exit 0;; esac\n{REJECT}',
+            "filter-run",
+            "searches for 'virus' and rejects such mail, but accepted a test message with this",
+        ),
+        (
+            f'#!/bin/sh\n{MARK}clamdscan --no-summary "$EMAIL" >/dev/null 2>&1; exit 0\n',
+            "filter-run",
+            "runs a virus scanner, but accepted a test message with the EICAR test virus",
+        ),
     ],
 )
 def test_filter_problem_is_found(spool: Path, script: str, name: str, words: str) -> None:
@@ -160,6 +177,9 @@ def test_filter_problem_is_found(spool: Path, script: str, name: str, words: str
     [
         f"#!/bin/sh\n{REJECT}",
         f"#!/bin/sh\n{REJECT}{MARK}",
+        f"#!/bin/sh\n# clamdscan\n{MARK}",
+        f"#!/bin/sh\n{STAND_IN}",
+        f"#!/bin/sh\n{STAND_IN.replace(REPLY, MARK_VIRUS)}",
         f'#!/bin/sh\n{REJECT}echo "scanned $EMAIL" >&2\n',
         '#!/bin/sh\n{ cat "$EMAIL"; echo; echo "A disclaimer"; } > "$OUTFILE"\n',
         '#!/bin/sh\n[ "$SENDER" != "<>" ] || { echo "550 5.7.1 No bounces" >&2; exit 1; }\n',
@@ -281,6 +301,26 @@ def test_run_filter_excludes_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_searched_word_is_found_in_script(line: str, word: str) -> None:
     assert searched_word(f"#!/bin/sh\n{line}\n") == word
+
+
+@pytest.mark.parametrize(
+    ("script", "word"),
+    [
+        (REJECT, "virus"),
+        ('if grep -qi -F "lottery" "${EMAIL}"\nthen\n  echo "550" >&2\n  exit 1\nfi', "lottery"),
+        ('grep -q virus "$EMAIL" && { echo "550 5.7.1 No" >&2; exit 1; }', "virus"),
+        ("if b'virus' in data:\n    print('550 No', file=sys.stderr)\n    sys.exit(1)", "virus"),
+        ('if grep -q virus "$EMAIL"; then\n  tag\nfi\nexit 3', ""),
+        ('if ! grep -q virus "$EMAIL"; then exit 1; fi', ""),
+        ('[ -n "$X" ] && grep -q virus "$EMAIL" && exit 1', ""),
+        ('if grep -q virus "$LIST"; then exit 1; fi', ""),
+        ("  grep -q virus $EMAIL && exit 1", ""),
+        ("if 'virus' in data and old:\n    sys.exit(1)", ""),
+        ("if 'virus' in data:\n    sys.exit(0)", ""),
+    ],
+)
+def test_word_that_always_leads_to_rejection_is_found(script: str, word: str) -> None:
+    assert refused_word(f"#!/bin/sh\n{script}\n") == word
 
 
 def test_printed_command_contains_the_searched_word(spool: Path) -> None:
