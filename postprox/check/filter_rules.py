@@ -20,6 +20,7 @@ from . import (
     script_copies,
     script_mistakes,
     script_statuses,
+    script_variables,
     shell_command,
 )
 from .environment import OPTIONS
@@ -28,6 +29,7 @@ from .findings import Fault
 from .fixes import Edit
 from .proxy_rules import cannot_run, is_home, set_filter
 from .routes import FilterStage, Proxy, arguments
+from .script_mistakes import Mistake
 from .setup import Setup
 from .unit import Unit, split_words
 
@@ -151,8 +153,9 @@ def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
             owner = ", because it belongs to root" if is_foreign else ""
             problems = [f"user {proxy.user} cannot write there{owner}"]
             edits = (_opened(proxy.user, path, path in seen.private_targets),)
-        if hiding:
+        if unit and seen and hiding:
             problems.append(f"the unit hides it ({hiding})")
+            edits = tuple(_relocated(unit, seen, path))
         elif unit and setting:
             problems.append(f"the unit forbids this ({setting})")
             edits = (*edits, fixes.add_path(unit, "ReadWritePaths", path))
@@ -165,6 +168,19 @@ def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
                 "unfiltered",
                 edits,
             )
+
+
+def _relocated(unit: Unit, seen: ProgramFacts, path: str) -> Iterator[Edit]:
+    """Yield the edits that move a hidden file or directory to the unit's state directory."""
+    name = (unit.settings.get("StateDirectory", [""])[-1].split() or [""])[0]
+    if not name or not re.fullmatch(r"[\w./-]+", f"{name}{path}"):
+        return
+    state = f"/var/lib/{name}"
+    base = PurePosixPath(path).name
+    new = f"{state}/{base}"
+    yield fixes.run(f"sed -i 's,{path}\\b,{new},g' {shlex.quote(seen.path)}")
+    if "." not in base:  # a directory, probably
+        yield fixes.run(f"install -d -m 0700 {new} && chown --reference={state}/ {new}")
 
 
 def _opened(user: str, path: str, is_private: bool) -> Edit:
@@ -279,7 +295,7 @@ def _limits_groups(unit: Unit) -> str:
 
 def looped(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a script that sends the message with sendmail(1), if pickup(8) filters this mail."""
-    kinds = (pipe_filters.LOOPED, pipe_filters.ECHOED)
+    kinds = (pipe_filters.LOOPED, pipe_filters.ECHOED, pipe_filters.ANNOUNCED)
     seen = facts.filter
     found = next((each for each in seen.mistakes if each.kind in kinds), None) if seen else None
     sources = [route.source for route in setup.routes_to(proxy)]
@@ -291,9 +307,12 @@ def looped(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     )
     effect = "sends the message with sendmail(1), and Postfix sends it to the filter again; mail "
     effect += "loops and is never delivered"
-    if found.kind == pipe_filters.ECHOED:
-        effect = "includes the whole message in a notice, and Postfix sends the notice to the "
-        effect += "filter, which rejects it and sends another notice; notices loop"
+    if found.kind != pipe_filters.LOOPED:
+        effect = "includes the whole message in a notice"
+        if found.kind == pipe_filters.ANNOUNCED:
+            effect = "sends a notice that contains the word for which the filter searches"
+        effect += ", and Postfix sends the notice to the filter, which rejects it and sends "
+        effect += "another notice; notices loop"
     yield Fault(
         "loop",
         proxy.where,
@@ -672,6 +691,16 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         script_statuses.SEARCH: "looks for a virus only in the scanner's output and ignores the "
         "scanner's exit status; if the scanner fails, for example because clamd is not running, "
         "all mail passes unfiltered",
+        script_statuses.UNTESTED: "runs a scanner, but the next line tests only for status 1 "
+        "(a virus); if the scanner fails or is missing, all mail passes unfiltered",
+        script_variables.OVERWRITTEN: "replaces a variable of the proxy, which has the path of "
+        f"the message or of the result; {_effect(wanted)}",
+        script_variables.UNQUOTED: "tests a variable without quotes; the test is always true if "
+        "the variable is empty; mail is rejected or passes by mistake",
+        script_copies.LOGGED: "writes a log entry to $OUTFILE, whose content replaces the message; "
+        "the text of all such mail is lost",
+        script_variables.FOREIGN: "uses a variable that neither the proxy nor the script sets; its "
+        "value is empty, so mail may be deferred or pass unfiltered",
         script_statuses.SYSEXIT: "rejects mail with a status from sysexits.h, which only pipe(8) "
         "expects. The proxy requires status 1 and a reply such as 550, and treats other statuses "
         "as failures; such mail "
@@ -702,6 +731,10 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         script_copies.PARTIAL: "filter-damage",
         script_copies.UNSAVED: "filter-damage",
         script_copies.SHARED: "filter-damage",
+        script_copies.LOGGED: "filter-damage",
+        script_variables.OVERWRITTEN: "filter",
+        script_variables.UNQUOTED: "filter",
+        script_variables.FOREIGN: "filter",
         script_mistakes.QUOTES: "syntax",
         script_mistakes.LOCK: "time-limit",
         script_copies.INJECTION: "injection",
@@ -716,7 +749,7 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         if found.kind == script_mistakes.UNANSWERED and not wanted.strict:
             continue  # the proxy then sends a reply of its own
         is_passed_on = found.kind == script_mistakes.OUTPUT and re.search("[>|]", command)
-        if found.kind not in effects or is_passed_on:
+        if found.kind not in effects or is_passed_on or _is_known(proxy, wanted, found):
             continue
         yield Fault(
             names.get(found.kind, "exit-status"),
@@ -725,6 +758,14 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
             f"{_shown(found.line)}",
             (_corrected(seen, found.correction),),
         )
+
+
+def _is_known(proxy: Proxy, wanted: Options, found: Mistake) -> bool:
+    """Return whether the unit or the filter command sets the variable that a script uses."""
+    name = found.path.partition(" ")[0]
+    environment = proxy.unit.environment if proxy.unit else {}
+    is_set = name in environment or re.search(rf"\b{name}=", wanted.command or "") is not None
+    return found.kind == script_variables.FOREIGN and is_set
 
 
 def _shown(line: str) -> str:

@@ -21,7 +21,14 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
-from . import pipe_filters, script_copies, script_mistakes, script_statuses, shell_command
+from . import (
+    pipe_filters,
+    script_copies,
+    script_mistakes,
+    script_statuses,
+    script_variables,
+    shell_command,
+)
 from .facts import Session
 from .postconf import UnreadableError
 from .routes import Endpoint
@@ -308,6 +315,7 @@ def mistakes(interpreter: str, script: str) -> tuple[Mistake, ...]:
         *script_statuses.mistakes(script),
         *script_copies.mistakes(script, echo_expands=shell == "dash"),
         *pipe_filters.mistakes(script),
+        *script_variables.mistakes(script),
     )
 
 

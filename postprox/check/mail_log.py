@@ -44,7 +44,10 @@ _OWN = (
 _REFUSED = re.compile(
     r".*reject: [^;]*?: (?P<reply>([45]\d\d )?([45]\.3\.[015]|4\.7\.1 Service unavailable)[^;]*)"
 )
-_NO_QUEUE_FILE = re.compile(r"warning: mail_queue_enter: (?P<reason>create file .*)")
+#: postdrop(1) cannot write a message. Wrong permissions are the finding `postdrop`.
+_NO_QUEUE_FILE = re.compile(
+    r"warning: mail_queue_enter: (?P<reason>create file .*)(?<!Permission denied)$"
+)
 _FILTER_FAILED = re.compile(r"filter failed: (?P<reason>.*?); message (?P<fate>.*?): client=")
 _SUCCESSES = {
     "postprox": re.compile(r"verdict=(accept|rewrite|reject|discard) "),

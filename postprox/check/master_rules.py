@@ -70,7 +70,8 @@ def orphaned(setup: Setup) -> Iterator[Fault]:
     path = f'"$({setup.configuration.postconf} -h config_directory)/master.cf"'
     for each in setup.configuration.orphans:
         is_needed = _is_needed(setup, each)
-        if not is_needed and each.program == each.owner_program:
+        is_remark = each.program == each.owner_program and not _is_submission(setup, each.owner)
+        if not is_needed and is_remark:
             continue  # the comment is probably a remark between a service and its parameters
         script = each.uncomment if is_needed else each.comment_out
         effect = ", whose mail is deferred or refused"
@@ -83,6 +84,20 @@ def orphaned(setup: Setup) -> Iterator[Fault]:
             f"not; Postfix reads them as arguments of {each.owner}{effect}",
             (fixes.run(f"sed -E -i {shlex.quote(script)} {path}"),),
         )
+
+
+def _is_submission(setup: Setup, label: str) -> bool:
+    """Return whether port 25 has parameters of a service for authenticated users."""
+    services = [each for each in setup.configuration.services if each.label == label]
+    endpoints = [setup.endpoint_of(each) for each in services]
+    if not any(endpoint and endpoint.port == 25 for endpoint in endpoints):
+        return False
+    own = services[0].own
+    return (
+        own.get("smtpd_tls_security_level") == "encrypt"
+        or own.get("smtpd_tls_wrappermode") == "yes"
+        or own.get("syslog_name", "").startswith("postfix/submission")
+    )
 
 
 def _is_needed(setup: Setup, orphan: Orphan) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .script_mistakes import Mistake, code_lines, replaced
 from .shell_command import SCANNERS, is_bare, without_message
@@ -27,6 +27,7 @@ UNSENT = "unsent"
 RESENT = "resent"
 #: The script sends a notice that contains the message.
 ECHOED = "echoed"
+ANNOUNCED = "announced"
 #: The script sends the message with sendmail(1), and discards the original.
 LOOPED = "looped"
 #: The script sends other mail with sendmail(1).
@@ -80,7 +81,9 @@ def mistakes(script: str) -> Iterator[Mistake]:
             yield from _resent(script, steps, code)
             yield from _looped(code, text)
             yield from _resent_copy(code, text)
-            yield from _echoed(code)
+            notices = [*_echoed(code), *_announced(script)]
+            correction = ";".join(each.correction for each in notices)
+            yield from (replace(each, correction=correction) for each in notices[:1])
         return
     plain = re.sub(r"'[^']*'", "''", "\n".join(line for _, line, _ in expanded))
     is_other = any(
@@ -274,6 +277,44 @@ def _echoed(code: Sequence[tuple[int, str]]) -> Iterator[Mistake]:
         yield Mistake(ECHOED, line, number, replaced(number, found["copy"], 'sed "/^$/q" "$EMAIL"'))
 
 
+_MAILER = r"(?:/\S*/)?(?:sendmail|mailx?|mutt)\b"
+#: The texts of notices: a here-document, a group of commands, and a single command.
+_NOTICES = (
+    re.compile(
+        rf"(?:^|[;&{{]|\b(?:then|do|else)\b)[ \t]*{_MAILER}[^;|&<>\n]*<<-?[ \t]*"
+        r"[\"']?(?P<end>\w+)[\"']?[ \t]*\n(?P<text>(?:.*\n)*?)[ \t]*(?P=end)[ \t]*$",
+        re.MULTILINE,
+    ),
+    re.compile(rf"[{{(][ \t]*\n(?P<text>(?:[^{{}}\n]*\n)*?)[ \t]*[}})][ \t]*\|[ \t]*{_MAILER}"),
+    re.compile(rf"(?P<text>(?:echo|printf)\b[^|;&\n]*\|[ \t]*{_MAILER}[^|;&\n]*)"),
+    re.compile(r"\|[ \t]*(?P<text>(?:/\S*/)?(?:mailx?|mutt)\b[^|;&\n]*)"),
+)
+#: A search for a fixed word in the message.
+_SEARCHED = re.compile(
+    r"\bgrep\s+(?P<options>(?:-\w+\s+)*)[\"']?(?P<word>[A-Za-z]{4,30})[\"']?\s+\"?\$\{?EMAIL\b"
+)
+
+
+def _announced(script: str) -> Iterator[Mistake]:
+    """Yield the line of a notice that contains a word for which the script searches."""
+    if not (search := _SEARCHED.search(script)):
+        return
+    any_case = "i" in search["options"]
+    word = re.compile(re.escape(search["word"]), re.IGNORECASE if any_case else 0)
+    found = {
+        script.count("\n", 0, notice.start("text")) + number
+        for pattern in _NOTICES
+        for notice in pattern.finditer(script)
+        for number, line in enumerate(notice["text"].split("\n"), 1)
+        if word.search(line)
+    }
+    if found:
+        flags = "gI" if any_case else "g"
+        edits = [f"{number}s/{search['word']}/forbidden text/{flags}" for number in sorted(found)]
+        line = script.split("\n")[min(found) - 1].strip()
+        yield Mistake(ANNOUNCED, line, min(found), ";".join(edits))
+
+
 def _looped(code: Sequence[tuple[int, str]], text: str) -> Iterator[Mistake]:
     """Yield the line that sends the message, if the script then discards the original."""
     sent = [(number, line, found) for number, line in code if (found := _SENT.search(line))]
@@ -319,7 +360,8 @@ def notices(script: str, *, is_python: bool) -> Iterator[Mistake]:
     """Yield the first line that sends mail with sendmail(1), if no other mistake explains it."""
     code = list(code_lines(script))
     text = "\n".join(line for _, line in code)
-    if _NOT_QUEUED.search(text) or (not is_python and any(mistakes(script))):
+    others = () if is_python else (each for each in mistakes(script) if each.kind != ANNOUNCED)
+    if _NOT_QUEUED.search(text) or any(others):
         return
     values = {} if is_python else _constants(text)
     pattern = _PYTHON_SENDER if is_python else _SENDER

@@ -52,6 +52,8 @@ _OVERRIDES = "receive_override_options"
 _NO_MAPPINGS = "no_address_mappings"
 #: The minimum similarity of two names at which one is probably a misspelling of the other.
 _SIMILAR = 0.85
+#: The ports for users' mail clients (RFC 8314).
+_SUBMISSION_PORTS = (465, 587)
 _STAGES = ("client", "helo", "sender", "relay", "recipient")
 
 
@@ -459,24 +461,28 @@ def _intended_transport(setup: Setup, value: str) -> str:
 def unfiltered(setup: Setup) -> Iterator[Fault]:
     """Report a service that receives mail from outside and does not send it to a filter.
 
-    An empty filter parameter in master.cf is considered intentional, unless a proxy receives no
-    mail.
+    Two empty filter parameters in master.cf are considered intentional, unless a proxy receives no
+    mail. So is one on a submission port. On another port, it could be left over from a test.
     """
     address = _proxy_for(setup)
     if address is None or any(map(setup.possible_routes, setup.proxies)):
         return
-    name = FilterStage.BEFORE_QUEUE.value
+    names = {stage.value for stage in FilterStage}
+    both = " and ".join(sorted(names, reverse=True))
     is_idle = any(proxy.endpoint and not setup.routes_to(proxy) for proxy in setup.proxies)
     is_used = any(map(setup.routes_to, setup.proxies))
     for service in setup.configuration.services:
-        is_intended = not is_idle and {name, FilterStage.AFTER_QUEUE.value} & service.own.keys()
+        own = names & service.own.keys()
+        endpoint = setup.endpoint_of(service)
+        is_submission = endpoint is not None and endpoint.port in _SUBMISSION_PORTS
+        is_intended = not is_idle and (own == names or (own and is_submission))
         is_for_strangers = setup.is_public(service) and not is_for_users(service)
         if is_used and is_for_strangers and not is_intended and not has_filter(service):
             yield Fault(
-                "no-way",
+                "unfiltered" if own and not is_idle else "no-way",
                 f"master.cf, {service.label}",
                 "it does not send mail to a filter, so its mail passes unfiltered; if this is "
-                f"intended, set {name} to an empty value for this service",
+                f"intended, set {both} to an empty value for this service",
                 (_filtered(setup, service, address),),
             )
 

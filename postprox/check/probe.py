@@ -1044,14 +1044,14 @@ _BASH_BUILTINS = (
 #: Directories whose contents can differ between the check and the proxy, or change before the
 #: filter runs.
 _VOLATILE = ("/tmp", "/var/tmp", "/run", "/var/run", "/dev", "/proc")  # noqa: S108
-#: The Debian package of each scanner. `_EQUIVALENT` maps a program to another one that accepts the
-#: same arguments.
+#: The Debian packages of each scanner and its daemon. `_EQUIVALENT` maps a program to another one
+#: that accepts the same arguments.
 _PACKAGES = {
-    "clamdscan": "clamdscan",
+    "clamdscan": "clamdscan clamav-daemon",
     "clamscan": "clamav",
     "rspamc": "rspamd",
     "spamassassin": "spamassassin",
-    "spamc": "spamc",
+    "spamc": "spamc spamd",
 }
 _EQUIVALENT = {"clamscan": "clamdscan", "python": "python3"}
 

@@ -20,6 +20,7 @@ PARTIAL = "partial"
 UNSAVED = "unsaved"
 SHARED = "shared"
 INJECTION = "injection"
+LOGGED = "logged"
 _Code = list[tuple[int, str]]
 _EMAIL = r"\"?\$\{?EMAIL\}?\"?"
 _PIPED_LOOP = re.compile(
@@ -74,6 +75,7 @@ def mistakes(script: str, *, echo_expands: bool = True) -> Iterator[Mistake]:
     yield from _blanks(code, echo_expands=echo_expands)
     yield from _partial(code)
     yield from _unsaved(code)
+    yield from _logged(code, script)
     yield from _shared(code)
     yield from _injections(code)
 
@@ -233,11 +235,33 @@ def _unsaved(code: _Code) -> Iterator[Mistake]:
             yield Mistake(UNSAVED, line, number, edit)
 
 
+#: A command that appends a text to the result.
+_APPENDED = re.compile(
+    r"(?:^|[;&|{]|\b(?:then|do|else)\b)\s*(?P<print>(?:echo|printf|date)\b[^|;&<>]*?)"
+    r"\s*(?P<target>>>\s*\"?\$\{?OUTFILE\}?\"?)"
+)
+
+
+def _logged(code: _Code, text: str) -> Iterator[Mistake]:
+    """Yield a line that writes a log entry to $OUTFILE, if no line writes a message there."""
+    found = [(number, line, _APPENDED.search(line)) for number, line in code]
+    lines = [(number, line, each) for number, line, each in found if each]
+    if not lines or len(re.findall(r"\$\{?OUTFILE\b", text)) != len(lines):
+        return
+    edits = [
+        replaced(number, each["target"], "| logger -t mail-filter") for number, _, each in lines
+    ]
+    yield Mistake(LOGGED, lines[0][1], lines[0][0], ";".join(edits))
+
+
 def _shared(code: _Code) -> Iterator[Mistake]:
     """Yield the line that writes the message to a file with a fixed name."""
     text = "\n".join(line for _, line in code)
     files = {name: path for name, path in constants(code) if _TEMPORARY.fullmatch(path)}
     if _SERIAL.search(text):
+        return
+    if directory := next(_shared_directories(code, text), None):
+        yield directory
         return
     used = "\n".join(_expanded(line, files) for _, line in code if not _UNREAD.match(line))
     for number, line in code:
@@ -255,6 +279,19 @@ def _shared(code: _Code) -> Iterator[Mistake]:
             )
         yield Mistake(SHARED, line, number, edit)
         return
+
+
+def _shared_directories(code: _Code, text: str) -> Iterator[Mistake]:
+    """Yield the name of a directory that each filter empties before it uses the directory."""
+    for number, line in code:
+        found = re.fullmatch(r"(?:export\s+)?(?P<name>\w+)=[\"']?/[\w./-]+[\"']?;?", line)
+        if found is None:
+            continue
+        name = rf"[\"']?\$\{{?{found['name']}\}}?/?\*?[\"']?(?=[\s;&|]|$)"
+        is_emptied = re.search(rf"^rm\s+-\w*r\w*\s+{name}", text, re.MULTILINE)
+        if is_emptied and re.search(rf"\bmkdir\s+(-\w+\s+)*{name}", text):
+            new = f"{found['name']}=$(mktemp -d) || exit 2; trap 'rm -rf \"${found['name']}\"' EXIT"
+            yield Mistake(SHARED, line, number, f"{number}s,{found['name']}=.*,{new},")
 
 
 def _expanded(line: str, values: dict[str, str]) -> str:

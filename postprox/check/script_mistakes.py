@@ -452,15 +452,26 @@ _TEMPORARY = re.compile(r"(?P<name>\w+)=([\"']?)\$\(mktemp\b[^()]*\)\2(\s*(;|\|\
 
 
 def _left_files(code: list[tuple[int, str]]) -> Iterator[Mistake]:
-    """Yield a line that creates a temporary file, if the script never removes or moves a file."""
+    """Yield a line that creates a temporary file, if the script never removes or moves a file, or
+    if it rejects a message before it removes the file.
+    """
     text = "\n".join(line for _, line in code)
-    if re.search(r"\b(rm|trap|unlink|mv|shred|exec|tmpfiles)\b", text):
+    if re.search(r"\b(trap|unlink|mv|shred|exec|tmpfiles)\b", text):
         return
     for position in outer_positions(code):
         number, line = code[position]
-        if found := _TEMPORARY.fullmatch(line):
+        found = _TEMPORARY.fullmatch(line)
+        if found and (not re.search(r"\brm\b", text) or _is_left(code[position + 1 :])):
             trap = f"trap 'rm -rf \"${found['name']}\"' EXIT"
             yield Mistake(LEFT, line, number, f"{number}a {trap}")
+
+
+def _is_left(later: list[tuple[int, str]]) -> bool:
+    """Return whether a script removes a file only at its end, but has a branch that exits."""
+    outer = {later[position] for position in outer_positions(later)}
+    removals = [each for each in later if re.search(r"\brm\b", each[1])]
+    exits = [each for each in later if re.match(r"exit\b", each[1]) and each not in outer]
+    return len(removals) == 1 and removals[0] in outer and any(each < removals[0] for each in exits)
 
 
 #: A use of a variable that login(1) sets, in Python and in a shell that exits at an unset variable.

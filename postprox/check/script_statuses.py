@@ -16,6 +16,7 @@ from .shell_command import is_bare
 SEARCH = "search"
 SYSEXIT = "sysexit"
 UNFOUND = "unfound"
+UNTESTED = "untested"
 _Code = list[tuple[int, str]]
 _STRICT = re.compile(r"^set\s+(-[a-z]*e|.*errexit)", re.MULTILINE)
 _STRICT_HEAD = re.compile(r"#!\s*/\S+\s+-[a-z]*e")
@@ -30,6 +31,7 @@ def mistakes(script: str) -> Iterator[Mistake]:
     is_strict = bool(_STRICT.search(text) or _STRICT_HEAD.match(script))
     yield from _searches(code, text, is_strict=is_strict)
     yield from _sysexits(code)
+    yield from _untested(code, text)
     if is_strict:
         yield from _unfound(code, text)
 
@@ -177,3 +179,43 @@ def _unfound(code: _Code, text: str) -> Iterator[Mistake]:
         if found and "EMAIL" in line and not _ALWAYS_FOUND.search(found["arguments"]):
             edit = replaced(number, line, f"{line.rstrip('; ')} || [ $? = 1 ] || exit 2")
             yield Mistake(UNFOUND, line, number, edit)
+
+
+#: A command that only runs a scanner.
+_RUN = re.compile(
+    r"(?:/\S*/)?clamd?scan\s(?:[^|;&(){}`<>]|\$\{\w+\}|[0-9]?>&[0-9]|&?[0-9]?>\s*/\S+|<\s*\"?\$)*;?"
+)
+#: The next command, which compares the status with 1.
+_IS_ONE = re.compile(
+    r"(?P<if>if\s+)?(?P<test>\[\[?\s+[\"']?\$\??(?P<name>\w*)[\"']?\s+(?:-eq|==?)\s+[\"']?1[\"']?\s+\]?\])"
+)
+_ASSIGNED = re.compile(r"(?P<name>[A-Za-z_]\w*)=[\"']?\$\?[\"']?;?")
+#: A part of a script that may handle other statuses.
+_HANDLED = re.compile(
+    r"pipefail|PIPESTATUS|\b(trap|eval|source|case)\b|-(gt|ge|ne|lt|le)\b|!=|\(\(|-eq\s+[^1]|\b2\)|\|\||--ping"
+    r"|elif|else|\b(nc|socat|pidof|pgrep|systemctl)\b"
+)
+
+
+def _untested(code: _Code, text: str) -> Iterator[Mistake]:
+    """Yield the test of a scanner's status if it only looks for a virus (status 1).
+
+    A scanner that fails has a higher status. The script then treats the message as clean.
+    """
+    if _HANDLED.search(text.replace("|| exit 2", "")):
+        return
+    for position, (_, line) in enumerate(code[:-1]):
+        if not _RUN.fullmatch(line):
+            continue
+        number, test = code[position + 1]
+        if assigned := _ASSIGNED.fullmatch(test):
+            name = assigned["name"]
+            uses = re.findall(rf"\$\{{?{name}\b", text)
+            later = "\n".join(each for _, each in code[position + 2 :])
+            is_one = re.search(rf"\$\{{?{name}\}}?[\"']?\s+(-eq|==?)\s+[\"']?1\b", later)
+            if len(uses) == 1 and is_one:
+                new = f"{test.rstrip('; ')}; [ ${name} -le 1 ] || exit 2"
+                yield Mistake(UNTESTED, line, number, replaced(number, test, new))
+        elif (found := _IS_ONE.match(test)) and not found["name"] and text.count("$?") == 1:
+            new = f"scanned=$?; [ $scanned -le 1 ] || exit 2; {found['if'] or ''}[ $scanned -eq 1 ]"
+            yield Mistake(UNTESTED, line, number, replaced(number, found[0], new))

@@ -347,23 +347,38 @@ def forged_senders(setup: Setup) -> Iterator[Fault]:
             )
 
 
+#: The parameters with which local(8) can deliver mail for users who are not in the passwd database.
+_OTHER_USERS = ("luser_relay", "mailbox_transport", "fallback_transport", "mailbox_transport_maps")
+
+
 def unknown_recipients(setup: Setup) -> Iterator[Fault]:
     """Report a main.cf that accepts mail for unknown recipients on port 25."""
-    name, item = "receive_override_options", "no_unknown_recipient_checks"
-    items = re.split(r"[,\s]+", setup.configuration.parameter(name).strip())
-    public = [
-        service
-        for service in setup.configuration.services
-        if service.program == "smtpd" and name not in service.own and setup.is_public(service)
-    ]
-    if item in items and public:
-        yield Fault(
-            "inherited-risk",
-            f"master.cf, {public[0].label}",
-            f"{name} in main.cf contains {item}, so mail for unknown recipients is accepted, and "
-            "Postfix later sends bounces to forged senders",
-            (fixes.set_main(name, ",".join(each for each in items if each != item)),),
-        )
+    overrides, item = "receive_override_options", "no_unknown_recipient_checks"
+    main = setup.configuration.main
+    items = re.split(r"[,\s]+", main.get(overrides, "").strip())
+    found: list[tuple[str, str, Edit]] = []
+    if item in items:
+        kept = ",".join(each for each in items if each != item)
+        reason = f"{overrides} in main.cf contains {item}"
+        found.append((overrides, reason, fixes.set_main(overrides, kept)))
+    name = "local_recipient_maps"
+    is_default = main.get("local_transport", "").strip() in ("", "local:$myhostname", "local")
+    if not main.get(name, "x").strip() and is_default and not any(map(main.get, _OTHER_USERS)):
+        edit = fixes.run(f"{setup.configuration.postconf} -X {name}")
+        found.append((name, f"{name} in main.cf is empty", edit))
+    name = "smtpd_reject_unlisted_recipient"
+    if main.get(name, "").strip() == "no":
+        found.append((name, f"main.cf sets {name} = no", fixes.set_main(name, "yes")))
+    public = [each for each in setup.configuration.services if setup.is_public(each)]
+    for name, reason, edit in found:
+        if service := next((each for each in public if name not in each.own), None):
+            yield Fault(
+                "inherited-risk",
+                f"master.cf, {service.label}",
+                f"{reason}, so mail for unknown recipients is accepted, and Postfix later sends "
+                "bounces to forged senders",
+                (edit,),
+            )
 
 
 def required_restrictions(setup: Setup) -> Iterator[Fault]:

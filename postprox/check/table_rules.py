@@ -115,10 +115,13 @@ def sasl(configuration: Configuration) -> Iterator[Fault]:
             reason = f"the socket {socket} of Dovecot does not exist"
             is_own = name in service.own
             edit = fixes.set_own(service, name, "no") if is_own else fixes.set_main(name, "no")
+        is_tls_first = "yes" in service.parameter("smtpd_tls_auth_only")
+        is_tls_first |= service.parameter("smtpd_tls_security_level") == "encrypt"
+        when = "after STARTTLS" if is_tls_first else "at each connection"
         yield Fault(
             "sasl",
             f"master.cf, {service.label}",
-            f"{name} = yes, but {reason}; smtpd(8) ends at each connection and receives no mail",
+            f"{name} = yes, but {reason}; smtpd(8) ends {when} and receives no mail",
             (edit,),
         )
 

@@ -375,3 +375,36 @@ def test_harmless_script_is_not_reported(script: str) -> None:
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.sh")), ids=lambda file: str(file.name))
 def test_example_filter_contains_no_mistakes(file: Path) -> None:
     assert list(script_copies.mistakes(file.read_text())) == []
+
+
+def test_each_filter_gets_its_own_directory() -> None:
+    script = "W=/tmp/work\nrm -rf $W\nmkdir -p $W || exit 2\nunpack $EMAIL $W\n"
+    (found,) = found_in(script)
+    assert found.kind == script_copies.SHARED
+    new = corrected(script, found)
+    assert "W=$(mktemp -d) || exit 2; trap 'rm -rf \"$W\"' EXIT\n" in new
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "W=$(mktemp -d)\nrm -rf $W\nmkdir -p $W\n",
+        "Q=/var/spool/quarantine\nmkdir -p $Q\ncp $EMAIL $Q/$$\n",
+        "W=/tmp/work\nexec 9>/run/lock\nflock 9\nrm -rf $W\nmkdir -p $W\n",
+    ],
+)
+def test_other_directory_is_accepted(script: str) -> None:
+    assert list(script_copies.mistakes(f"#!/bin/sh\n{script}")) == []
+
+
+def test_log_entry_is_not_written_to_the_result() -> None:
+    script = 'echo "clean: $SENDER" >> "$OUTFILE"\nexit 0\n'
+    (found,) = found_in(script)
+    assert found.kind == script_copies.LOGGED
+    new = corrected(script, found)
+    assert new.splitlines()[1] == 'echo "clean: $SENDER" | logger -t mail-filter'
+
+
+def test_text_appended_to_the_message_is_accepted() -> None:
+    script = '#!/bin/sh\ncat "$EMAIL" > "$OUTFILE" || exit 2\necho "Footer" >> "$OUTFILE"\n'
+    assert list(script_copies.mistakes(script)) == []

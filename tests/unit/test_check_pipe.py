@@ -197,6 +197,29 @@ fi
 """
 
 
+@pytest.mark.parametrize(
+    ("sending", "kind"),
+    [
+        ("/usr/sbin/sendmail root <<END\nSubject: Virus\n\nA virus.\nEND", "announced"),
+        ('{\necho "Subject: a Virus"\necho\n} | /usr/sbin/sendmail root', "announced"),
+        ("printf 'Subject: Virus\\n\\n' | sendmail root", "announced"),
+        ('echo "from $SENDER" | mail -s "Virus found" root', "announced"),
+        ("/usr/sbin/sendmail root <<END\nSubject: Found\nEND", ""),
+        ("logger -t mail-filter 'a Virus'", ""),
+        ("echo 'A virus'", ""),
+    ],
+)
+def test_notice_does_not_contain_the_searched_word(sending: str, kind: str) -> None:
+    script = f'#!/bin/sh\nif grep -qi virus "$EMAIL"; then\n{sending}\nexit 1\nfi\n'
+    found = list(pipe_filters.mistakes(script))
+    assert [each.kind for each in found] == [kind] * bool(kind)
+    for each in found:
+        sed = subprocess.run(
+            ["/bin/sed", each.correction], input=script, capture_output=True, text=True, check=True
+        )
+        assert list(pipe_filters.mistakes(sed.stdout)) == []
+
+
 def test_notice_contains_only_the_header_of_the_message() -> None:
     (found,) = pipe_filters.mistakes(NOTICE)
     assert (found.kind, found.number) == (pipe_filters.ECHOED, 6)

@@ -949,6 +949,24 @@ def test_continuation_lines_of_commented_entry_are_reported(
     assert ("s/^#+" in checked.remedy) == case.is_needed
 
 
+@pytest.mark.parametrize(
+    "line", ["smtpd_tls_security_level=encrypt", "syslog_name=postfix/submission"]
+)
+def test_parameters_of_commented_submission_service_are_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    text = f"{BEHIND}{FRONT}#submission inet n - n - - smtpd\n  -o {line}\n"
+    (site.directory / "master.cf").write_text(text)
+    (site.directory / "main.cf").write_text(site.main)
+    monkeypatch.setenv("MAIL_CONFIG", str(site.directory))
+    own = f"{OWN}smtp/inet/{line.replace('=', ' = ')}\n"
+    monkeypatch.setattr("tests.unit.test_check_running.OWN", own)
+    checked = check(site, capsys)
+    assert checked.names() == ["arguments"]
+    assert "submission/inet is commented out" in checked.problem
+    assert "arguments of smtp/inet" in checked.problem
+
+
 def test_lines_after_comment_for_same_program_are_accepted(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

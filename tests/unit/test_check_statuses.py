@@ -45,6 +45,9 @@ def test_example_filter_ignores_no_exit_status(file: Path) -> None:
         f'if cat "$EMAIL" | {{scanner}} - | grep -q FOUND; then {REPLY}; exit 1; fi',
         f'out=$({SCAN})\nif echo "$out" | grep -q FOUND; then {REPLY}; exit 1; fi',
         f"set -e\nif {SCAN} | grep -q FOUND; then {REPLY}; exit 1; fi",
+        f"{SCAN} > /dev/null 2>&1\nif [ $? -eq 1 ]; then {REPLY}; exit 1; fi\nexit 0",
+        f'{SCAN} > /dev/null\n[ "$?" = 1 ] && {{ {REPLY}; exit 1; }}\nexit 0',
+        f"{SCAN} > /dev/null\ns=$?\nif [ $s -eq 1 ]; then {REPLY}; exit 1; fi\nexit 0",
     ],
 )
 def test_remedy_tests_status_of_scanner(
@@ -81,6 +84,9 @@ def test_remedy_tests_status_of_scanner(
         f'out=$({SCAN})\n[ -n "$out" ] || exit 2\necho "$out" | grep -q FOUND && exit 1',
         f"out=$({SCAN})\ncase $out in\n*FOUND*) exit 1 ;;\n'') exit 2 ;;\nesac",
         f"# {SCAN} | grep -q FOUND",
+        f"{SCAN}\ncase $? in\n0) ;;\n1) exit 1 ;;\n*) exit 2 ;;\nesac",
+        f"{SCAN}\ns=$?\n[ $s -eq 1 ] && exit 1\n[ $s -ne 0 ] && exit 2",
+        f"{SCAN} || [ $? -eq 1 ] || exit 2",
     ],
 )
 def test_scanner_whose_status_is_used_is_not_reported(script: str) -> None:

@@ -44,6 +44,47 @@ def test_unknown_recipients_on_port_25_are_reported() -> None:
     assert [each for each in own if problem in each.problem] == []
 
 
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("local_recipient_maps =\n", "postconf -X local_recipient_maps"),
+        (
+            "smtpd_reject_unlisted_recipient = no\n",
+            "postconf -e smtpd_reject_unlisted_recipient=yes",
+        ),
+        ("local_recipient_maps =\nluser_relay = admin\n", ""),
+        ("local_recipient_maps =\nmailbox_transport = lmtp:unix:private/lmtp\n", ""),
+        ("local_recipient_maps = hash:/etc/postfix/users\n", ""),
+    ],
+)
+def test_unknown_local_recipients_are_reported(line: str, remedy: str) -> None:
+    problem = "mail for unknown recipients is accepted"
+    findings = [each for each in found(line) if problem in each.problem]
+    assert [each.remedy for each in findings] == ([remedy] if remedy else [])
+
+
+EMPTY = "smtpd_proxy_filter =\n"
+USERS = "smtpd_client_restrictions = permit_sasl_authenticated,reject\n"
+
+
+@pytest.mark.parametrize(
+    ("label", "own", "expected"),
+    [
+        ("2525/inet", [EMPTY], {"unfiltered"}),
+        ("2525/inet", [EMPTY, "content_filter =\n"], set()),
+        ("2525/inet", [EMPTY, USERS], set()),
+        ("submission/inet", [EMPTY], set()),
+    ],
+)
+def test_public_service_with_one_empty_filter_is_reported(
+    label: str, own: list[str], expected: set[str]
+) -> None:
+    master = f"{FRONT}{label.replace('/', ' ')} n - n - - smtpd\n{PROXY}"
+    overrides = "".join(f"{label}/{line}" for line in own)
+    findings = found("smtpd_proxy_filter = 127.0.0.1:10025\n", master, overrides)
+    assert {each.name for each in findings if label in each.where} == expected
+
+
 @pytest.mark.parametrize(("pickup", "is_reported"), [("", True), (None, False)])
 def test_pipe_filter_before_unfiltered_pickup_is_reported(
     pickup: str | None, is_reported: bool

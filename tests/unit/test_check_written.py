@@ -162,3 +162,16 @@ def test_directory_that_systemd_will_give_to_user_is_not_reported(
 )
 def test_directory_of_other_programs_keeps_its_owner(path: str) -> None:
     assert not probe._is_private(path, "nobody")
+
+
+def test_hidden_quarantine_moves_to_the_state_directory(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quarantine = site.directory / "tmp/quarantine"
+    quarantine.mkdir(parents=True)
+    monkeypatch.setattr(sandbox, "_TEMPORARY", (str(quarantine.parent),))
+    site.filter.write_text(f'#!/bin/sh\ncp "$EMAIL" {quarantine}/x || exit 2\n')
+    checked = check(site, capsys)
+    assert checked.names() == ["filter-write"]
+    assert checked.remedy.startswith(f"sed -i 's,{quarantine}\\b,/var/lib/postprox/quarantine,g'")
+    assert "chown --reference=/var/lib/postprox/" in checked.remedy

@@ -1,0 +1,118 @@
+"""Finds lines of a shell script that use or change the proxy's variables by mistake.
+
+Rule: the functions depend only on the text and evaluate nothing. A line is not reported if another
+part of the script may make it harmless.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+
+from .script_mistakes import Mistake, code_lines
+
+#: The kinds of mistakes.
+OVERWRITTEN = "overwritten"
+FOREIGN = "foreign"
+UNQUOTED = "unquoted"
+_Code = list[tuple[int, str]]
+#: The variables that the proxy sets for the filter.
+_SET = (
+    *("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO", "RECIPIENTS"),
+    *("RECIPIENTCOUNT", "QUEUE_ID", "CLIENT_NAME"),
+)
+#: The variables of proxsmtpd and clamsmtpd, each with the variable of this proxy.
+_OTHERS = {
+    "REMOTE": "REMOTEIP",
+    "REMOTE_ADDR": "REMOTEIP",
+    "REMOTE_HELO": "HELO",
+    "CLIENT": "REMOTEIP",
+    "CLIENT_ADDRESS": "REMOTEIP",
+    "CLIENT_IP": "REMOTEIP",
+    "FROM": "SENDER",
+    "MAILFROM": "SENDER",
+    "RCPT": "RECIPIENT",
+    "TO": "RECIPIENT",
+    "INFILE": "EMAIL",
+    "MESSAGE": "EMAIL",
+}
+#: The most similar names that are still regarded as different variables.
+_SIMILAR = 0.75
+_USE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+#: An assignment of a fixed text.
+_FIXED = re.compile(r"(?P<name>EMAIL|OUTFILE)=(?P<value>\"[^\"$`]*\"|'[^']*'|[^\s;&|$`\"'()]+);?")
+#: A command that prints text for a person.
+_PRINTED = re.compile(r"(?:.*[;&{]\s*)?(?:echo|printf|logger|mail)\s")
+#: A part of a script that can set any variable.
+_READS = re.compile(r"(^|[;&|]\s*)(\.|source|eval|set -a)\s", re.MULTILINE)
+
+
+def mistakes(script: str) -> Iterator[Mistake]:
+    """Yield the mistakes in a shell script."""
+    code = list(code_lines(script))
+    text = "\n".join(line for _, line in code)
+    yield from _unquoted(code)
+    if not _READS.search(text):
+        yield from _overwritten(code)
+        yield from _foreign(code, text)
+
+
+#: A test for a text that is not empty, with a variable that is not quoted.
+_NOT_EMPTY = re.compile(r"(?<!\[)\[\s+(?P<not>!\s+)?-n\s+(?P<value>\$\{?\w+\}?)\s+\](?!\])")
+
+
+def _unquoted(code: _Code) -> Iterator[Mistake]:
+    """Yield a test that is always true, because the shell removes an empty value."""
+    for number, line in code:
+        if found := _NOT_EMPTY.search(line):
+            edit = rf'{number}s/-n \+\{found["value"]}/-n "{found["value"]}"/'
+            yield Mistake(UNQUOTED, line, number, edit)
+            return
+
+
+def _overwritten(code: _Code) -> Iterator[Mistake]:
+    """Yield a line that replaces the path of the message or of the result."""
+    for position, (number, line) in enumerate(code):
+        found = _FIXED.fullmatch(line)
+        later = code[position + 1 :]
+        if found is None or not any(found["name"] in _names(line) for _, line in later):
+            continue
+        name = found["name"]
+        new = f"OWN_{name}"
+        printed = [n for n, line in later if _PRINTED.match(line) and name in _names(line)]
+        edits = [f"{number}s/{name}=/{new}=/"]
+        edits += [
+            rf"{n}s/\${{{name}}}/${{{new}}}/g;{n}s/\${name}\b/${new}/g"
+            for n in printed
+            if not re.search(r"[<>]\s*\"?\$|\bcat\b", dict(later)[n])
+        ]
+        yield Mistake(OVERWRITTEN, line, number, ";".join(edits), path=name)
+
+
+def _foreign(code: _Code, text: str) -> Iterator[Mistake]:
+    """Yield a line with a variable of another program, or with a misspelt variable."""
+    own = {*re.findall(r"\b(\w+)\+?=", text), *re.findall(r"\bfor\s+(\w+)", text)}
+    own |= {name for names in re.findall(r"\bread\s+([\w\s-]+)", text) for name in names.split()}
+    own |= {name for names in re.findall(r"\blocal\s+([\w\s]+)", text) for name in names.split()}
+    for number, line in code:
+        for name in _names(line):
+            right = "" if name in own else _meant(name)
+            if right:
+                edit = rf"s/\${{{name}}}/${{{right}}}/g;s/\${name}\b/${right}/g"
+                yield Mistake(FOREIGN, line, number, edit, path=f"{name} {right}")
+                return
+
+
+def _meant(name: str) -> str:
+    """Return the variable of the proxy that a name probably stands for, or ""."""
+    if name in _SET or not name.isupper():
+        return ""
+    near = difflib.get_close_matches(name, _SET, 1, _SIMILAR)
+    return _OTHERS.get(name) or (near[0] if near else "")
+
+
+def _names(line: str) -> list[str]:
+    """Return the names of the variables that a line expands without a default value."""
+    outside = re.sub(r"'[^']*'", "", line)
+    return [found[1] or found[2] for found in _USE.finditer(outside)]
