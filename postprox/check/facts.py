@@ -200,6 +200,8 @@ class ProxyFacts:
     #: The groups that the unit or master.cf names, but that do not exist. Each has the existing
     #: group with a similar name, or "".
     missing_groups: tuple[tuple[str, str], ...] = ()
+    #: The names of the user's groups. spawn(8) uses only the primary group.
+    user_groups: tuple[str, ...] = ()
     #: The reason why the permissions of the proxy's user are unknown, or "".
     unknown_permissions: str = ""
 
@@ -355,6 +357,8 @@ class SampleRun:
     received: str | None = None
     #: The word for which the filter searches, or "".
     word: str = ""
+    #: The settings of the unit with which the filter would not have failed, with their new values.
+    relaxed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pathlib import PurePosixPath
 from ..core.options import Options
 from . import (
     correction,
+    failure_rules,
     fixes,
     pipe_filters,
-    python_mistakes,
     sandbox,
     script_copies,
     script_mistakes,
@@ -425,7 +425,7 @@ def filter_command(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
             problem += f", and the unit hides it ({setting})" if setting else ""  # noqa: PLW2901
         yield Fault("filter", proxy.where, f"{problem}; the filter cannot run, and {effect}", edits)
     if seen.executable:
-        yield from _text(proxy, wanted, seen)
+        yield from _text(proxy, wanted, seen, facts)
 
 
 def _similar(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Edit:
@@ -482,7 +482,7 @@ def _unanswered(wanted: Options) -> str:
     return "senders do not learn why their mail is refused"
 
 
-def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
+def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts, facts: ProxyFacts) -> Iterator[Fault]:
     """Report only the first problem in the filter's contents, as that problem can cause others."""
     effect = _effect(wanted)
     found = [*_unusable(proxy, seen, effect), *_marked(proxy, seen, effect)]
@@ -490,10 +490,10 @@ def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
     if not found or found[0].name == "exit-status":
         yield from _missing_command(proxy, seen, effect)
         yield from _unreadable_files(proxy, seen, effect)
-        yield from _closed_sockets(proxy, seen)
+        yield from _closed_sockets(proxy, seen, facts)
         yield from _mistakes(proxy, wanted, seen)
         yield from _login_variables(proxy, wanted, seen, effect)
-        yield from _failures(proxy, wanted, seen, effect)
+        yield from failure_rules.failures(proxy, wanted, seen, effect)
         yield from _hidden_files(proxy, seen)
 
 
@@ -524,14 +524,15 @@ def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator
         )
 
 
-def _closed_sockets(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
+def _closed_sockets(proxy: Proxy, seen: ProgramFacts, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a script with a socket to which its user cannot connect."""
     unit, service = proxy.unit, proxy.service
     if unit and any(name in unit.settings for name in _OTHER_FILES):
         return
     for found in seen.mistakes:
         group = found.correction
-        if found.kind != script_mistakes.SOCKET or (group and group in _groups(proxy)):
+        groups = [*_groups(proxy), *(facts.user_groups if unit else ())]
+        if found.kind != script_mistakes.SOCKET or (group and group in groups):
             continue
         edits: tuple[Edit, ...] = (fixes.run(f"namei -l {shlex.quote(found.path)}"),)
         if group and unit:
@@ -601,51 +602,6 @@ def _hidden_files(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
                     ),
                 ),
             )
-
-
-def _failures(proxy: Proxy, wanted: Options, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
-    """Report the lines of a script that fail or that take too long."""
-    path = shlex.quote(seen.path)
-    for found in seen.mistakes:
-        name, edit = "filter", f"sed -i {shlex.quote(found.correction)} {path}"
-        if found.kind == python_mistakes.TEXT:
-            problem = "reads the message as UTF-8 text; a message with other octets makes the "
-            problem += f"filter fail, so such mail {'is deferred' if wanted.reject else 'passes'}"
-        elif found.kind == python_mistakes.MODULE:
-            problem = f"imports the module {found.path}, which is not installed; the filter fails, "
-            problem += f"and {effect}"
-            edit = f"apt-get install -y python3-{found.path.lower()}"
-        elif found.kind == script_mistakes.DIRECTORY:
-            state = "cannot be entered by" if found.correction else "does not exist for"
-            problem = f"enters {found.path}, which {state} user {proxy.user}; the filter fails, "
-            problem += f"and {effect}"
-            target = shlex.quote(found.path)
-            edit = f"chmod a+x {target}"
-            if not found.correction:
-                edit = f"install -d -o {shlex.quote(proxy.user)} -m 0700 {target}"
-        elif found.kind == script_mistakes.PATTERNS:
-            target = shlex.quote(found.path)
-            problem = f"reads patterns from {found.path}, which has lines that end with CR LF, so "
-            problem += "the patterns match nothing that the filter should find"
-            edit = f"sed -i 's/\\r$//' {target}"
-            if found.correction == "blank":
-                problem = f"reads patterns from {found.path}, which has an empty line; an empty "
-                problem += "pattern matches everything, so the filter treats all mail alike"
-                edit = f"sed -i 's/\\r$//;/^[[:space:]]*$/d' {target}"
-        elif found.kind == script_mistakes.SLEEP and int(found.path) >= wanted.timeout:
-            name = "time-limit"
-            problem = (
-                f"waits {found.path} s, but the filter may run for {wanted.timeout:g} s (-t); "
-            )
-            problem += effect
-        else:
-            continue
-        yield Fault(
-            name,
-            proxy.where,
-            f"line {found.number} of the filter {seen.path} {problem}: {found.line}",
-            (fixes.run(edit),),
-        )
 
 
 def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:

@@ -93,6 +93,7 @@ LEVELS = {
     "table": DANGER,
     "sasl": DANGER,
     "postdrop": DANGER,
+    "queue": DANGER,
     "postfix-stopped": DANGER,
     "not-enabled": WARNING,
     "not-running": DANGER,

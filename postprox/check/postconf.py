@@ -174,6 +174,8 @@ class Configuration:
     is_dovecot_stopped: bool = False
     #: The queue directories that postdrop(1) and postqueue(1) cannot access.
     closed_directories: tuple[str, ...] = ()
+    #: The names of the queue directories that do not belong to the user of Postfix.
+    foreign_directories: tuple[str, ...] = ()
     #: The directory of each other Postfix instance that receives mail without a filter, and the
     #: label of the service that receives it.
     open_instances: tuple[tuple[str, str], ...] = ()

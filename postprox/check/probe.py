@@ -167,6 +167,7 @@ def _with_files(configuration: Configuration) -> Configuration:
         broken_tables=tuple(_broken_tables(configuration)),
         closed_programs=tuple(_closed_programs(configuration)),
         closed_directories=tuple(_closed_directories(configuration)),
+        foreign_directories=tuple(_foreign_directories(configuration)),
         missing_users=dict(_missing_users(configuration)),
         missing_delivery=_missing_delivery(configuration),
         missing_sasl=dict(_missing_sasl(configuration)),
@@ -247,6 +248,16 @@ def _closed_directories(configuration: Configuration) -> Iterator[str]:
             is_searchable = status.st_mode & stat.S_IXGRP
             if status.st_gid != grp.getgrnam(group).gr_gid or not is_searchable:
                 yield str(path)
+
+
+def _foreign_directories(configuration: Configuration) -> Iterator[str]:
+    """Yield the queue directories that do not belong to the user of Postfix."""
+    with contextlib.suppress(KeyError):
+        owner = pwd.getpwnam(configuration.parameter("mail_owner") or "postfix")
+        for name in table_rules.QUEUES:
+            path = Path(configuration.parameter("queue_directory"), name)
+            if path.is_dir() and path.stat().st_uid != owner.pw_uid:
+                yield name
 
 
 def _free_space(directory: str) -> int | None:
@@ -718,8 +729,17 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
         closed_working_directory=_closed_working_directory(proxy),
         missing_programs=tuple(_missing_programs(proxy.unit)) if proxy.unit else (),
         missing_groups=tuple(_missing_groups(proxy)),
+        user_groups=tuple(_group_names(user)),
         unknown_permissions=_unknown_permissions(user),
     )
+
+
+def _group_names(user: str) -> Iterator[str]:
+    """Yield the names of the user's groups."""
+    account = _account(user)
+    for gid in os.getgrouplist(account.pw_name, account.pw_gid) if account else ():
+        with contextlib.suppress(KeyError):
+            yield grp.getgrgid(gid).gr_name
 
 
 def _links(proxy: Proxy, seen: ProgramFacts | None) -> dict[str, str]:
@@ -854,8 +874,11 @@ def _may(user: str, right: int, path: str) -> bool | None:
     return _ask_as(account, right, path) if os.geteuid() == 0 else None
 
 
-def _ask_as(account: pwd.struct_passwd, right: int, path: str) -> bool | None:
-    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+def _ask_as(
+    account: pwd.struct_passwd, right: int, path: str, groups: Sequence[int] = ()
+) -> bool | None:
+    """Return whether a user has a permission. By default, use all groups of the user."""
+    groups = groups or os.getgrouplist(account.pw_name, account.pw_gid)
     words = map(str, (right, path, account.pw_uid, account.pw_gid, *groups))
     try:
         done = subprocess.run(
@@ -994,6 +1017,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
             *_bad_patterns(text, interpreter),
             *_notices(text, interpreter),
             *_closed_sockets(text, user),
+            *_closed_temporary(text, user),
             *(
                 script_mistakes.scans_by_name(text)
                 if _clamd_user() not in ("", "root", user)
@@ -1155,6 +1179,13 @@ def _bad_patterns(script: str, interpreter: str) -> Iterator[Mistake]:
                 yield replace(found, correction="blank" if is_blank else "cr")
 
 
+def _closed_temporary(script: str, user: str) -> Iterator[Mistake]:
+    """Yield the line that creates a temporary file, if the user cannot write to /tmp."""
+    found = next(script_mistakes.temporary_files(script), None)
+    if found and "TMPDIR" not in script and _may(user, os.W_OK, found.path) is False:
+        yield found
+
+
 def _closed_sockets(script: str, user: str) -> Iterator[Mistake]:
     """Yield the line with the only socket of a script if the user cannot connect to it.
 
@@ -1166,13 +1197,21 @@ def _closed_sockets(script: str, user: str) -> Iterator[Mistake]:
     if len({each.path for each in sockets}) != 1:
         return
     found = sockets[0]
-    if _may(user, os.W_OK, found.path) is False:
+    if _may(user, os.W_OK, found.path) is False or _needs_group(user, found.path):
         status, closed = Path(found.path).stat(), _closed(found.path, user)
         places = [(status.st_gid, status.st_mode & stat.S_IWGRP)]
         if closed:
             above = Path(closed).stat()
             places.append((above.st_gid, above.st_mode & stat.S_IXGRP))
         yield replace(found, correction=_common_group(places))
+
+
+def _needs_group(user: str, path: str) -> bool:
+    """Return whether the user can write to a path only because of a supplementary group."""
+    account = _account(user)
+    if account is None or os.geteuid() != 0:
+        return False
+    return _ask_as(account, os.W_OK, path, [account.pw_gid]) is False
 
 
 def _is_socket(path: str) -> bool:

@@ -71,7 +71,7 @@ def judge(setup: Setup) -> list[Finding]:
     if setup.running and not any(LEVELS[fault.name] == DANGER for fault in faults):
         faults += running_rules.refused(setup, setup.running)
     if setup.running and not any(LEVELS[fault.name] == DANGER for fault in faults):
-        faults += log_rules.logged(setup.running.log)
+        faults += log_rules.logged(setup)
     return fixes.plan(setup.configuration, faults, units)
 
 

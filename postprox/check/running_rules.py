@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from . import fixes, loading
@@ -166,6 +166,9 @@ def _out_of_date(
             # The check does not read the drop-ins of a single instance.
             yield from _unfiltered_instance(state)
             continue
+        if files := _instance_files(unit, state):
+            yield from _unfiltered_by_file(proxy, state, files)
+            continue
         if _needs_reload(unit, state) or is_other:
             yield Fault(
                 "not-reloaded",
@@ -188,9 +191,36 @@ def _out_of_date(
             )
 
 
+def _instance_files(unit: Unit, state: UnitState) -> list[str]:
+    """Return the options files that only this instance of a template reads."""
+    name = state.name.partition("@")[2].removesuffix(".service")
+    values = unit.settings.get("EnvironmentFile", ())
+    return [re.sub("%[iI]", name, each.removeprefix("-")) for each in values if "%" in each]
+
+
+def _has_filter(words: Sequence[str]) -> bool:
+    return any(re.match("-[a-z]*c|--command", word) for word in words)
+
+
+def _unfiltered_by_file(proxy: Proxy, state: UnitState, files: Sequence[str]) -> Iterator[Fault]:
+    """Report an instance of a template whose own options file has no filter."""
+    if state.words and not _has_filter(state.words) and _has_filter(proxy.words):
+        paths = [shlex.quote(path) for path in files]
+        yield Fault(
+            "no-filter",
+            state.name,
+            f"with its own options ({', '.join(paths)}), this instance runs without -c; its mail "
+            "passes unfiltered",
+            (
+                *(fixes.run(f"sed -i 's/^POSTPROX_OPTIONS=/#&/' {path}") for path in paths),
+                fixes.run(f"systemctl daemon-reload; systemctl restart {state.name}"),
+            ),
+        )
+
+
 def _unfiltered_instance(state: UnitState) -> Iterator[Fault]:
     """Report an instance of a template whose own drop-ins remove the filter."""
-    if state.words and not any(re.match("-[a-z]*c|--command", word) for word in state.words):
+    if state.words and not _has_filter(state.words):
         paths = [shlex.quote(path) for path in state.own_drop_ins]
         yield Fault(
             "no-filter",

@@ -104,9 +104,20 @@ def _failed(proxy: Proxy, wanted: Options, seen: SampleRuns) -> Iterator[Fault]:
     reason = run.reason or run.reply
     if last := _last_line(run.errors):
         reason += f": {last}"
-    yield _fault(
-        proxy, run, f"the filter failed for {_TITLES[run.kind]}; {mail} {effect}: {_quoted(reason)}"
-    )
+    problem = f"the filter failed for {_TITLES[run.kind]}"
+    if proxy.unit and run.relaxed:
+        ((name, value),) = run.relaxed
+        if name == "BindPaths":
+            problem += f" because the unit hides {value}"
+            edit = fixes.add_path(proxy.unit, name, value)
+        else:
+            problem += f" because of {name}={proxy.unit.setting(name)} in the unit"
+            edit = fixes.set_setting(proxy.unit, name, value)
+        yield Fault(
+            "filter-run", proxy.where, f"{problem}; {mail} {effect}: {_quoted(reason)}", (edit,)
+        )
+    else:
+        yield _fault(proxy, run, f"{problem}; {mail} {effect}: {_quoted(reason)}")
 
 
 def _damaged(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:

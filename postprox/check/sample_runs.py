@@ -14,12 +14,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..core.options import Options
+from ..core.verdict import FAIL, FAIL_OPEN
 from . import sample_words
 from .facts import SampleRun, SampleRuns
 from .routes import Proxy, without_wrappers
@@ -43,6 +44,27 @@ _RESTRICTION = re.compile(
     r"|MemoryDenyWriteExecute|LockPersonality|Limit\w+|StateDirectory\w*|CacheDirectory\w*"
     r"|LogsDirectory\w*|MemoryMax|MemoryHigh|TasksMax|SecureBits|ProcSubset|RemoveIPC)"
 )
+#: The value with which each setting restricts nothing, except for settings that filters rarely need
+#: to relax.
+_RELAXED = {
+    **dict.fromkeys(("LimitAS", "LimitDATA", "LimitRSS", "LimitSTACK", "LimitFSIZE"), "infinity"),
+    **dict.fromkeys(("LimitCPU", "LimitNPROC", "LimitMEMLOCK"), "infinity"),
+    **dict.fromkeys(("MemoryMax", "MemoryHigh", "TasksMax"), "infinity"),
+    "LimitNOFILE": "65536",
+    **dict.fromkeys(("MemoryDenyWriteExecute", "PrivateNetwork", "PrivateDevices"), "no"),
+    **dict.fromkeys(("PrivateUsers", "PrivateIPC", "RestrictRealtime", "NoNewPrivileges"), "no"),
+    **dict.fromkeys(("RestrictSUIDSGID", "RestrictNamespaces", "LockPersonality"), "no"),
+    **dict.fromkeys(("ProtectHome", "ProtectKernelTunables", "ProtectKernelLogs"), "no"),
+    **dict.fromkeys(("ProtectClock", "ProtectHostname", "ProtectControlGroups"), "no"),
+    "ProtectProc": "default",
+    "ProcSubset": "all",
+    "UMask": "0022",
+    **dict.fromkeys(("SystemCallFilter", "SystemCallArchitectures"), ""),
+    **dict.fromkeys(("RestrictAddressFamilies", "RestrictFileSystems"), ""),
+    **dict.fromkeys(("InaccessiblePaths", "TemporaryFileSystem", "NoExecPaths"), ""),
+    **dict.fromkeys(("ReadOnlyPaths", "WorkingDirectory", "RootDirectory", "RootImage"), ""),
+    "PrivateTmp": "no",
+}
 #: A sender with a shell command. Only a shell that executes the command prints EXECUTED.
 _SENDER = '"$(echo${IFS}$((1234*4321))>&2)"@example.net'
 
@@ -101,10 +123,44 @@ def sample_runs(proxy: Proxy, filter_path: str = "") -> SampleRuns:
             run = _run(proxy, wanted, sample)
         if isinstance(run, str):
             return SampleRuns(tuple(runs), run)
-        runs.append(run)
         if run.timed_out:
-            break  # the other messages would take as long
+            return SampleRuns((*runs, run))  # the other messages would take as long
+        if _has_failed(run) and not any(map(_has_failed, runs)):
+            paths = sample_words.absolute_paths(_text(filter_path))
+            run = replace(run, relaxed=_relaxed(proxy, wanted, sample, paths))
+        runs.append(run)
     return SampleRuns(tuple(runs))
+
+
+def _has_failed(run: SampleRun | str) -> bool:
+    return isinstance(run, str) or run.verdict in (FAIL, FAIL_OPEN)
+
+
+def _relaxed(
+    proxy: Proxy, wanted: Options, sample: _Sample, paths: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """Return the settings of the unit that make the filter fail, with their new values.
+
+    First, run the filter with all settings relaxed, and stop if it still fails. A path in /tmp is
+    hidden by several settings, and BindPaths= shows it again.
+    """
+    unit = proxy.unit
+    if unit is None or not _has_systemd(unit):
+        return ()
+    found = [(name, _RELAXED[name]) for name in unit.settings if name in _RELAXED]
+    found = [(name, value) for name, value in found if unit.setting(name) not in ("", value)]
+    shown = [("BindPaths", path) for path in paths if path.startswith("/tmp/")]  # noqa: S108
+    shown = [each for each in shown if Path(each[1]).exists()]
+    if _has_failed(_run(proxy, wanted, sample, [*found, *shown])):
+        return ()
+    for each in (*found, *shown):
+        if not _has_failed(_run(proxy, wanted, sample, [each])):
+            return (each,)
+    return ()
+
+
+def _has_systemd(unit: Unit) -> bool:
+    return bool(unit.path) and Path("/run/systemd/system").is_dir()
 
 
 def _samples_for(script: str) -> Iterator[_Sample]:
@@ -132,14 +188,22 @@ def _text(path: str) -> str:
         return ""
 
 
-def _run(proxy: Proxy, wanted: Options, sample: _Sample) -> SampleRun | str:
-    """Return the result for one test message, or the reason why there is none."""
+def _run(
+    proxy: Proxy,
+    wanted: Options,
+    sample: _Sample,
+    changed: Sequence[tuple[str, str]] = (),
+) -> SampleRun | str:
+    """Return the result for one test message, or the reason why there is none.
+
+    changed: settings of the unit that get another value for this run.
+    """
     arguments = _arguments(proxy, wanted, sample)
     # Only root can switch to another user.
     user = ["--user", proxy.user] if proxy.user and os.geteuid() == 0 else []
     command = [sys.executable, "-P", "-m", "postprox.rehearse", "--json"]
-    if proxy.unit and proxy.unit.path and Path("/run/systemd/system").is_dir():
-        command = [*restricted(proxy.unit), *command, *arguments, "-"]
+    if proxy.unit and _has_systemd(proxy.unit):
+        command = [*restricted(proxy.unit, changed), *command, *arguments, "-"]
     else:
         command += [*user, *arguments, "-"]
     try:
@@ -207,7 +271,7 @@ def _exports(proxy: Proxy) -> str:
     )
 
 
-def restricted(unit: Unit) -> Iterator[str]:
+def restricted(unit: Unit, changed: Sequence[tuple[str, str]] = ()) -> Iterator[str]:
     """Yield the words of a command that runs a program under a unit's restrictions."""
     yield from (shutil.which("systemd-run", path=_PATH) or "systemd-run",)
     yield from ("--quiet", "--wait", "--pipe", "--collect", "--service-type=exec")
@@ -216,3 +280,4 @@ def restricted(unit: Unit) -> Iterator[str]:
         # systemd-run(1) does not expand specifiers.
         if _RESTRICTION.fullmatch(name) and not any("%" in value for value in values):
             yield from (f"--property={name}={value}" for value in values or [""])
+    yield from (f"--property={name}={value}" for name, value in changed)

@@ -52,6 +52,11 @@ def scans_for_viruses(script: str) -> bool:
     return _VIRUS_SCANNER.search(_code(script)) is not None
 
 
+def absolute_paths(script: str) -> list[str]:
+    """Return the absolute paths in a script, in their order."""
+    return list(dict.fromkeys(re.findall(r"(?<![\w.$}*?/-])/[A-Za-z][\w./-]*", _code(script))))
+
+
 def _code(script: str) -> str:
     """Return a script without lines that are comments."""
     return "\n".join(line for line in script.split("\n") if not line.lstrip().startswith("#"))

@@ -35,6 +35,7 @@ LOCK = "lock"
 PATTERNS = "patterns"
 HIDDEN = "hidden"
 SOCKET = "socket"
+CLOSED = "closed"
 #: A scanner whose exit status reports a virus or spam.
 _VERDICT = re.compile(
     r"\b(clamdscan|clamscan)\b|\bspamc\b.*\s(-\w*[cE]|--check|--exitcode)"
@@ -472,6 +473,17 @@ def _is_left(later: list[tuple[int, str]]) -> bool:
     removals = [each for each in later if re.search(r"\brm\b", each[1])]
     exits = [each for each in later if re.match(r"exit\b", each[1]) and each not in outer]
     return len(removals) == 1 and removals[0] in outer and any(each < removals[0] for each in exits)
+
+
+#: mktemp(1) without a directory, and the functions of Python's module tempfile.
+_MADE = re.compile(r"\bmktemp\b(?![^;&|()]*(/|\s-\w*p|--tmpdir=))|\btempfile\.\w+\((?![^()]*dir=)")
+
+
+def temporary_files(script: str) -> Iterator[Mistake]:
+    """Yield the lines that create a file in the directory for temporary files."""
+    for number, line in code_lines(script):
+        if _MADE.search(line):
+            yield Mistake(CLOSED, line, number, path="/tmp")  # noqa: S108
 
 
 #: A use of a variable that login(1) sets, in Python and in a shell that exits at an unset variable.

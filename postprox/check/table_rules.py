@@ -22,9 +22,11 @@ PACKAGES = {
 #: Parameters whose tables Postfix only reads. Postfix itself creates the tables of its caches.
 _READ = re.compile(r"_maps$|_restrictions$|_domains$|_checks$|_networks$|_transport$|_controls$")
 #: The queue directories that belong to the user of Postfix.
-_OWNED = (
-    "active bounce corrupt defer deferred flush hold incoming maildrop private public saved trace"
+QUEUES = (
+    *("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming"),
+    *("maildrop", "private", "public", "saved", "trace"),
 )
+_OWNED = " ".join(QUEUES)
 _SASL_PACKAGE = "libsasl2-modules"
 _TABLE = re.compile(r"(?:^|[\s,{:])(?P<type>[a-z]+):(?P<path>/[^\s,{}]+)")
 
@@ -188,6 +190,16 @@ def programs(configuration: Configuration) -> Iterator[Fault]:
             f"{names} must belong to the group in setgid_group and have the set-group-ID bit; mail "
             "from local users is not accepted",
             (fixes.run(f"chgrp {group} {paths} && chmod 2755 {paths}"),),
+        )
+    if foreign := configuration.foreign_directories:
+        owner = shlex.quote(configuration.parameter("mail_owner") or "postfix")
+        queue = shlex.quote(configuration.parameter("queue_directory"))
+        yield Fault(
+            "queue",
+            "main.cf",
+            f"the queue directories {', '.join(foreign)} do not belong to user {owner}, so Postfix "
+            "cannot use them; mail is not delivered, or Postfix does not start",
+            (fixes.run(f"cd {queue} && chown -R {owner} {' '.join(foreign)}"),),
         )
     if configuration.closed_directories:
         names = " and ".join(configuration.closed_directories)

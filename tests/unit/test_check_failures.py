@@ -166,3 +166,30 @@ def test_network_of_all_clients_is_reported(value: str) -> None:
     assert "any machine can send mail to any address" in finding.problem
     assert "mynetworks=127.0.0.0/8" in finding.commands[0]
     assert "0/0" not in finding.commands[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "is_reported"),
+    [
+        ("tmp=$(mktemp) || exit 2", True),
+        ('tmp=$(mktemp -d)\ntrap "rm -r $tmp" EXIT', True),
+        ("tmp=$(mktemp /run/postprox/x.XXXX)", False),
+        ("tmp=$(mktemp -p /run/postprox)", False),
+        ("TMPDIR=/run/postprox; export TMPDIR\ntmp=$(mktemp)", False),
+    ],
+)
+def test_closed_directory_for_temporary_files_is_reported(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    is_reported: bool,
+) -> None:
+    monkeypatch.setattr(probe, "_may", lambda _user, _right, path: path != "/tmp")
+    site.filter.write_text(f'#!/bin/sh\n{line}\nrm -rf "$tmp"\nexit 0\n')
+    text = "creates a file in /tmp, where user nobody cannot write"
+    assert text not in check(site, capsys).problem  # the unit has its own /tmp
+    site.write(site.arguments, "PrivateTmp=no", "DynamicUser=no")
+    checked = check(site, capsys)
+    assert (text in checked.problem) == is_reported
+    assert ("chmod 1777 /tmp" in checked.remedy) == is_reported

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 
 from postprox.check import machine as machine_module
-from postprox.check.facts import LogFacts, LoggedError
+from postprox.check.facts import LogFacts, LoggedError, RunningFacts, SampleRuns
 from postprox.check.findings import LEVELS
 from postprox.check.log_rules import logged
 from postprox.check.machine import Machine
 from postprox.check.mail_log import logged_errors
+from postprox.check.postconf import parse
+from postprox.check.routes import spawned_proxies
+from postprox.check.setup import Setup
+from tests.unit.checking import FRONT, MAIN, PROXY, SEEN
 
 TIME = "2026-12-03T06:03:45+0000"
 SASL = "SASL: Connect to Dovecot auth socket 'private/auth' failed: No such file or directory"
@@ -47,6 +51,15 @@ def delivery(reason: str, dsn: str, status: str = "deferred", relay: str = "none
         f"A1: to=<a@example.org>, relay={relay}, delay=1, delays=0/0/0/1, dsn={dsn}, "
         f"status={status} ({reason})"
     )
+
+
+def setup(*errors: LoggedError, samples: SampleRuns | None = None) -> Setup:
+    """Return a system whose log contains errors, and which may have run its filter."""
+    configuration = parse(MAIN, FRONT + PROXY, "")
+    (proxy,) = spawned_proxies(configuration)
+    running = RunningFacts(log=LogFacts(errors, "tail -n 50 /var/log/mail.log"))
+    tested = {proxy: samples} if samples else {}
+    return Setup(configuration, [proxy], {proxy: SEEN}, running, samples=tested)
 
 
 def texts(*lines: tuple[str, str]) -> list[str]:
@@ -221,8 +234,8 @@ def test_full_queue_for_local_programs_counts() -> None:
 
 
 def test_worst_error_is_reported_with_time_number_and_command() -> None:
-    facts = LogFacts(logged_errors(log(("postfix/local[1]", PROCMAIL), *FATAL)), "tail -n 50 LOG")
-    (fault,) = logged(facts)
+    errors = logged_errors(log(("postfix/local[1]", PROCMAIL), *FATAL))
+    (fault,) = logged(setup(*errors))
     assert LEVELS[fault.name] == 2
     assert fault.problem == (
         f"smtpd ended once, most recently at {TIME}: 'no SASL authentication mechanisms' after "
@@ -231,11 +244,18 @@ def test_worst_error_is_reported_with_time_number_and_command() -> None:
 
 
 def test_log_without_errors_is_not_reported() -> None:
-    assert list(logged(LogFacts(logged_errors(log(("postfix/local[1]", SENT)))))) == []
+    assert list(logged(setup(*logged_errors(log(("postfix/local[1]", SENT)))))) == []
+
+
+def test_failed_filter_does_not_count_after_successful_test_messages() -> None:
+    error = LoggedError(LoggedError.REFUSED, "postprox", "the filter failed: exit status 2")
+    assert len(list(logged(setup(error)))) == 1
+    assert list(logged(setup(error, samples=SampleRuns()))) == []
+    assert len(list(logged(setup(error, samples=SampleRuns(unchecked="no"))))) == 1
 
 
 def test_long_text_of_log_is_limited() -> None:
-    (fault,) = logged(LogFacts((LoggedError(LoggedError.STOPPED, "smtpd", "x" * 999),)))
+    (fault,) = logged(setup(LoggedError(LoggedError.STOPPED, "smtpd", "x" * 999)))
     assert len(fault.problem) < 400
 
 

@@ -7,6 +7,7 @@ import pwd
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from postprox.check import __main__ as command
 from postprox.check import sample_runs
 from postprox.check.facts import SampleRun, SampleRuns
 from postprox.check.findings import DANGER, Finding
-from postprox.check.fixes import Shell
+from postprox.check.fixes import Setting, Shell
 from postprox.check.postconf import parse
 from postprox.check.routes import Proxy, spawned_proxies
 from postprox.check.rules import unchecked
@@ -244,6 +245,44 @@ def test_unit_restricts_the_rehearsal() -> None:
         "--property=ReadWritePaths=/a",
         "--property=ReadWritePaths=/b",
     ]
+
+
+@pytest.mark.parametrize(
+    ("needed", "cause", "setting"),
+    [
+        (("LimitAS", "infinity"), "because of LimitAS=64M in the unit", "LimitAS=infinity"),
+        (("ProtectProc", "default"), "because of ProtectProc=invisible", "ProtectProc=default"),
+        (("BindPaths", "{socket}"), "because the unit hides {socket}", "BindPaths={socket}"),
+        (("LimitCPU", "infinity"), "", ""),
+    ],
+)
+def test_setting_that_makes_filter_fail_is_found(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, needed: tuple[str, str], cause: str, setting: str
+) -> None:
+    with tempfile.NamedTemporaryFile(dir="/tmp") as socket:
+        wanted = (needed[0], needed[1].format(socket=socket.name))
+        proxy = proxy_of(f"#!/bin/sh\nscan {socket.name}\n", spool)
+        settings = {"LimitAS": ["64M"], "ProtectProc": ["invisible"], "User": ["nobody"]}
+        unit = Unit("postprox.service", settings=settings, path="/x", drop_ins="/x.d")
+        proxy = replace(proxy, unit=unit, service=None)
+        monkeypatch.setattr(sample_runs, "_has_systemd", lambda _: True)
+
+        def run(*_: object, **__: object) -> SampleRun:
+            changed = _[3] if len(_) > 3 else ()
+            verdict = "accept" if wanted in changed else "fail"  # type: ignore[operator]
+            return SampleRun(SampleRun.ORDINARY, "postprox-rehearse", verdict)
+
+        monkeypatch.setattr(sample_runs, "_run", run)
+        seen = sample_runs.sample_runs(proxy, str(spool.parent / "filter"))
+        assert proxy.options is not None
+        (fault,) = sample_faults(proxy, proxy.options, seen)
+        assert cause.format(socket=socket.name) in fault.problem
+        (edit,) = fault.edits
+        if setting:
+            assert isinstance(edit.place, Setting)
+            assert f"{edit.place.name}={edit.change('')}" == setting.format(socket=socket.name)
+        else:
+            assert "because" not in fault.problem
 
 
 def test_filter_that_cannot_run_is_not_checked(spool: Path) -> None:

@@ -624,6 +624,21 @@ def test_instance_that_runs_without_filter_is_reported(
         assert found[0]["remedy"].startswith(f"mv {site.units}/postprox@2.service.d/local.conf ")
 
 
+def test_options_file_of_instance_without_filter_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_instances(site)
+    site.write(site.arguments.replace("/run/postprox", "/run/%N"), name="postprox@.service")
+    drop_in = site.units / "postprox@.service.d/local.conf"
+    drop_in.write_text(f"{drop_in.read_text()}EnvironmentFile=-{site.directory}/options-%i\n")
+    site.machine.states["postprox@2.service"] = "running"
+    site.machine.words = ["/usr/bin/python3", str(site.launcher), "-l", "10025", "-v", "x:1"]
+    found = [each for each in check(site, capsys).document["findings"] if "@2" in each["where"]]
+    assert [each["name"] for each in found] == ["no-filter"]
+    assert f"with its own options ({site.directory}/options-2)" in found[0]["problem"]
+    assert "s/^POSTPROX_OPTIONS=/#&/" in found[0]["remedy"]
+
+
 def test_unused_unit_is_not_reported_if_instances_run(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+import pwd
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,3 +114,20 @@ def test_queue_directory_of_another_group_is_reported(tmp_path: Path) -> None:
     (fault,) = table_rules.programs(replace(configuration, closed_directories=closed))
     assert fault.name == "postdrop"
     assert "mail from local users and programs is not accepted" in fault.problem
+
+
+def test_queue_directories_of_another_owner_are_reported(tmp_path: Path) -> None:
+    for name in ("incoming", "active", "corrupt"):
+        (tmp_path / name).mkdir()
+    own = pwd.getpwuid((tmp_path / "active").stat().st_uid)
+    other = next(each for each in pwd.getpwall() if each.pw_uid != own.pw_uid)
+    main = f"queue_directory = {tmp_path}\nmail_owner = "
+    assert list(probe._foreign_directories(parse(f"{main}{own.pw_name}\n", "", ""))) == []
+    configuration = parse(f"{main}{other.pw_name}\n", "", "")
+    foreign = tuple(probe._foreign_directories(configuration))
+    assert foreign == ("active", "corrupt", "incoming")
+    configuration = replace(configuration, foreign_directories=foreign)
+    (found,) = fixes.plan(configuration, list(table_rules.programs(configuration)))
+    assert found.name == "queue"
+    owner = other.pw_name
+    assert found.commands == (f"cd {tmp_path} && chown -R {owner} active corrupt incoming",)

@@ -1,0 +1,102 @@
+"""Lines of a filter script that fail or take too long.
+
+Rule: each check is a pure function.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+
+from ..core.options import Options
+from . import fixes, python_mistakes, script_mistakes
+from .facts import ProgramFacts
+from .findings import Fault
+from .routes import Proxy
+from .script_mistakes import Mistake
+
+
+def failures(proxy: Proxy, wanted: Options, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
+    """Report the lines of a script that fail or that take too long."""
+    for found in seen.mistakes:
+        explain = _FAILURES.get(found.kind)
+        explained = explain(proxy, found, wanted) if explain else None
+        if explained is None:
+            continue
+        problem, edit = explained
+        edit = edit or f"sed -i {shlex.quote(found.correction)} {shlex.quote(seen.path)}"
+        yield Fault(
+            "time-limit" if found.kind == script_mistakes.SLEEP else "filter",
+            proxy.where,
+            f"line {found.number} of the filter {seen.path} "
+            f"{problem.replace('EFFECT', effect)}: {found.line}",
+            (fixes.run(edit),),
+        )
+
+
+#: A problem in which EFFECT stands for the effect on mail, and a command, or "" for the correction.
+_Explained = tuple[str, str] | None
+
+
+def _reads_text(proxy: Proxy, found: Mistake, wanted: Options) -> _Explained:
+    fate = "is deferred" if wanted.reject else "passes"
+    problem = "reads the message as UTF-8 text; a message with other octets makes the filter fail, "
+    return f"{problem}so such mail {fate}", ""
+
+
+def _imports(proxy: Proxy, found: Mistake, wanted: Options) -> _Explained:
+    return (
+        f"imports the module {found.path}, which is not installed; the filter fails, and EFFECT",
+        f"apt-get install -y python3-{found.path.lower()}",
+    )
+
+
+def _writes_temporary(proxy: Proxy, found: Mistake, wanted: Options) -> _Explained:
+    if proxy.unit and proxy.unit.private_tmp:
+        return None
+    script = f"s,^([^#]\\S*\\s+{found.path}\\s.*mode=)[0-7]+,\\11777,"
+    return (
+        f"creates a file in {found.path}, where user {proxy.user} cannot write; EFFECT",
+        f"chmod 1777 {found.path}; sed -E -i '{script}' /etc/fstab",
+    )
+
+
+def _enters(proxy: Proxy, found: Mistake, wanted: Options) -> _Explained:
+    state = "cannot be entered by" if found.correction else "does not exist for"
+    target = shlex.quote(found.path)
+    edit = f"chmod a+x {target}"
+    if not found.correction:
+        edit = f"install -d -o {shlex.quote(proxy.user)} -m 0700 {target}"
+    return (
+        f"enters {found.path}, which {state} user {proxy.user}; the filter fails, and EFFECT",
+        edit,
+    )
+
+
+def _reads_patterns(proxy: Proxy, found: Mistake, wanted: Options) -> _Explained:
+    target = shlex.quote(found.path)
+    problem = f"reads patterns from {found.path}, which has "
+    if found.correction == "blank":
+        problem += "an empty line; an empty pattern matches everything, so the filter treats all "
+        return f"{problem}mail alike", f"sed -i 's/\\r$//;/^[[:space:]]*$/d' {target}"
+    problem += (
+        "lines that end with CR LF, so the patterns match nothing that the filter should find"
+    )
+    return problem, f"sed -i 's/\\r$//' {target}"
+
+
+def _sleeps(proxy: Proxy, found: Mistake, wanted: Options) -> _Explained:
+    if int(found.path) < wanted.timeout:
+        return None
+    limit = f"{wanted.timeout:g} s"
+    return f"waits {found.path} s, but the filter may run for {limit} (-t); EFFECT", ""
+
+
+_FAILURES: dict[str, Callable[[Proxy, Mistake, Options], _Explained]] = {
+    python_mistakes.TEXT: _reads_text,
+    python_mistakes.MODULE: _imports,
+    script_mistakes.CLOSED: _writes_temporary,
+    script_mistakes.DIRECTORY: _enters,
+    script_mistakes.PATTERNS: _reads_patterns,
+    script_mistakes.SLEEP: _sleeps,
+}
