@@ -276,7 +276,7 @@ class LoggedError:
     DEFERRED: ClassVar = "deferred"
     REFUSED: ClassVar = "refused"
     UNFILTERED: ClassVar = "unfiltered"
-    #: The text if only master(8) has logged that a program ended.
+    #: The error text if the log does not contain the reason why a program ended.
     UNEXPLAINED: ClassVar = "no reason in the log"
 
     kind: str
@@ -329,9 +329,9 @@ class SampleRun:
     """The result of the filter for a test message."""
 
     #: The kinds of test messages: an ordinary message, a message with 8-bit octets and unusual
-    #: lines, a bounce, a message whose sender contains a shell command, a message with a word for
-    #: which the filter searches, a message with a word that it should reject, and a message with a
-    #: virus.
+    #: lines, a bounce, a message whose sender contains a shell command, a message with a word that
+    #: the filter searches for, a message that the filter should reject because of a word, and a
+    #: message with a virus.
     ORDINARY: ClassVar = "ordinary"
     UNUSUAL: ClassVar = "unusual"
     BOUNCE: ClassVar = "bounce"
@@ -357,7 +357,7 @@ class SampleRun:
     received: str | None = None
     #: The word for which the filter searches, or "".
     word: str = ""
-    #: The settings of the unit with which the filter would not have failed, with their new values.
+    #: Each change to the unit that lets the filter succeed, as a setting and its new value.
     relaxed: tuple[tuple[str, str], ...] = ()
 
 

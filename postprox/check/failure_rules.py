@@ -34,7 +34,8 @@ def failures(proxy: Proxy, wanted: Options, seen: ProgramFacts, effect: str) -> 
         )
 
 
-#: A problem in which EFFECT stands for the effect on mail, and a command, or "" for the correction.
+#: A problem and the command that corrects it. EFFECT in the problem stands for the effect on mail.
+#: If the command is "", the correction of the mistake is used.
 _Explained = tuple[str, str] | None
 
 
@@ -89,7 +90,7 @@ def _sleeps(proxy: Proxy, found: Mistake, wanted: Options) -> _Explained:
     if int(found.path) < wanted.timeout:
         return None
     limit = f"{wanted.timeout:g} s"
-    return f"waits {found.path} s, but the filter may run for {limit} (-t); EFFECT", ""
+    return f"waits {found.path} s, but the filter may run for at most {limit} (-t); EFFECT", ""
 
 
 _FAILURES: dict[str, Callable[[Proxy, Mistake, Options], _Explained]] = {

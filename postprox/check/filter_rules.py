@@ -312,7 +312,7 @@ def looped(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
         if found.kind == pipe_filters.ANNOUNCED:
             effect = "sends a notice that contains the word for which the filter searches"
         effect += ", and Postfix sends the notice to the filter, which rejects it and sends "
-        effect += "another notice; notices loop"
+        effect += "another notice, so the notices loop"
     yield Fault(
         "loop",
         proxy.where,
@@ -649,12 +649,12 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         "all mail passes unfiltered",
         script_statuses.UNTESTED: "runs a scanner, but the next line tests only for status 1 "
         "(a virus); if the scanner fails or is missing, all mail passes unfiltered",
-        script_variables.OVERWRITTEN: "replaces a variable of the proxy, which has the path of "
-        f"the message or of the result; {_effect(wanted)}",
+        script_variables.OVERWRITTEN: "overwrites $EMAIL or $OUTFILE, the path of the message or "
+        f"of the result; {_effect(wanted)}",
         script_variables.UNQUOTED: "tests a variable without quotes; the test is always true if "
         "the variable is empty; mail is rejected or passes by mistake",
         script_copies.LOGGED: "writes a log entry to $OUTFILE, whose content replaces the message; "
-        "the text of all such mail is lost",
+        "the original text is lost",
         script_variables.FOREIGN: "uses a variable that neither the proxy nor the script sets; its "
         "value is empty, so mail may be deferred or pass unfiltered",
         script_statuses.SYSEXIT: "rejects mail with a status from sysexits.h, which only pipe(8) "

@@ -40,7 +40,8 @@ def command(setup: Setup, findings: Sequence[Finding]) -> str:
     """Return the command that loads the changed configuration, or "" if none is needed."""
     configuration, seen = setup.configuration, setup.running
     commands = [each for finding in findings for each in finding.commands]
-    # The commands of these findings mend what smtpd(8) or spawn(8) need for their start.
+    # The commands of these findings remove an error that prevents smtpd(8) or spawn(8) from
+    # starting.
     is_started = any(
         each.name in ("sasl", "user") and "master.cf" in each.where for each in findings
     )

@@ -44,7 +44,7 @@ _COMMANDS = (f"EHLO {socket.gethostname()}", "MAIL FROM:<>", "RCPT TO:<postmaste
 _CLOSED = "connection closed"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-#: The files in which syslogd writes the mail log, the age of the oldest line in seconds, and the
+#: The files to which syslogd writes the mail log, the maximum age of a line in seconds, and the
 #: maximum number of lines and octets.
 _LOG_FILES = ("/var/log/mail.log", "/var/log/maillog")
 _LOG_AGE = 24 * 3600.0
@@ -149,7 +149,8 @@ class Machine:
     def changed(self, paths: Iterable[str]) -> float:
         """Return the time at which one of the paths was last changed, in seconds since 1970.
 
-        A directory stands for the files in it. The time of the inode also changes with the mode.
+        For a directory, the files in it also count. The time is st_ctime, which also changes if the
+        mode changes.
         """
         times = [0.0]
         for path in map(Path, paths):
@@ -299,7 +300,9 @@ def without_message(interpreter: str, script: bytes) -> tuple[str, int]:
 
 
 def reply_to_output(interpreter: str, script: str) -> tuple[str, tuple[int, ...]]:
-    """Return the first line that prints a reply to standard output, and all their line numbers."""
+    """Return the first line that prints a reply to standard output, and the numbers of all such
+    lines.
+    """
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return "", ()
     return shell_command.reply_to_output(script)
@@ -320,7 +323,7 @@ def mistakes(interpreter: str, script: str) -> tuple[Mistake, ...]:
 
 
 def has_crlf(interpreter: str, script: bytes) -> bool:
-    """Return whether CR LF ends the #! line, or another line of a shell script."""
+    """Return whether the #! line, or any line of a shell script, ends with CR LF."""
     if not script.startswith(b"#!"):
         return False
     is_shell = PurePosixPath(interpreter.rstrip("\r")).name in _SHELLS

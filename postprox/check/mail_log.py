@@ -16,7 +16,7 @@ from .facts import LoggedError
 _LINE = re.compile(
     r"(?P<time>\S+|[A-Z][a-z]{2} +\d+ [\d:]+) \S+ (?P<ident>[\w./-]+)\[(?P<pid>\d+)\]: (?P<text>.*)"
 )
-#: Messages with which master(8) or `postfix reload` begins with a new configuration.
+#: Messages logged when Postfix starts, stops or reloads its configuration.
 _LOADED = re.compile(r"daemon started|reload |refreshing |stopping |terminating ")
 #: Commands that an administrator runs. Their errors do not affect mail.
 _COMMANDS = {
@@ -40,11 +40,12 @@ _OWN = (
     re.compile(rf"[45]\.[02-9]\.\d host {_LOCAL}\[.* \(in reply to (EHLO|XFORWARD|MAIL|RCPT)\b"),
 )
 #: A reply with which Postfix refuses mail because of an error of this mail system (RFC 3463,
-#: section 3.4). postscreen(8) uses 4.3.2 for clients that shall connect again.
+#: section 3.4). postscreen(8) uses 4.3.2 to make clients connect again.
 _REFUSED = re.compile(
     r".*reject: [^;]*?: (?P<reply>([45]\d\d )?([45]\.3\.[015]|4\.7\.1 Service unavailable)[^;]*)"
 )
-#: postdrop(1) cannot write a message. Wrong permissions are the finding `postdrop`.
+#: postdrop(1) cannot write a message. The pattern excludes wrong permissions, which the finding
+#: `postdrop` reports.
 _NO_QUEUE_FILE = re.compile(
     r"warning: mail_queue_enter: (?P<reason>create file .*)(?<!Permission denied)$"
 )
@@ -57,7 +58,9 @@ _SENT = re.compile(r".*, status=sent \(")
 
 
 def logged_errors(log: str) -> tuple[LoggedError, ...]:
-    """Return the errors in the log that still count, each with its number and its last time."""
+    """Return the errors in the log that still count, each with its count and the time of the most
+    recent one.
+    """
     found: dict[tuple[str, str], LoggedError] = {}
     warnings: dict[str, str] = {}
     for line in filter(None, map(_LINE.match, log.splitlines())):

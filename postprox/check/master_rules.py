@@ -87,7 +87,7 @@ def orphaned(setup: Setup) -> Iterator[Fault]:
 
 
 def _is_submission(setup: Setup, label: str) -> bool:
-    """Return whether port 25 has parameters of a service for authenticated users."""
+    """Return whether the service listens on port 25 but has parameters of a submission service."""
     services = [each for each in setup.configuration.services if each.label == label]
     endpoints = [setup.endpoint_of(each) for each in services]
     if not any(endpoint and endpoint.port == 25 for endpoint in endpoints):

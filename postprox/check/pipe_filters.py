@@ -278,7 +278,8 @@ def _echoed(code: Sequence[tuple[int, str]]) -> Iterator[Mistake]:
 
 
 _MAILER = r"(?:/\S*/)?(?:sendmail|mailx?|mutt)\b"
-#: The texts of notices: a here-document, a group of commands, and a single command.
+#: Patterns for the text of a notice in a here-document, in a group of commands, or in a single
+#: command.
 _NOTICES = (
     re.compile(
         rf"(?:^|[;&{{]|\b(?:then|do|else)\b)[ \t]*{_MAILER}[^;|&<>\n]*<<-?[ \t]*"
@@ -296,7 +297,7 @@ _SEARCHED = re.compile(
 
 
 def _announced(script: str) -> Iterator[Mistake]:
-    """Yield the line of a notice that contains a word for which the script searches."""
+    """Yield a line of a notice if this line contains a word for which the script searches."""
     if not (search := _SEARCHED.search(script)):
         return
     any_case = "i" in search["options"]

@@ -167,14 +167,14 @@ class Configuration:
     free_space: int | None = None
     #: The program of mailbox_command if it does not exist, or "".
     missing_delivery: str = ""
-    #: The socket of SASL authentication that does not exist, indexed by the label of the smtpd(8)
-    #: service. The socket is "" if the plug-ins of Cyrus SASL are missing.
+    #: The missing SASL socket of each smtpd(8) service, indexed by the label of the service. The
+    #: socket is "" if the plug-ins of Cyrus SASL are missing.
     missing_sasl: Mapping[str, str] = field(default_factory=dict)
     #: True if Dovecot is installed, but not running.
     is_dovecot_stopped: bool = False
     #: The queue directories that postdrop(1) and postqueue(1) cannot access.
     closed_directories: tuple[str, ...] = ()
-    #: The names of the queue directories that do not belong to the user of Postfix.
+    #: The names of the queue directories that do not belong to the user in mail_owner.
     foreign_directories: tuple[str, ...] = ()
     #: The directory of each other Postfix instance that receives mail without a filter, and the
     #: label of the service that receives it.

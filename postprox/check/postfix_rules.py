@@ -461,8 +461,10 @@ def _intended_transport(setup: Setup, value: str) -> str:
 def unfiltered(setup: Setup) -> Iterator[Fault]:
     """Report a service that receives mail from outside and does not send it to a filter.
 
-    Two empty filter parameters in master.cf are considered intentional, unless a proxy receives no
-    mail. So is one on a submission port. On another port, it could be left over from a test.
+    If a service sets both filter parameters to an empty value in master.cf, this is considered
+    intentional, unless one of the proxies receives no mail. On a submission port, one empty filter
+    parameter is also considered intentional. On another port, one empty filter parameter could be
+    left over from a test.
     """
     address = _proxy_for(setup)
     if address is None or any(map(setup.possible_routes, setup.proxies)):

@@ -251,7 +251,7 @@ def _closed_directories(configuration: Configuration) -> Iterator[str]:
 
 
 def _foreign_directories(configuration: Configuration) -> Iterator[str]:
-    """Yield the queue directories that do not belong to the user of Postfix."""
+    """Yield the queue directories that do not belong to the user in mail_owner."""
     with contextlib.suppress(KeyError):
         owner = pwd.getpwnam(configuration.parameter("mail_owner") or "postfix")
         for name in table_rules.QUEUES:

@@ -124,7 +124,8 @@ def running_facts(
 ) -> RunningFacts:
     """Collect the facts about the running system.
 
-    files: the files and directories after whose last change errors in the mail log count.
+    files: configuration files and directories. Errors in the mail log count only if they are newer
+    than the last change of these files.
     """
     postfix = machine.master_runs(configuration.parameter("queue_directory"))
     own = [endpoint for proxy in proxies for endpoint in proxy.endpoints]

@@ -192,7 +192,8 @@ def _never_accepted(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
 def _accepted(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
     """Report a message that the filter should have rejected, but passed unchanged.
 
-    Fields that the filter adds only to this message mark it, which can be enough.
+    A filter may instead mark this message with header fields that it does not add to an ordinary
+    message.
     """
     marks = [
         _new_fields(run) for run in seen.runs if run.kind == SampleRun.ORDINARY and run.received

@@ -44,8 +44,8 @@ _RESTRICTION = re.compile(
     r"|MemoryDenyWriteExecute|LockPersonality|Limit\w+|StateDirectory\w*|CacheDirectory\w*"
     r"|LogsDirectory\w*|MemoryMax|MemoryHigh|TasksMax|SecureBits|ProcSubset|RemoveIPC)"
 )
-#: The value with which each setting restricts nothing, except for settings that filters rarely need
-#: to relax.
+#: The value that removes the restriction of each setting. Settings that filters rarely need to
+#: relax are omitted.
 _RELAXED = {
     **dict.fromkeys(("LimitAS", "LimitDATA", "LimitRSS", "LimitSTACK", "LimitFSIZE"), "infinity"),
     **dict.fromkeys(("LimitCPU", "LimitNPROC", "LimitMEMLOCK"), "infinity"),
@@ -82,7 +82,7 @@ class _Sample:
 
     @property
     def path(self) -> Path:
-        """Return the path of the message without the word."""
+        """Return the path of the message file, in which @WORD@ is not replaced."""
         return _SAMPLES / self.file
 
     def content(self) -> bytes:
@@ -139,10 +139,10 @@ def _has_failed(run: SampleRun | str) -> bool:
 def _relaxed(
     proxy: Proxy, wanted: Options, sample: _Sample, paths: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
-    """Return the settings of the unit that make the filter fail, with their new values.
+    """Return the first change to the unit's settings that lets the filter succeed, or ().
 
-    First, run the filter with all settings relaxed, and stop if it still fails. A path in /tmp is
-    hidden by several settings, and BindPaths= shows it again.
+    First, run the filter with all settings relaxed, and stop if it still fails. Several settings
+    can hide a path in /tmp, and BindPaths= makes it visible again.
     """
     unit = proxy.unit
     if unit is None or not _has_systemd(unit):
@@ -196,7 +196,7 @@ def _run(
 ) -> SampleRun | str:
     """Return the result for one test message, or the reason why there is none.
 
-    changed: settings of the unit that get another value for this run.
+    changed: settings of the unit and their values for this run.
     """
     arguments = _arguments(proxy, wanted, sample)
     # Only root can switch to another user.

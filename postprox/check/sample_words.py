@@ -13,8 +13,7 @@ _SEARCHES = (
     re.compile(rf"\bgrep\b(?:\s+-[a-zA-Z]+)*\s+(?:-e\s+)?{_WORD}\s"),
     re.compile(r"(?<!\w)b?(?P<quote>[\"'])(?P<word>[A-Za-z]{4,30})(?P=quote)\s+in\b"),
 )
-#: The same searches, if the script ends with a status other than 0 when the word is found, and if
-#: this depends on nothing else.
+#: The same searches in scripts that always exit with a status other than 0 if they find the word.
 _REFUSALS = (
     re.compile(
         rf"^(?:if +)?grep -[a-zA-Z]*q[a-zA-Z]* +(?:-[a-zA-Z]+ +)*{_WORD} +\"?\$\{{?EMAIL\}}?\"?"
@@ -42,7 +41,7 @@ def searched_word(script: str) -> str:
 
 
 def refused_word(script: str) -> str:
-    """Return the first word because of which a script always rejects a message, or ""."""
+    """Return the first word that always makes a script reject a message, or ""."""
     found = (each.search(_code(script)) for each in _REFUSALS)
     return next((each["word"] for each in found if each), "")
 
@@ -53,10 +52,10 @@ def scans_for_viruses(script: str) -> bool:
 
 
 def absolute_paths(script: str) -> list[str]:
-    """Return the absolute paths in a script, in their order."""
+    """Return the absolute paths in a script, in order of first appearance."""
     return list(dict.fromkeys(re.findall(r"(?<![\w.$}*?/-])/[A-Za-z][\w./-]*", _code(script))))
 
 
 def _code(script: str) -> str:
-    """Return a script without lines that are comments."""
+    """Return a script without its comment lines."""
     return "\n".join(line for line in script.split("\n") if not line.lstrip().startswith("#"))

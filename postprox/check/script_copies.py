@@ -282,7 +282,7 @@ def _shared(code: _Code) -> Iterator[Mistake]:
 
 
 def _shared_directories(code: _Code, text: str) -> Iterator[Mistake]:
-    """Yield the name of a directory that each filter empties before it uses the directory."""
+    """Yield the line that names a directory which every run of the filter empties before use."""
     for number, line in code:
         found = re.fullmatch(r"(?:export\s+)?(?P<name>\w+)=[\"']?/[\w./-]+[\"']?;?", line)
         if found is None:

@@ -198,7 +198,7 @@ _HANDLED = re.compile(
 
 
 def _untested(code: _Code, text: str) -> Iterator[Mistake]:
-    """Yield the test of a scanner's status if it only looks for a virus (status 1).
+    """Yield a line that tests a scanner's exit status only for status 1 (a virus).
 
     A scanner that fails has a higher status. The script then treats the message as clean.
     """

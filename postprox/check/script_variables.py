@@ -37,7 +37,7 @@ _OTHERS = {
     "INFILE": "EMAIL",
     "MESSAGE": "EMAIL",
 }
-#: The most similar names that are still regarded as different variables.
+#: The minimum similarity, from 0 to 1, at which a name is regarded as a misspelt variable.
 _SIMILAR = 0.75
 _USE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 #: An assignment of a fixed text.
@@ -58,7 +58,7 @@ def mistakes(script: str) -> Iterator[Mistake]:
         yield from _foreign(code, text)
 
 
-#: A test for a text that is not empty, with a variable that is not quoted.
+#: A test such as [ -n $NAME ], in which the variable is not quoted.
 _NOT_EMPTY = re.compile(r"(?<!\[)\[\s+(?P<not>!\s+)?-n\s+(?P<value>\$\{?\w+\}?)\s+\](?!\])")
 
 
@@ -72,7 +72,7 @@ def _unquoted(code: _Code) -> Iterator[Mistake]:
 
 
 def _overwritten(code: _Code) -> Iterator[Mistake]:
-    """Yield a line that replaces the path of the message or of the result."""
+    """Yield a line that overwrites EMAIL or OUTFILE, the path of the message or of the result."""
     for position, (number, line) in enumerate(code):
         found = _FIXED.fullmatch(line)
         later = code[position + 1 :]

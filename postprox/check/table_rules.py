@@ -98,7 +98,7 @@ def delivery(configuration: Configuration) -> Iterator[Fault]:
 def sasl(configuration: Configuration) -> Iterator[Fault]:
     """Report services that require SASL authentication, but cannot use it.
 
-    Their smtpd(8) processes end at each connection.
+    Their smtpd(8) processes end with a fatal error in each session.
     """
     name, reported = "smtpd_sasl_auth_enable", set()
     for service in configuration.services:
@@ -108,7 +108,7 @@ def sasl(configuration: Configuration) -> Iterator[Fault]:
             continue
         reported.add(key)
         if not socket:
-            reason = "no plug-ins of Cyrus SASL exist"
+            reason = "the Cyrus SASL plug-ins are missing"
             edit = fixes.run(f"apt-get install {_SASL_PACKAGE}")
         elif configuration.is_dovecot_stopped:
             reason = f"Dovecot is not running, so its socket {socket} does not exist"
@@ -123,7 +123,8 @@ def sasl(configuration: Configuration) -> Iterator[Fault]:
         yield Fault(
             "sasl",
             f"master.cf, {service.label}",
-            f"{name} = yes, but {reason}; smtpd(8) ends {when} and receives no mail",
+            f"{name} = yes, but {reason}; smtpd(8) ends with a fatal error {when}, so it receives "
+            "no mail",
             (edit,),
         )
 

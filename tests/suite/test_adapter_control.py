@@ -141,7 +141,7 @@ def test_missing_adapter_file_is_an_error(tmp_path: Path) -> None:
         find_implementation(f"{tmp_path}/x.toml")
 
 
-def test_installed_suite_requires_postprox_for_control(
+def test_control_requires_installed_postprox(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(described, "INSTALLED", True)

@@ -47,7 +47,7 @@ def test_prohibition_is_violated_only_by_prohibited_octets(
         ("C", "data.end-1", True),
     ],
 )
-def test_step_violates_only_requirements_that_it_observes(
+def test_failed_step_counts_against_observed_requirements(
     kind: str, requirement: str, expected: bool
 ) -> None:
     assert is_observed_by(kind, specification().requirements[requirement]) is expected

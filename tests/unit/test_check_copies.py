@@ -393,11 +393,11 @@ def test_each_filter_gets_its_own_directory() -> None:
         "W=/tmp/work\nexec 9>/run/lock\nflock 9\nrm -rf $W\nmkdir -p $W\n",
     ],
 )
-def test_other_directory_is_accepted(script: str) -> None:
+def test_directory_safe_for_parallel_filters_is_accepted(script: str) -> None:
     assert list(script_copies.mistakes(f"#!/bin/sh\n{script}")) == []
 
 
-def test_log_entry_is_not_written_to_the_result() -> None:
+def test_remedy_sends_log_entry_to_logger() -> None:
     script = 'echo "clean: $SENDER" >> "$OUTFILE"\nexit 0\n'
     (found,) = found_in(script)
     assert found.kind == script_copies.LOGGED

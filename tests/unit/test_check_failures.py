@@ -178,7 +178,7 @@ def test_network_of_all_clients_is_reported(value: str) -> None:
         ("TMPDIR=/run/postprox; export TMPDIR\ntmp=$(mktemp)", False),
     ],
 )
-def test_closed_directory_for_temporary_files_is_reported(
+def test_unwritable_tmp_is_reported(
     site: Site,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

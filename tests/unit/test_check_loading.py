@@ -50,7 +50,7 @@ def test_service_with_same_port_requires_restart() -> None:
     ("where", "step"),
     [("master.cf, 127.0.0.1:10025/inet", "postfix stop; postfix start"), ("postprox.service", "")],
 )
-def test_added_user_of_spawned_proxy_requires_restart(where: str, step: str) -> None:
+def test_creating_user_of_spawned_proxy_requires_restart(where: str, step: str) -> None:
     setup = Setup(parse("", "", ""), [], {}, RunningFacts(postfix=True))
     finding = Finding("user", where, "", ("useradd --system postprox",))
     assert loading.command(setup, [finding]) == step

@@ -73,7 +73,7 @@ def test_fatal_error_is_reported_with_warning_of_same_process() -> None:
     )
 
 
-def test_program_that_only_master_reports_has_no_reason() -> None:
+def test_error_logged_only_by_master_has_no_reason() -> None:
     (error,) = logged_errors(log(*FATAL[2:]))
     assert (error.program, error.text) == ("smtpd", LoggedError.UNEXPLAINED)
     assert error.warning == "process /usr/lib/postfix/sbin/smtpd pid 448 exit status 1"
@@ -154,7 +154,7 @@ def test_delivery_that_fails_because_of_this_mail_system_counts(reason: str, dsn
         ),
     ],
 )
-def test_errors_of_other_servers_and_rejected_messages_do_not_count(reason: str, dsn: str) -> None:
+def test_remote_errors_and_rejected_messages_do_not_count(reason: str, dsn: str) -> None:
     assert texts(("postfix/smtp[1]", delivery(reason, dsn, "bounced"))) == []
 
 
@@ -206,11 +206,11 @@ def test_errors_of_other_servers_and_rejected_messages_do_not_count(reason: str,
         ),
     ],
 )
-def test_refusal_counts_only_for_a_reason_in_this_mail_system(text: str, reply: str) -> None:
+def test_refusal_counts_only_if_mail_system_fails(text: str, reply: str) -> None:
     assert texts(("postfix/smtpd[1]", text)) == ([reply] if reply else [])
 
 
-def test_command_of_administrator_does_not_count() -> None:
+def test_error_of_administrator_command_does_not_count() -> None:
     assert texts(("postfix/postmap[1]", "fatal: open /etc/postfix/x: No such file")) == []
 
 
@@ -228,12 +228,12 @@ def test_failed_filter_counts_until_a_verdict_is_logged() -> None:
     assert len(texts(failed, ("postprox[6]", "verdict=fail-open result=delivered client=-"))) == 1
 
 
-def test_full_queue_for_local_programs_counts() -> None:
+def test_postdrop_error_on_full_disk_counts() -> None:
     reason = "create file maildrop/1.2: No space left on device"
     assert texts(("postfix/postdrop[1]", f"warning: mail_queue_enter: {reason}")) == [reason]
 
 
-def test_worst_error_is_reported_with_time_number_and_command() -> None:
+def test_worst_error_is_reported_with_time_and_count() -> None:
     errors = logged_errors(log(("postfix/local[1]", PROCMAIL), *FATAL))
     (fault,) = logged(setup(*errors))
     assert LEVELS[fault.name] == 2
@@ -292,7 +292,7 @@ def test_system_without_log_has_no_errors(tmp_path: Path, monkeypatch: pytest.Mo
     assert Machine().mail_log(0) == ("", "")
 
 
-def test_last_change_includes_files_of_directory_and_modes(tmp_path: Path) -> None:
+def test_last_change_is_newest_ctime_in_directory(tmp_path: Path) -> None:
     file = tmp_path / "main.cf"
     file.touch()
     os.utime(file, (0, 0))

@@ -24,7 +24,7 @@ PROXY = (
         ('-f "$${sender}" "$${client_address}"', "-f,a b,192.0.2.1"),
     ],
 )
-def test_remedy_replaces_macro_of_pipe(
+def test_remedy_replaces_pipe_macro(
     site: Site, capsys: pytest.CaptureFixture[str], arguments: str, result: str
 ) -> None:
     site.filter.write_text('#!/bin/sh\nIFS=,\necho "$*"\n')

@@ -209,7 +209,7 @@ fi
         ("echo 'A virus'", ""),
     ],
 )
-def test_notice_does_not_contain_the_searched_word(sending: str, kind: str) -> None:
+def test_notice_with_searched_word_is_corrected(sending: str, kind: str) -> None:
     script = f'#!/bin/sh\nif grep -qi virus "$EMAIL"; then\n{sending}\nexit 1\nfi\n'
     found = list(pipe_filters.mistakes(script))
     assert [each.kind for each in found] == [kind] * bool(kind)

@@ -967,7 +967,7 @@ def test_continuation_lines_of_commented_entry_are_reported(
 @pytest.mark.parametrize(
     "line", ["smtpd_tls_security_level=encrypt", "syslog_name=postfix/submission"]
 )
-def test_parameters_of_commented_submission_service_are_reported(
+def test_parameters_left_by_commented_out_service_are_reported(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     text = f"{BEHIND}{FRONT}#submission inet n - n - - smtpd\n  -o {line}\n"

@@ -29,7 +29,7 @@ def test_missing_socket_is_reported_once_for_main_cf() -> None:
     assert finding.remedy == "postconf -e smtpd_sasl_auth_enable=no"
 
 
-def test_own_setting_of_service_is_corrected() -> None:
+def test_sasl_setting_in_master_cf_is_corrected() -> None:
     own = "submission/inet/smtpd_sasl_auth_enable = yes\n"
     configuration = replace(parse("", MASTER, own), missing_sasl={"submission/inet": SOCKET})
     (finding,) = [each for each in judge(Setup(configuration, [], {})) if each.name == "sasl"]
@@ -47,7 +47,7 @@ def test_stopped_dovecot_is_started() -> None:
 
 def test_missing_plug_ins_are_installed() -> None:
     (fault,) = sasl(replace(parse(AUTH, MASTER, ""), missing_sasl={"smtp/inet": ""}))
-    assert "no plug-ins of Cyrus SASL exist" in fault.problem
+    assert "the Cyrus SASL plug-ins are missing" in fault.problem
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_missing_plug_ins_are_installed() -> None:
         ("cyrus", "smtpd", False),
     ],
 )
-def test_socket_is_searched_in_queue_directory(
+def test_socket_path_is_relative_to_queue_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, path: str, is_missing: bool
 ) -> None:
     (tmp_path / "private").mkdir()

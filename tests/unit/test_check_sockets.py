@@ -104,7 +104,7 @@ def test_only_spawned_proxy_lacks_supplementary_group(
 
 
 @as_root
-def test_supplementary_group_is_needed_for_closed_socket() -> None:
+def test_socket_closed_to_others_needs_supplementary_group() -> None:
     account = next(pwd.getpwnam(each.gr_mem[0]) for each in grp.getgrall() if each.gr_mem)
     group = next(each for each in grp.getgrall() if account.pw_name in each.gr_mem)
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:

@@ -26,7 +26,7 @@ def corrected(script: str) -> str:
     return new
 
 
-def test_own_address_gets_another_name() -> None:
+def test_own_variable_named_email_is_renamed() -> None:
     script = (
         '#!/bin/sh\nEMAIL=postmaster@mail.test\nif grep -q virus "$EMAIL"; then\n'
         'echo "550 5.7.1 A virus, ask ${EMAIL} or $EMAIL" >&2\nexit 1\nfi\n'
@@ -77,7 +77,7 @@ def test_variable_of_another_program_is_replaced(name: str, right: str) -> None:
         "echo $remote $PATH $HOME $TMPDIR $LIST",
     ],
 )
-def test_other_variables_are_accepted(script: str) -> None:
+def test_defined_or_unrelated_variables_are_accepted(script: str) -> None:
     assert kinds(script) == []
 
 
@@ -106,5 +106,5 @@ def test_remedy_quotes_tested_variable(
 
 
 @pytest.mark.parametrize("test", ['[ -n "$x" ]', "[[ -n $x ]]", "[ -z $x ]", "[ -n a ]"])
-def test_other_tests_are_accepted(test: str) -> None:
+def test_correct_shell_tests_are_accepted(test: str) -> None:
     assert kinds(f"if {test}; then exit 1; fi") == []

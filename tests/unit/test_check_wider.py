@@ -57,7 +57,7 @@ def test_unknown_recipients_on_port_25_are_reported() -> None:
         ("local_recipient_maps = hash:/etc/postfix/users\n", ""),
     ],
 )
-def test_unknown_local_recipients_are_reported(line: str, remedy: str) -> None:
+def test_accepting_unknown_local_recipients_is_reported(line: str, remedy: str) -> None:
     problem = "mail for unknown recipients is accepted"
     findings = [each for each in found(line) if problem in each.problem]
     assert [each.remedy for each in findings] == ([remedy] if remedy else [])
@@ -76,7 +76,7 @@ USERS = "smtpd_client_restrictions = permit_sasl_authenticated,reject\n"
         ("submission/inet", [EMPTY], set()),
     ],
 )
-def test_public_service_with_one_empty_filter_is_reported(
+def test_public_service_with_one_empty_parameter_is_reported(
     label: str, own: list[str], expected: set[str]
 ) -> None:
     master = f"{FRONT}{label.replace('/', ' ')} n - n - - smtpd\n{PROXY}"
