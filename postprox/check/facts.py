@@ -187,6 +187,10 @@ class ProxyFacts:
     #: True if the upstream server is on this machine but is neither listening nor listed in
     #: master.cf.
     upstream_missing: bool = False
+    #: The scripts in the filter command that replace each other's changes in $OUTFILE.
+    rewriters: tuple[str, ...] = ()
+    #: True if the host name of the upstream server has no address.
+    is_upstream_unknown: bool = False
     #: None if systemd will create the directory when it starts the proxy.
     spool: SpoolFacts | None = None
     #: The directories of --metrics and --pid-file, except those that systemd creates.
@@ -200,8 +204,6 @@ class ProxyFacts:
     #: The groups that the unit or master.cf names, but that do not exist. Each has the existing
     #: group with a similar name, or "".
     missing_groups: tuple[tuple[str, str], ...] = ()
-    #: The names of the user's groups. spawn(8) uses only the primary group.
-    user_groups: tuple[str, ...] = ()
     #: The reason why the permissions of the proxy's user are unknown, or "".
     unknown_permissions: str = ""
 

@@ -16,6 +16,7 @@ from . import (
     failure_rules,
     fixes,
     pipe_filters,
+    python_mistakes,
     sandbox,
     script_copies,
     script_mistakes,
@@ -208,6 +209,25 @@ def unread(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
 
 #: The variables that contain only the envelope.
 _ENVELOPE = re.compile(r"\$\{?(SENDER|RECIPIENTS?|RECIPIENTCOUNT|QUEUE_ID|CLIENT_NAME)\b\}?")
+
+
+def chained(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
+    """Report filters that replace each other's changes."""
+    if facts.rewriters:
+        names = " and ".join(facts.rewriters)
+        example = f"{setup.examples.removesuffix('/postfix')}/filters/chain.py"
+        chain = "/usr/local/bin/chain.py"
+        commands = [each.strip() for each in (wanted.command or "").split(" && ")]
+        yield Fault(
+            "lost-change",
+            proxy.where,
+            f"{names} both read $EMAIL and write $OUTFILE, so only the changes of the last one "
+            "reach the recipients",
+            (
+                fixes.run(f"install -m 0755 {shlex.quote(example)} {chain}"),
+                set_filter(proxy, wanted, " ".join([chain, *commands])),
+            ),
+        )
 
 
 def sends(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
@@ -425,7 +445,7 @@ def filter_command(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
             problem += f", and the unit hides it ({setting})" if setting else ""  # noqa: PLW2901
         yield Fault("filter", proxy.where, f"{problem}; the filter cannot run, and {effect}", edits)
     if seen.executable:
-        yield from _text(proxy, wanted, seen, facts)
+        yield from _text(proxy, wanted, seen)
 
 
 def _similar(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Edit:
@@ -482,7 +502,7 @@ def _unanswered(wanted: Options) -> str:
     return "senders do not learn why their mail is refused"
 
 
-def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts, facts: ProxyFacts) -> Iterator[Fault]:
+def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
     """Report only the first problem in the filter's contents, as that problem can cause others."""
     effect = _effect(wanted)
     found = [*_unusable(proxy, seen, effect), *_marked(proxy, seen, effect)]
@@ -490,7 +510,7 @@ def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts, facts: ProxyFacts) 
     if not found or found[0].name == "exit-status":
         yield from _missing_command(proxy, seen, effect)
         yield from _unreadable_files(proxy, seen, effect)
-        yield from _closed_sockets(proxy, seen, facts)
+        yield from _closed_sockets(proxy, seen)
         yield from _mistakes(proxy, wanted, seen)
         yield from _login_variables(proxy, wanted, seen, effect)
         yield from failure_rules.failures(proxy, wanted, seen, effect)
@@ -503,16 +523,22 @@ def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator
         return
     for found in seen.mistakes:
         path, user = shlex.quote(found.path), shlex.quote(proxy.user)
-        command, problem = f"ls -l {path}", "which does not exist"
+        edits: tuple[Edit, ...] = (fixes.run(f"ls -l {path}"),)
+        problem = "which does not exist"
         result = f"sh(1) ends the filter there, and {effect}"
         if found.kind == script_mistakes.DATA:
             result = "mail is deferred or passes unfiltered"
         if found.kind in (script_mistakes.UNREADABLE, script_mistakes.DATA):
             problem = f"which user {proxy.user} cannot read"
             group = f'chgrp "$(id -g {user})" {path} && ' if found.correction == "g+r" else ""
-            command = f"namei -l {path}"
-            if found.correction:
-                command = f"{group}chmod {found.correction} {path}"
+            edits = (fixes.run(f"namei -l {path}"),)
+            if found.correction.startswith("group "):
+                name = found.correction.removeprefix("group ")
+                if name in _groups(proxy):
+                    continue
+                edits = _with_group(proxy, name) or edits
+            elif found.correction:
+                edits = (fixes.run(f"{group}chmod {found.correction} {path}"),)
         elif found.kind != script_mistakes.MISSING:
             continue
         yield Fault(
@@ -520,33 +546,36 @@ def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator
             proxy.where,
             f"line {found.number} of the filter {seen.path} reads {found.path}, {problem}; "
             f"{result}",
-            (fixes.run(command),),
+            edits,
         )
 
 
-def _closed_sockets(proxy: Proxy, seen: ProgramFacts, facts: ProxyFacts) -> Iterator[Fault]:
+def _closed_sockets(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
     """Report a script with a socket to which its user cannot connect."""
-    unit, service = proxy.unit, proxy.service
-    if unit and any(name in unit.settings for name in _OTHER_FILES):
+    if proxy.unit and any(name in proxy.unit.settings for name in _OTHER_FILES):
         return
     for found in seen.mistakes:
         group = found.correction
-        groups = [*_groups(proxy), *(facts.user_groups if unit else ())]
-        if found.kind != script_mistakes.SOCKET or (group and group in groups):
+        if found.kind != script_mistakes.SOCKET or (group and group in _groups(proxy)):
             continue
-        edits: tuple[Edit, ...] = (fixes.run(f"namei -l {shlex.quote(found.path)}"),)
-        if group and unit:
-            edits = tuple(_joins(unit, group))
-        elif group and service and not proxy.group:
-            # spawn(8) uses only this group, and no other groups of the user.
-            edits = (fixes.set_user(service, f"{proxy.user}:{group}"),)
+        shown = (fixes.run(f"namei -l {shlex.quote(found.path)}"),)
         yield Fault(
             "filter",
             proxy.where,
             f"user {proxy.user} of the filter {seen.path} cannot connect to the socket "
             f"{found.path} (line {found.number}); mail is deferred or passes unfiltered",
-            edits,
+            (_with_group(proxy, group) if group else ()) or shown,
         )
+
+
+def _with_group(proxy: Proxy, group: str) -> tuple[Edit, ...]:
+    """Return the edits that add a group to the filter, or () if they are not known."""
+    if proxy.unit:
+        return tuple(_joins(proxy.unit, group))
+    if proxy.service and not proxy.group:
+        # spawn(8) uses only this group, and no other groups of the user.
+        return (fixes.set_user(proxy.service, f"{proxy.user}:{group}"),)
+    return ()
 
 
 def _groups(proxy: Proxy) -> list[str]:
@@ -657,6 +686,10 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         "the original text is lost",
         script_variables.FOREIGN: "uses a variable that neither the proxy nor the script sets; its "
         "value is empty, so mail may be deferred or pass unfiltered",
+        python_mistakes.RESULT: "ignores the result of the function, which should be the exit "
+        "status; the filter always ends with status 0, so mail that it should reject passes",
+        python_mistakes.SHELL: "makes text from the SMTP session part of a shell command; any "
+        "client can run commands as the user of the proxy",
         script_statuses.SYSEXIT: "rejects mail with a status from sysexits.h, which only pipe(8) "
         "expects. The proxy requires status 1 and a reply such as 550, and treats other statuses "
         "as failures; such mail "
@@ -694,6 +727,7 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         script_mistakes.QUOTES: "syntax",
         script_mistakes.LOCK: "time-limit",
         script_copies.INJECTION: "injection",
+        python_mistakes.SHELL: "injection",
         script_mistakes.LEFT: "filter-write",
         script_mistakes.TRACE: "lost-reply",
         script_mistakes.UNANSWERED: "lost-reply",

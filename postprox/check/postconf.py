@@ -174,6 +174,10 @@ class Configuration:
     is_dovecot_stopped: bool = False
     #: The queue directories that postdrop(1) and postqueue(1) cannot access.
     closed_directories: tuple[str, ...] = ()
+    #: True if a tmpfs is mounted on the queue directory.
+    is_queue_in_memory: bool = False
+    #: The addresses in inet_interfaces that this machine does not have.
+    foreign_interfaces: tuple[str, ...] = ()
     #: The names of the queue directories that do not belong to the user in mail_owner.
     foreign_directories: tuple[str, ...] = ()
     #: The directory of each other Postfix instance that receives mail without a filter, and the

@@ -9,9 +9,11 @@ from __future__ import annotations
 import codecs
 import contextlib
 import difflib
+import errno
 import glob
 import grp
 import importlib.machinery
+import ipaddress
 import os
 import pwd
 import re
@@ -168,6 +170,8 @@ def _with_files(configuration: Configuration) -> Configuration:
         closed_programs=tuple(_closed_programs(configuration)),
         closed_directories=tuple(_closed_directories(configuration)),
         foreign_directories=tuple(_foreign_directories(configuration)),
+        is_queue_in_memory=_is_tmpfs(configuration.parameter("queue_directory")),
+        foreign_interfaces=tuple(_foreign_interfaces(configuration)),
         missing_users=dict(_missing_users(configuration)),
         missing_delivery=_missing_delivery(configuration),
         missing_sasl=dict(_missing_sasl(configuration)),
@@ -258,6 +262,20 @@ def _foreign_directories(configuration: Configuration) -> Iterator[str]:
             path = Path(configuration.parameter("queue_directory"), name)
             if path.is_dir() and path.stat().st_uid != owner.pw_uid:
                 yield name
+
+
+def _foreign_interfaces(configuration: Configuration) -> Iterator[str]:
+    """Yield the addresses in inet_interfaces that this machine does not have."""
+    for word in re.split(r"[,\s]+", configuration.parameter("inet_interfaces")):
+        with contextlib.suppress(ValueError):
+            address = ipaddress.ip_address(word.strip("[]"))
+            family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+            try:
+                with socket.socket(family) as probe:
+                    probe.bind((str(address), 0))
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    yield word
 
 
 def _free_space(directory: str) -> int | None:
@@ -695,7 +713,7 @@ def _user_name(user: str) -> str:
 
 def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
     """Collect the facts about a proxy."""
-    user = proxy.user
+    user = _identity(proxy)
     program, unchecked, command_error = None, "", ""
     if proxy.options is not None and proxy.options.command is not None:
         search = SPAWN_PATH if proxy.service else SYSTEMD_PATH
@@ -723,23 +741,31 @@ def probe(configuration: Configuration, proxy: Proxy) -> ProxyFacts:
         filter_unchecked=unchecked,
         command_error=command_error,
         upstream_missing=_upstream_missing(configuration, proxy),
+        rewriters=tuple(_rewriters(proxy)),
+        is_upstream_unknown=_is_upstream_unknown(proxy),
         spool=_spool(configuration, proxy),
         status_directories=dict(_status_directories(proxy)),
         missing_paths=tuple(_missing_paths(proxy.unit)) if proxy.unit else (),
         closed_working_directory=_closed_working_directory(proxy),
         missing_programs=tuple(_missing_programs(proxy.unit)) if proxy.unit else (),
         missing_groups=tuple(_missing_groups(proxy)),
-        user_groups=tuple(_group_names(user)),
         unknown_permissions=_unknown_permissions(user),
     )
 
 
-def _group_names(user: str) -> Iterator[str]:
-    """Yield the names of the user's groups."""
-    account = _account(user)
-    for gid in os.getgrouplist(account.pw_name, account.pw_gid) if account else ():
-        with contextlib.suppress(KeyError):
-            yield grp.getgrgid(gid).gr_name
+_CHAIN = re.compile(r"\s*/[\w./-]+(\s*&&\s*/[\w./-]+)+\s*")
+#: A command that reads the result of an earlier filter.
+_REREAD = re.compile(r"(<|\bcat|\b-s|\bcp|\bmv)\s*[\"']?\$\{?OUTFILE|\$1\b|\$\{?@")
+
+
+def _rewriters(proxy: Proxy) -> Iterator[str]:
+    """Yield the scripts of a filter command that write $OUTFILE, if there are several."""
+    command = (proxy.options.command if proxy.options else "") or ""
+    paths = command.split(" && ") if _CHAIN.fullmatch(command) else []
+    texts = {path.strip(): _script(path.strip()).decode("latin-1") for path in paths}
+    found = [path for path, text in texts.items() if "EMAIL" in text and "OUTFILE" in text]
+    if len(found) > 1 and not any(map(_REREAD.search, texts.values())):
+        yield from found
 
 
 def _links(proxy: Proxy, seen: ProgramFacts | None) -> dict[str, str]:
@@ -838,7 +864,7 @@ def _closed_working_directory(proxy: Proxy) -> str:
         return ""
     if not Path(path).is_dir():
         return path
-    return _closed(f"{path}/file", proxy.user)
+    return _closed(f"{path}/file", _identity(proxy))
 
 
 def _unknown_permissions(user: str) -> str:
@@ -857,9 +883,19 @@ def _has_group_of_postfix(configuration: Configuration, proxy: Proxy) -> bool:
     return bool(own and postfix and has_default and own.pw_gid in (0, postfix.pw_gid))
 
 
+def _identity(proxy: Proxy) -> str:
+    """Return the user of a proxy in the notation of spawn(8): USER, or USER:GROUP.
+
+    Like spawn(8), the check then uses only this group, or the primary group if GROUP is empty.
+    Without a colon, all groups of the user count.
+    """
+    return f"{proxy.user}:{proxy.group}" if proxy.service and proxy.user else proxy.user
+
+
 def _account(user: str) -> pwd.struct_passwd | None:
+    """Return the account of a user, or of USER:GROUP."""
     try:
-        return pwd.getpwnam(user)
+        return pwd.getpwnam(user.partition(":")[0])
     except KeyError:
         return None
 
@@ -871,15 +907,25 @@ def _may(user: str, right: int, path: str) -> bool | None:
         return None
     if os.geteuid() == account.pw_uid:
         return os.access(path, right)
-    return _ask_as(account, right, path) if os.geteuid() == 0 else None
+    groups = _groups_of(user, account)
+    return _ask_as(account, right, path, groups) if os.geteuid() == 0 else None
+
+
+def _groups_of(user: str, account: pwd.struct_passwd) -> list[int]:
+    """Return the IDs of the groups with which a program runs, beginning with the main group."""
+    _, colon, group = user.partition(":")
+    if not colon:
+        return [account.pw_gid, *os.getgrouplist(account.pw_name, account.pw_gid)]
+    try:
+        return [grp.getgrnam(group).gr_gid if group else account.pw_gid]
+    except KeyError:
+        return [account.pw_gid]
 
 
 def _ask_as(
-    account: pwd.struct_passwd, right: int, path: str, groups: Sequence[int] = ()
+    account: pwd.struct_passwd, right: int, path: str, groups: Sequence[int]
 ) -> bool | None:
-    """Return whether a user has a permission. By default, use all groups of the user."""
-    groups = groups or os.getgrouplist(account.pw_name, account.pw_gid)
-    words = map(str, (right, path, account.pw_uid, account.pw_gid, *groups))
+    words = map(str, (right, path, account.pw_uid, *groups))
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", access.__file__, *words],
@@ -1020,7 +1066,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
             *_closed_temporary(text, user),
             *(
                 script_mistakes.scans_by_name(text)
-                if _clamd_user() not in ("", "root", user)
+                if _clamd_user() not in ("", "root", user.partition(":")[0])
                 else ()
             ),
         ),
@@ -1037,6 +1083,8 @@ def _python_mistakes(path: str, text: str, interpreter: str) -> Iterator[Mistake
         return
     yield from python_mistakes.text_mode(text)
     yield from python_mistakes.standard_input(text, sys.stdlib_module_names)
+    yield from python_mistakes.lost_result(text)
+    yield from python_mistakes.shell_commands(text)
     if os.path.realpath(interpreter) != os.path.realpath(sys.executable):
         return
     # The check may run without the directories of installed modules (python3 -S).
@@ -1158,13 +1206,22 @@ def _unreadable_files(script: str, user: str) -> Iterator[Mistake]:
         except OSError:
             continue
         if _may(user, os.R_OK, found.path) is False:
-            account = _account(user)
-            mode = "u+r" if account and status.st_uid == account.pw_uid else "g+r"
-            is_used = mode == "g+r" and status.st_gid and status.st_mode & stat.S_IRGRP
-            is_closed = _closed(found.path, user) or not stat.S_ISREG(status.st_mode)
-            mode = "" if is_used or is_closed else mode
             kind = found.kind if is_data else script_mistakes.UNREADABLE
-            yield replace(found, kind=kind, correction=mode)
+            yield replace(found, kind=kind, correction=_read_permission(user, found.path, status))
+
+
+def _read_permission(user: str, path: str, status: os.stat_result) -> str:
+    """Return the mode that lets a user read a file, or the group that can read it, or ""."""
+    if _closed(path, user) or not stat.S_ISREG(status.st_mode):
+        return ""
+    account = _account(user)
+    if account and status.st_uid == account.pw_uid:
+        return "u+r"
+    if not status.st_gid or not status.st_mode & stat.S_IRGRP:
+        return "g+r"
+    with contextlib.suppress(KeyError):
+        return f"group {grp.getgrgid(status.st_gid).gr_name}"
+    return ""
 
 
 def _bad_patterns(script: str, interpreter: str) -> Iterator[Mistake]:
@@ -1197,21 +1254,13 @@ def _closed_sockets(script: str, user: str) -> Iterator[Mistake]:
     if len({each.path for each in sockets}) != 1:
         return
     found = sockets[0]
-    if _may(user, os.W_OK, found.path) is False or _needs_group(user, found.path):
+    if _may(user, os.W_OK, found.path) is False:
         status, closed = Path(found.path).stat(), _closed(found.path, user)
         places = [(status.st_gid, status.st_mode & stat.S_IWGRP)]
         if closed:
             above = Path(closed).stat()
             places.append((above.st_gid, above.st_mode & stat.S_IXGRP))
         yield replace(found, correction=_common_group(places))
-
-
-def _needs_group(user: str, path: str) -> bool:
-    """Return whether the user can write to a path only because of a supplementary group."""
-    account = _account(user)
-    if account is None or os.geteuid() != 0:
-        return False
-    return _ask_as(account, os.W_OK, path, [account.pw_gid]) is False
 
 
 def _is_socket(path: str) -> bool:
@@ -1444,6 +1493,19 @@ def _upstream_missing(configuration: Configuration, proxy: Proxy) -> bool:
     return False
 
 
+def _is_upstream_unknown(proxy: Proxy) -> bool:
+    """Return whether the host name of the upstream server has no address."""
+    host = proxy.options.target.host if proxy.options else b""
+    try:
+        if host:
+            socket.getaddrinfo(host, None)
+    except socket.gaierror:
+        return True
+    except (OSError, UnicodeError):
+        pass
+    return False
+
+
 def _has_foreign_files(directory: Path) -> bool:
     """Return whether `directory` contains files that postprox did not create."""
     try:
@@ -1459,12 +1521,12 @@ def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
     if proxy.service:  # spawn(8) runs in the queue directory
         directory = Path(configuration.parameter("queue_directory"), directory)
     if proxy.unit and sandbox.is_made_by_systemd(proxy.unit, str(directory)):
-        return None
+        return _private_spool(directory) if proxy.unit.private_tmp else None
     try:
         status, system = directory.stat(), os.statvfs(directory)
     except OSError:
         return SpoolFacts(exists=False, is_link=directory.is_symlink())
-    rights = [_may(proxy.user, right, str(directory)) for right in (os.W_OK, os.X_OK)]
+    rights = [_may(_identity(proxy), right, str(directory)) for right in (os.W_OK, os.X_OK)]
     writable = None if None in rights else all(rights)
     line, file = _boot_line(directory)
     return SpoolFacts(
@@ -1479,11 +1541,26 @@ def _spool(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None:
         free=system.f_bavail * system.f_frsize,
         # A file system without an inode limit, such as btrfs, reports 0 inodes in total.
         free_files=system.f_favail if system.f_files else UNLIMITED,
-        closed_directory="" if writable else _closed(str(directory), proxy.user),
+        closed_directory="" if writable else _closed(str(directory), _identity(proxy)),
         owner=_user_name(str(status.st_uid)),
         boot_line=line,
         boot_file=file,
         lost_by="" if line else _lost_by(proxy, directory),
+        is_tmpfs=_is_tmpfs(str(directory)),
+    )
+
+
+def _private_spool(directory: Path) -> SpoolFacts | None:
+    """Return the space for a unit's own /tmp, which is in the file system of /tmp."""
+    if str(directory) not in ("/tmp", "/var/tmp"):  # noqa: S108
+        return None
+    system = os.statvfs(directory)
+    return SpoolFacts(
+        exists=True,
+        writable=True,
+        mode=0o700,
+        free=system.f_bavail * system.f_frsize,
+        free_files=system.f_favail if system.f_files else UNLIMITED,
         is_tmpfs=_is_tmpfs(str(directory)),
     )
 
@@ -1525,7 +1602,7 @@ def _status_directories(proxy: Proxy) -> Iterator[tuple[str, DirectoryFacts]]:
             continue
         except OSError:
             continue
-        rights = [_may(proxy.user, right, directory) for right in (os.W_OK, os.X_OK)]
+        rights = [_may(_identity(proxy), right, directory) for right in (os.W_OK, os.X_OK)]
         writable = None if None in rights else all(rights)
         if unit.dynamic_user and _account(proxy.user) is None and not status.st_mode & stat.S_IWGRP:
             # A temporary user owns only the directories that systemd creates.

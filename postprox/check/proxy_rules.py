@@ -419,15 +419,27 @@ def no_strict(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a missing upstream server."""
     endpoint = target_endpoint(wanted.target)
-    is_proxy = any(each.is_at(endpoint) for each in setup.proxies)  # that proxy may be stopped
-    if facts.upstream_missing and not is_proxy:
-        target, reason = wanted.target.text, _elsewhere(setup, endpoint)
-        other = setup.place_for_filtered(proxy)
-        edits = sent_to(setup, proxy, other) if other else (add_service(setup, proxy, target),)
+    if facts.is_upstream_unknown and not list(target(setup, proxy, wanted)):
+        text = wanted.target.text
+        local = f"127.0.0.1:{endpoint.port}"
+        edit = fixes.run(f"getent hosts {shlex.quote(endpoint.host)}")
         yield Fault(
             "no-upstream",
             proxy.where,
-            f"no server listens on {target}, the proxy's upstream address{reason}; all mail is "
+            f"the host name in {text}, the proxy's upstream address, has no IP address; all mail "
+            "is deferred (451)",
+            (fixes.send_to(proxy, local) if text.startswith("localhost") else edit,),
+        )
+        return
+    is_proxy = any(each.is_at(endpoint) for each in setup.proxies)  # that proxy may be stopped
+    if facts.upstream_missing and not is_proxy:
+        address, reason = wanted.target.text, _elsewhere(setup, endpoint)
+        other = setup.place_for_filtered(proxy)
+        edits = sent_to(setup, proxy, other) if other else (add_service(setup, proxy, address),)
+        yield Fault(
+            "no-upstream",
+            proxy.where,
+            f"no server listens on {address}, the proxy's upstream address{reason}; all mail is "
             "deferred (451)",
             edits,
         )

@@ -15,6 +15,8 @@ from .script_mistakes import Mistake, replaced
 #: The kinds of mistakes.
 TEXT = "text"
 MODULE = "module"
+RESULT = "result"
+SHELL = "shell"
 #: The encodings in which some octets are invalid.
 _STRICT = ("ascii", "us-ascii", "utf-8", "utf8", "utf-8-sig")
 _EXCEPTIONS = ("UnicodeDecodeError", "UnicodeError", "ValueError", "Exception", "BaseException")
@@ -203,3 +205,58 @@ def _from_email(script: str, number: int) -> str:
             new = f"open({found['name']}{found['mode']}, {text})"
             edits.append(replaced(other, found[0], new))
     return ";".join(edits[1:] + edits[:1])
+
+
+def lost_result(script: str) -> Iterator[Mistake]:
+    """Yield the call of a function whose result should be the exit status, but is not used."""
+    try:
+        tree = ast.parse(script)
+    except (SyntaxError, ValueError):
+        return
+    functions = {each.name: each for each in tree.body if isinstance(each, ast.FunctionDef)}
+    last = tree.body[-1] if tree.body else None
+    body = last.body if isinstance(last, ast.If) else [last]
+    call = body[-1].value if isinstance(body[-1], ast.Expr) else None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+        return
+    name = call.func.id
+    results = [
+        each.value.value
+        for each in ast.walk(functions.get(name, ast.Module([], [])))
+        if isinstance(each, ast.Return) and isinstance(each.value, ast.Constant)
+    ]
+    if 1 in results:
+        line = script.split("\n")[call.lineno - 1].strip()
+        edit = replaced(call.lineno, f"{name}()", f"raise SystemExit({name}())")
+        yield Mistake(RESULT, line, call.lineno, edit)
+
+
+#: A variable of the proxy that a remote host can set.
+_REMOTE = re.compile(
+    r"environ(?:\.get\(|\[)\s*[\"'](SENDER|RECIPIENTS?|HELO|CLIENT_NAME)[\"'][^\])]*[\])]"
+)
+_SAFE = '"".join(c if c.isalnum() or c in "@.+=_-" else "_" for c in {})'
+_SHELLS = re.compile(r"\bos\.(?:system|popen)\(|\bshell\s*=\s*True\b|\bgetoutput\(")
+
+
+def shell_commands(script: str) -> Iterator[Mistake]:
+    """Yield a line that makes text from the SMTP session part of a command for the shell."""
+    lines = script.split("\n")
+    assigned = {}
+    for number, line in enumerate(lines, 1):
+        if found := re.fullmatch(rf"\s*(\w+)\s*=\s*((?:\w+\.)?{_REMOTE.pattern})\s*", line):
+            assigned[found[1]] = (number, found[2])
+    for number, line in enumerate(lines, 1):
+        if not _SHELLS.search(line) or "quote(" in script or line.lstrip().startswith("#"):
+            continue
+        names = [name for name in assigned if re.search(rf"\b{name}\b", line)]
+        edits = [
+            replaced(assigned[name][0], assigned[name][1], _SAFE.format(assigned[name][1]))
+            for name in names
+        ]
+        direct = [each[0] for each in re.finditer(rf"(?:\w+\.)?{_REMOTE.pattern}", line)]
+        edits += [replaced(number, each, _SAFE.format(each)) for each in direct]
+        if edits:
+            is_nested = direct and re.search(r"\bf[\"']", line)  # the quotes cannot be nested
+            yield Mistake(SHELL, line.strip(), number, "" if is_nested else ";".join(edits))
+            return

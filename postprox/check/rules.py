@@ -88,6 +88,8 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from table_rules.pipe_loops(setup.configuration)
     yield from table_rules.space(setup.configuration)
     yield from table_rules.delivery(setup.configuration)
+    yield from table_rules.checks_for_all(setup)
+    yield from table_rules.foreign_interfaces(setup.configuration)
     yield from table_rules.sasl(setup.configuration)
     yield from table_rules.mailbox_size(setup.configuration)
     yield from table_rules.programs(setup.configuration)
@@ -204,6 +206,7 @@ def _own_faults(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     yield from filter_rules.exit_status(proxy, wanted)
     yield from filter_rules.privileges(proxy, wanted)
     yield from filter_rules.unread(proxy, wanted, facts)
+    yield from filter_rules.chained(setup, proxy, wanted, facts)
     yield from filter_rules.sends(setup, proxy, wanted, facts)
     yield from filter_rules.looped(setup, proxy, facts)
     yield from filter_rules.notices(setup, proxy, facts)
@@ -316,7 +319,11 @@ def _unchecked_options(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[
     names = setup.possible_routes(proxy)
     if names and not setup.routes_to(proxy):
         yield f"whether mail is routed to {proxy.endpoint} by {', '.join(names)}"
-    is_known = facts.upstream_missing or list(proxy_rules.target(setup, proxy, wanted))
+    is_known = (
+        facts.upstream_missing
+        or facts.is_upstream_unknown
+        or list(proxy_rules.target(setup, proxy, wanted))
+    )
     if upstream(setup.configuration, proxy) is None and not is_known:
         yield f"the upstream server at {wanted.target.text}"
     if (samples := setup.samples.get(proxy)) and samples.unchecked:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from . import fixes, loading
-from .facts import RunningFacts, Session, UnitState
+from .facts import LoggedError, RunningFacts, Session, UnitState
 from .findings import Fault
 from .routes import Proxy, routes, without_wrappers
 from .setup import Setup, distinct
@@ -35,10 +35,12 @@ def postfix_stopped(setup: Setup, seen: RunningFacts) -> Iterator[Fault]:
     A configuration outside the default directory is not reported, because it may not be in use.
     """
     if seen.postfix is False and not setup.configuration.directory:
+        ended = [error for error in seen.log.errors if error.kind == LoggedError.STOPPED]
+        reason = f". The log says: {ended[-1].text}" if ended else ""
         yield Fault(
             "postfix-stopped",
             "master(8)",
-            "Postfix is not running with this configuration; no mail is received",
+            f"Postfix is not running with this configuration; no mail is received{reason}",
             (fixes.run(loading.start(setup.configuration, seen)),),
         )
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..core.options import Options
 from ..core.verdict import FAIL, FAIL_OPEN
-from . import sample_words
+from . import sample_words, sandbox
 from .facts import SampleRun, SampleRuns
 from .routes import Proxy, without_wrappers
 from .unit import Unit
@@ -65,8 +65,11 @@ _RELAXED = {
     **dict.fromkeys(("ReadOnlyPaths", "WorkingDirectory", "RootDirectory", "RootImage"), ""),
     "PrivateTmp": "no",
 }
+_KINDS = ("Runtime", "State", "Cache", "Logs")
 #: A sender with a shell command. Only a shell that executes the command prints EXECUTED.
-_SENDER = '"$(echo${IFS}$((1234*4321))>&2)"@example.net'
+_SUBSTITUTION = "$(echo${IFS}$((1234*4321))>&2)"
+#: The command is in single and in double quotes, so that it also ends a quoted part.
+_SENDER = f"\"{_SUBSTITUTION}'{_SUBSTITUTION}'\"@example.net"
 
 
 @dataclass(frozen=True)
@@ -263,12 +266,19 @@ def _exports(proxy: Proxy) -> str:
     words = proxy.words[: len(proxy.words) - len(without_wrappers(proxy.words))]
     values = dict(word.split("=", 1) for word in words if re.match(r"[A-Za-z_]\w*=", word))
     if unit := proxy.unit:
-        values = {"PATH": _PATH, **unit.environment, **values}
+        values = {"PATH": _PATH, **_directories(unit), **unit.environment, **values}
     return "".join(
         f"export {name}={shlex.quote(value)}; "
         for name, value in values.items()
         if not name.startswith("POSTPROX_")
     )
+
+
+def _directories(unit: Unit) -> dict[str, str]:
+    """Return the variables that systemd sets for the directories of a unit (systemd.exec(5))."""
+    made = {f"{kind}Directory": sandbox.made_by(unit, f"{kind}Directory") for kind in _KINDS}
+    names = {name: name.removesuffix("Directory").upper() for name in made}
+    return {f"{names[name]}_DIRECTORY": ":".join(paths) for name, paths in made.items() if paths}
 
 
 def restricted(unit: Unit, changed: Sequence[tuple[str, str]] = ()) -> Iterator[str]:
@@ -277,7 +287,14 @@ def restricted(unit: Unit, changed: Sequence[tuple[str, str]] = ()) -> Iterator[
     yield from ("--quiet", "--wait", "--pipe", "--collect", "--service-type=exec")
     yield f"--setenv=PYTHONPATH={_PACKAGE}"
     for name, values in unit.settings.items():
+        # Unlike in a unit file, an empty value does not reset a list that systemd-run(1) sets.
+        if name in dict(changed) and name != "BindPaths":
+            continue
         # systemd-run(1) does not expand specifiers.
         if _RESTRICTION.fullmatch(name) and not any("%" in value for value in values):
             yield from (f"--property={name}={value}" for value in values or [""])
-    yield from (f"--property={name}={value}" for name, value in changed)
+    # A RuntimeDirectory= of a transient unit would remove the directory of the service.
+    for path in sandbox.made_by(unit, "RuntimeDirectory"):
+        if Path(path).is_dir():
+            yield f"--property=ReadWritePaths={path}"
+    yield from (f"--property={name}={value}" for name, value in changed if value)

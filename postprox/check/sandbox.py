@@ -46,6 +46,11 @@ def is_below_made(unit: Unit, path: str) -> bool:
     return is_made_by_systemd(unit, path) or is_below(path, _made(unit))
 
 
+def made_by(unit: Unit, setting: str) -> list[str]:
+    """Return the directories that systemd creates because of a setting."""
+    return [path for path in _made(unit) if path.startswith(f"{_MADE[setting]}/")]
+
+
 def _made(unit: Unit) -> list[str]:
     name = unit.name.rpartition(".")[0].replace("@", "@1") if "@." in unit.name else unit.name
     name = name.removesuffix(".service")

@@ -101,7 +101,8 @@ _SYSEXIT = re.compile(
 #: failure.
 _TEXT = re.compile(
     r"(?:^|[;&{]|\b(?:then|do|else)\b)\s*(?P<print>(?P<printer>echo|printf)\s+(?P<quote>[\"']?)"
-    r"(?P<text>[A-Za-z](?:[^;&|<>\"'`(){}]|\$\{\w+\})*)(?P=quote)[^;&|<>`(){}]*"
+    r"(?P<text>(?:5\.[0-9]\.[0-9] )?[A-Za-z](?:[^;&|<>\"'`(){}]|\$\{\w+\})*)(?P=quote)"
+    r"[^;&|<>`(){}]*"
     r"(?P<target>1?>&2|>\s*/dev/stderr)?)\s*(?=$|[;&}])"
 )
 _REFUSAL = re.compile(
@@ -154,7 +155,8 @@ def _last_text(line: str) -> re.Match[str] | None:
 def _as_reply(number: int, found: re.Match[str]) -> str:
     """Return a script for sed(1) that turns a printed text into a reply on standard error."""
     start = f"{found['printer']} {found['quote']}"
-    new = found["print"].replace(found["text"], f"550 5.7.1 {found['text']}", 1)
+    code = "550" if found["text"].startswith("5") else "550 5.7.1"
+    new = found["print"].replace(found["text"], f"{code} {found['text']}", 1)
     new = re.sub(r"^\w+\s+[\"']?", lambda _: start, new)
     return replaced(number, found["print"], new if found["target"] else f">&2 {new}")
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from . import fixes
 from .findings import Fault
 from .postconf import DEFAULTS, BrokenTable, Configuration
+from .setup import Setup
+from .tables import refusing_checks
 
 #: The suffix of the file that postmap(1) creates, for each type of indexed table.
 INDEXES = {"hash": ".db", "btree": ".db", "cdb": ".cdb", "lmdb": ".lmdb", "dbm": ".pag"}
@@ -129,6 +131,60 @@ def sasl(configuration: Configuration) -> Iterator[Fault]:
         )
 
 
+#: Header fields that Postfix or the sender adds to each message.
+_FIELDS = (
+    "Received: from client.example (unknown [192.0.2.1]) by mail.test (Postfix) with ESMTP id A1",
+    "From: a@example.org",
+    "To: b@example.org",
+    "Date: Thu, 03 Dec 2026 12:00:00 +0000",
+    "Message-ID: <1@example.org>",
+)
+_FATES = {
+    "HOLD": "stays in the hold queue",
+    "DISCARD": "is lost",
+    "REJECT": "is refused",
+}
+
+
+def checks_for_all(setup: Setup) -> Iterator[Fault]:
+    """Report a line of header_checks that holds, discards or rejects all messages."""
+    main = setup.configuration.main
+    for check in refusing_checks(main, setup.tables):
+        if not any(map(check.pattern.search, _FIELDS)):
+            continue
+        edits = [f"sed -i '{check.number}s/^/#/' {shlex.quote(check.path)}"]
+        edits += [f"{setup.configuration.postfix} reload"]
+        edits += ["postsuper -H ALL"] if check.action == "HOLD" else []
+        yield Fault(
+            "inherited",
+            "main.cf",
+            f"line {check.number} of {check.path} (header_checks) applies to each message, so all "
+            f"mail {_FATES[check.action]}: {check.line}",
+            tuple(map(fixes.run, edits)),
+        )
+        return
+
+
+def foreign_interfaces(configuration: Configuration) -> Iterator[Fault]:
+    """Report addresses in inet_interfaces that this machine does not have."""
+    foreign = configuration.foreign_interfaces
+    if foreign:
+        name = "inet_interfaces"
+        kept = [
+            each
+            for each in re.split(r"[,\s]+", configuration.parameter(name).strip())
+            if each not in foreign
+        ]
+        has_own = any(not re.match(r"localhost|127\.|\[?::1", each) for each in kept)
+        yield Fault(
+            "value",
+            "main.cf",
+            f"{name} contains {', '.join(foreign)}, but this machine does not have this address; "
+            "Postfix does not start, or does not listen there",
+            (fixes.set_main(name, ", ".join(kept) if has_own else "all"),),
+        )
+
+
 def pipe_loops(configuration: Configuration) -> Iterator[Fault]:
     """Report a filter of pipe(8) that sends mail with sendmail(1), if pickup(8) uses it too."""
     name = "content_filter"
@@ -191,6 +247,21 @@ def programs(configuration: Configuration) -> Iterator[Fault]:
             f"{names} must belong to the group in setgid_group and have the set-group-ID bit; mail "
             "from local users is not accepted",
             (fixes.run(f"chgrp {group} {paths} && chmod 2755 {paths}"),),
+        )
+    if configuration.is_queue_in_memory:
+        queue = configuration.parameter("queue_directory")
+        place, kept = shlex.quote(queue), shlex.quote(f"{queue}.kept")
+        script = shlex.quote(rf"s|^[^#]\S*\s+{queue}\s+tmpfs|#&|")
+        yield Fault(
+            "queue",
+            "main.cf",
+            f"the queue ({queue}) is on a tmpfs, so mail that Postfix has accepted is lost at each "
+            "reboot",
+            (
+                fixes.run(f"{configuration.postfix} stop; cp -a {place}/. {kept}"),
+                fixes.run(f"umount {place} && cp -a {kept}/. {place}"),
+                fixes.run(f"sed -E -i {script} /etc/fstab; {configuration.postfix} start"),
+            ),
         )
     if foreign := configuration.foreign_directories:
         owner = shlex.quote(configuration.parameter("mail_owner") or "postfix")

@@ -33,7 +33,9 @@ _FILES = (
 #: The actions of access(5) that do not refuse or change mail.
 _HARMLESS = re.compile(r"(OK|DUNNO|[0-9]+$|permit\w*|INFO|WARN)\b", re.IGNORECASE)
 #: A line of a table for header_checks that refuses or discards mail.
-_CHECK = re.compile(r"/(?P<pattern>.*)/[a-z]*[ \t]+(REJECT|DISCARD|HOLD)\b", re.IGNORECASE)
+_CHECK = re.compile(
+    r"/(?P<pattern>.*)/[a-z]*[ \t]+(?P<action>REJECT|DISCARD|HOLD)\b", re.IGNORECASE
+)
 _PERMITTED = re.compile(r"(OK|[0-9]+$|permit)\b", re.IGNORECASE)
 #: The keys with which smtpd(8) looks up this machine in an indexed table.
 _OWN_KEYS = ("127", "127.0", "127.0.0", "127.0.0.1", "localhost", "localhost.localdomain")
@@ -93,12 +95,14 @@ def can_permit(texts: Mapping[str, str], table: str) -> bool:
 
 @dataclass(frozen=True)
 class HeaderCheck:
-    """A line of header_checks that refuses or discards mail."""
+    """A line of header_checks that refuses, discards or holds mail."""
 
     path: str
     number: int
     line: str
     pattern: re.Pattern[str]
+    #: REJECT, DISCARD or HOLD.
+    action: str
 
 
 def refusing_checks(main: Mapping[str, str], texts: Mapping[str, str]) -> Iterator[HeaderCheck]:
@@ -111,7 +115,8 @@ def refusing_checks(main: Mapping[str, str], texts: Mapping[str, str]) -> Iterat
             check = _CHECK.match(line)
             pattern = _compiled(check["pattern"]) if check else None
             if pattern and found["type"] in ("pcre", "regexp"):
-                yield HeaderCheck(found["path"], number, line, pattern)
+                action = check["action"].upper() if check else ""
+                yield HeaderCheck(found["path"], number, line, pattern, action)
 
 
 def _compiled(pattern: str) -> re.Pattern[str] | None:

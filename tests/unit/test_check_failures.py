@@ -193,3 +193,79 @@ def test_unwritable_tmp_is_reported(
     checked = check(site, capsys)
     assert (text in checked.problem) == is_reported
     assert ("chmod 1777 /tmp" in checked.remedy) == is_reported
+
+
+RESULT = """\
+def main():
+    if b"virus" in open("{}", "rb").read():
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_ignored_result_becomes_the_exit_status(tmp_path: Path) -> None:
+    mail = tmp_path / "mail"
+    mail.write_text("a virus")
+    script = RESULT.format(mail)
+    (found,) = python_mistakes.lost_result(script)
+    run = [sys.executable, "-c", corrected(script, found.correction)]
+    assert subprocess.run(run, check=False).returncode == 1
+    assert list(python_mistakes.lost_result(corrected(script, found.correction))) == []
+
+
+@pytest.mark.parametrize("end", ["sys.exit(main())", "raise SystemExit(main())", "print(main())"])
+def test_used_result_is_not_reported(end: str) -> None:
+    assert list(python_mistakes.lost_result(RESULT.replace("    main()\n", f"    {end}\n"))) == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'import os\ns = os.environ["SENDER"]\nos.system("echo \'from %s\'" % s)\n',
+        "import os\nos.system('echo from ' + os.environ['SENDER'])\n",
+        (
+            "import os, subprocess\ns = os.environ.get('HELO', '')\n"
+            'subprocess.run("echo " + s, shell=True)\n'
+        ),
+    ],
+)
+def test_corrected_python_filter_runs_no_remote_command(script: str) -> None:
+    (found,) = python_mistakes.shell_commands(script)
+    run = [sys.executable, "-c", corrected(script, found.correction)]
+    remote = "';echo EXEC$((1+1))'\"$(echo EXEC$((1+1)))"
+    environment = {"SENDER": remote, "HELO": remote, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
+    assert "EXEC2" not in done.stdout
+    assert "EXEC" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'import os\nos.system("logger started")\n',
+        'import subprocess, os\nsubprocess.run(["logger", os.environ["SENDER"]])\n',
+        "import os, shlex\nos.system('echo ' + shlex.quote(os.environ['SENDER']))\n",
+    ],
+)
+def test_safe_command_is_not_reported(script: str) -> None:
+    assert list(python_mistakes.shell_commands(script)) == []
+
+
+def test_filters_that_replace_each_others_changes_are_chained(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = site.directory / "disclaimer"
+    for path in (site.filter, other):
+        path.write_text('#!/bin/sh\ncat "$EMAIL" > "$OUTFILE" || exit 2\n')
+        path.chmod(0o755)
+    command = f"{site.filter} && {other}"
+    site.write(site.arguments.replace(f"-c {site.filter}", f"-c '{command}'"))
+    checked = check(site, capsys)
+    assert checked.names() == ["lost-change"]
+    assert f"/usr/local/bin/chain.py {site.filter} {other}" in checked.remedy
+    other.write_text("#!/bin/sh\nexit 0\n")
+    assert check(site, capsys).names() == []

@@ -211,7 +211,7 @@ def test_access_probe_timeout_returns_none(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
     monkeypatch.setattr(access, "__file__", str(tmp_path / "slow.py"))
     monkeypatch.setattr(probe, "TIMEOUT", 0.1)
-    assert probe._ask_as(pwd.getpwnam("nobody"), os.X_OK, "/bin/sh") is None
+    assert probe._ask_as(pwd.getpwnam("nobody"), os.X_OK, "/bin/sh", [65534]) is None
 
 
 # systemd units

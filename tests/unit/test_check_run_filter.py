@@ -156,6 +156,11 @@ def faults_of(proxy: Proxy) -> Iterator[tuple[str, str]]:
             f"can run commands as user {USER}",
         ),
         (
+            "#!/bin/sh\nsh -c \"echo 'from $SENDER'\" > /dev/null\n",
+            "injection",
+            f"can run commands as user {USER}",
+        ),
+        (
             f'#!/bin/sh\ncase $SENDER in *"$LISTED"*) exit 0;; esac\n{REJECT}',
             "filter-run",
             "searches for 'virus' and rejects such mail, but accepted a test message with this",
@@ -227,6 +232,12 @@ def test_filter_receives_the_environment_of_the_unit(spool: Path) -> None:
         "unit", (), proxy.words, proxy.options, "", USER, capacity=1, service=None, unit=unit
     )
     assert list(faults_of(proxy)) == []
+
+
+def test_filter_receives_the_directories_of_the_unit(spool: Path) -> None:
+    proxy = proxy_of('#!/bin/sh\n[ "$STATE_DIRECTORY" = /var/lib/a:/var/lib/b ] || exit 3\n', spool)
+    unit = Unit("postprox.service", settings={"StateDirectory": ["a b"]})
+    assert list(faults_of(replace(proxy, unit=unit))) == []
 
 
 def test_unit_restricts_the_rehearsal() -> None:

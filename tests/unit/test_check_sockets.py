@@ -86,25 +86,7 @@ def test_remedy_sets_group_of_spawned_proxy(
 
 
 @as_root
-def test_only_spawned_proxy_lacks_supplementary_group(
-    site: Site, capsys: pytest.CaptureFixture[str], server: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probe, "_may", lambda *_: True)
-    monkeypatch.setattr(probe, "_needs_group", lambda *_: True)
-    monkeypatch.setattr(probe, "_group_names", lambda _: [GROUP])
-    site.filter.write_text(PYTHON.format(server))
-    assert "cannot connect" not in check(site, capsys).problem
-    shutil.rmtree(site.units / "postprox.service.d")
-    site.disable()
-    site.master += (
-        "127.0.0.1:10025 inet n n n - 20 spawn user=nobody "
-        f"argv={site.launcher} --strict -t 60 -c {site.filter} 127.0.0.1:10026\n"
-    )
-    assert f"user=nobody:{GROUP}" in check(site, capsys, "--offline").remedy
-
-
-@as_root
-def test_socket_closed_to_others_needs_supplementary_group() -> None:
+def test_spawned_proxy_has_no_supplementary_group() -> None:
     account = next(pwd.getpwnam(each.gr_mem[0]) for each in grp.getgrall() if each.gr_mem)
     group = next(each for each in grp.getgrall() if account.pw_name in each.gr_mem)
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
@@ -114,9 +96,8 @@ def test_socket_closed_to_others_needs_supplementary_group() -> None:
         os.chown(file, -1, group.gr_gid)
         file.chmod(0o660)
         assert probe._may(account.pw_name, os.W_OK, str(file))
-        assert probe._needs_group(account.pw_name, str(file))
-        file.chmod(0o666)
-        assert not probe._needs_group(account.pw_name, str(file))
+        assert not probe._may(f"{account.pw_name}:", os.W_OK, str(file))
+        assert probe._may(f"{account.pw_name}:{group.gr_name}", os.W_OK, str(file))
 
 
 @as_root
@@ -132,7 +113,6 @@ def test_socket_for_all_users_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str], server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "_may", lambda *_: True)
-    monkeypatch.setattr(probe, "_needs_group", lambda *_: False)
     site.filter.write_text(PYTHON.format(server))
     assert check(site, capsys).names() == []
 

@@ -100,6 +100,7 @@ def test_scanner_whose_status_is_used_is_not_reported(script: str) -> None:
         "EX_UNAVAILABLE=69\nif grep -q virus $EMAIL; then\necho 'virus'\nexit $EX_UNAVAILABLE\nfi",
         'R=77\ngrep -q virus "$EMAIL" && { echo Message content rejected; exit ${R}; }',
         'grep -q virus "$EMAIL" && { printf "spam: %s\\n" "$SENDER" >&2; exit 65; }',
+        'R=69\ngrep -q virus "$EMAIL" && { echo "5.7.1 Message rejected" >&2; exit $R; }',
     ],
 )
 def test_remedy_replaces_status_of_sysexits(

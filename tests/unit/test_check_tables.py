@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from postprox.check import fixes, probe, table_rules
 from postprox.check.findings import Finding
 from postprox.check.postconf import BrokenTable, parse
+from postprox.check.setup import Setup
 
 pytestmark = pytest.mark.any_account
 
@@ -131,3 +133,62 @@ def test_queue_directories_of_another_owner_are_reported(tmp_path: Path) -> None
     assert found.name == "queue"
     owner = other.pw_name
     assert found.commands == (f"cd {tmp_path} && chown -R {owner} active corrupt incoming",)
+
+
+@pytest.mark.parametrize(
+    ("line", "fate"),
+    [
+        ("/^Received:/ HOLD", "stays in the hold queue"),
+        ("/^From:.*@/ REJECT", "is refused"),
+        ("/./ DISCARD", "is lost"),
+        ("/^Subject: lottery/ REJECT", ""),
+        ("/^Received:/ IGNORE", ""),
+    ],
+)
+def test_header_check_for_all_messages_is_reported(line: str, fate: str) -> None:
+    main = "header_checks = regexp:/etc/postfix/header_checks\n"
+    setup = Setup(
+        parse(main, "", ""), [], {}, tables={"/etc/postfix/header_checks": f"# all\n{line}\n"}
+    )
+    found = list(table_rules.checks_for_all(setup))
+    assert [fate in each.problem for each in found] == [True] * bool(fate)
+    if "HOLD" in line:
+        (finding,) = fixes.plan(setup.configuration, found)
+        assert finding.commands == (
+            "sed -i '2s/^/#/' /etc/postfix/header_checks",
+            "postfix reload",
+            "postsuper -H ALL",
+        )
+
+
+@pytest.mark.parametrize(
+    ("value", "foreign", "remedy"),
+    [
+        ("203.0.113.25, 127.0.0.1", ("203.0.113.25",), "postconf -e inet_interfaces=all"),
+        ("127.0.0.1 [::1]", (), ""),
+        ("all", (), ""),
+        ("loopback-only", (), ""),
+    ],
+)
+def test_foreign_address_in_inet_interfaces_is_reported(
+    value: str, foreign: tuple[str, ...], remedy: str
+) -> None:
+    configuration = parse(f"inet_interfaces = {value}\n", "", "")
+    assert tuple(probe._foreign_interfaces(configuration)) == foreign
+    configuration = replace(configuration, foreign_interfaces=foreign)
+    found = fixes.plan(configuration, list(table_rules.foreign_interfaces(configuration)))
+    assert [each.remedy for each in found] == ([remedy] if remedy else [])
+
+
+def test_queue_on_tmpfs_is_reported(tmp_path: Path) -> None:
+    main = f"queue_directory = {tmp_path}\n"
+    configuration = replace(parse(main, "", ""), is_queue_in_memory=True)
+    (fault,) = table_rules.programs(configuration)
+    assert fault.name == "queue"
+    assert "lost at each reboot" in fault.problem
+    fstab = tmp_path / "fstab"
+    fstab.write_text(f"tmpfs {tmp_path} tmpfs size=1g 0 0\n")
+    (finding,) = fixes.plan(configuration, [fault])
+    script = finding.commands[-1].partition(";")[0].replace("/etc/fstab", str(fstab))
+    subprocess.run(["/bin/sh", "-c", script], check=True)
+    assert fstab.read_text() == f"#tmpfs {tmp_path} tmpfs size=1g 0 0\n"
