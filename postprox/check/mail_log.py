@@ -23,7 +23,9 @@ _COMMANDS = {
     *("postalias", "postcat", "postconf", "postdrop", "postlog", "postmap", "postmulti"),
     *("postqueue", "sendmail"),
 }
-_STOPPED = re.compile(r"(?:fatal|panic): (?P<reason>.*)")
+_STOPPED = re.compile(
+    r"(?:fatal|panic): (?P<reason>(?!the Postfix mail system is (already|not) running).*)"
+)
 _THROTTLED = re.compile(r"warning: \S+/(?P<program>[\w-]+): bad command startup -- throttling")
 _STATUS = re.compile(
     r".*, dsn=(?P<dsn>[\d.]+), status=(?P<status>bounced|deferred) \((?P<text>.*)\)$"

@@ -203,7 +203,8 @@ def _run(
     """
     arguments = _arguments(proxy, wanted, sample)
     # Only root can switch to another user.
-    user = ["--user", proxy.user] if proxy.user and os.geteuid() == 0 else []
+    name = f"{proxy.user}:{proxy.group}" if proxy.service and proxy.group else proxy.user
+    user = ["--user", name] if proxy.user and os.geteuid() == 0 else []
     command = [sys.executable, "-P", "-m", "postprox.rehearse", "--json"]
     if proxy.unit and _has_systemd(proxy.unit):
         command = [*restricted(proxy.unit, changed), *command, *arguments, "-"]

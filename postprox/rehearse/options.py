@@ -7,6 +7,7 @@ the proxy's options.
 from __future__ import annotations
 
 import argparse
+import grp
 import ipaddress
 import os
 import pwd
@@ -252,8 +253,9 @@ def _add_proxy_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--user",
         type=_user,
-        metavar="NAME",
-        help="run the proxy and the filter as this user (root only)",
+        metavar="NAME[:GROUP]",
+        help="run the proxy and the filter as this user, and with this group, as spawn(8) does "
+        "(root only)",
     )
     group.add_argument(
         "-v", "--verbose", action="count", default=0, help="make the proxy log more lines to syslog"
@@ -310,13 +312,18 @@ def _file(text: str) -> Path:
 
 
 def _user(text: str) -> User:
+    name, _, group = text.partition(":")
     try:
-        entry = pwd.getpwnam(text)
+        entry = pwd.getpwnam(name)
     except KeyError:
-        raise argparse.ArgumentTypeError(f"{text!r}: unknown user") from None
-    if os.geteuid() not in (0, entry.pw_uid):
-        raise argparse.ArgumentTypeError(f"{text!r}: only root can specify another user")
-    return User(text, entry.pw_uid, entry.pw_gid)
+        raise argparse.ArgumentTypeError(f"{name!r}: unknown user") from None
+    try:
+        gid = grp.getgrnam(group).gr_gid if group else entry.pw_gid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{group!r}: unknown group") from None
+    if os.geteuid() not in (0, entry.pw_uid) or (os.geteuid() != 0 and gid != entry.pw_gid):
+        raise argparse.ArgumentTypeError(f"{text!r}: only root can specify another user or group")
+    return User(name, entry.pw_uid, gid)
 
 
 def _pair(option: str, value: str | None) -> list[str]:

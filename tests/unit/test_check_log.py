@@ -214,6 +214,11 @@ def test_error_of_administrator_command_does_not_count() -> None:
     assert texts(("postfix/postmap[1]", "fatal: open /etc/postfix/x: No such file")) == []
 
 
+def test_start_of_running_postfix_does_not_count() -> None:
+    line = "fatal: the Postfix mail system is already running"
+    assert texts(("postfix/postfix-script[1]", line)) == []
+
+
 def test_failed_filter_counts_until_a_verdict_is_logged() -> None:
     failed = (
         "postprox[5]",

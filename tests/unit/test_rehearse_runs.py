@@ -278,11 +278,11 @@ as_another_user = pytest.mark.skipif(
 )
 
 
-def rehearsed_as_nobody(public: Path, command: str, *options: str) -> Any:
+def rehearsed_as_nobody(public: Path, command: str, *options: str, user: str = "nobody") -> Any:
     """Run the filter as the user nobody and return the message's JSON entry."""
     message = public / "message.eml"
     message.write_bytes(MESSAGE)
-    words = [*options, "--json", "--user", "nobody", "-c", command, str(message)]
+    words = [*options, "--json", "--user", user, "-c", command, str(message)]
     done = subprocess.run(
         ["/usr/bin/python3", "-m", "postprox.rehearse", *words],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(public), "TMPDIR": str(public)},
@@ -300,6 +300,12 @@ def test_filter_gets_same_ids_as_under_spawn(public: Path) -> None:
     command = 'echo "$(id -un) $(id -G) $(stat -c %U "$EMAIL")" >&2; exit 1'
     assert rehearsed_as_nobody(public, command)["reply"] == "554 nobody 65534 nobody"
     assert sorted(path.name for path in public.iterdir()) == ["message.eml", "postprox"]
+
+
+@as_another_user
+def test_filter_gets_same_group_as_under_spawn(public: Path) -> None:
+    found = rehearsed_as_nobody(public, "id -Gn >&2; exit 1", user="nobody:mail")
+    assert found["reply"] == "554 mail"
 
 
 @as_another_user
@@ -323,9 +329,13 @@ def test_root_does_not_follow_link_to_private_directory(public: Path) -> None:
     assert "root's own" not in json.dumps(rehearsed_as_nobody(public, command))
 
 
-def test_unknown_user_is_reported(rehearse: Rehearse) -> None:
-    result = rehearse("--user", "nosuchuser")
-    assert (result.returncode, "'nosuchuser': unknown user" in result.stderr) == (2, True)
+@pytest.mark.parametrize(
+    ("user", "problem"),
+    [("nosuchuser", "'nosuchuser': unknown user"), ("nobody:nosuch", "'nosuch': unknown group")],
+)
+def test_unknown_user_or_group_is_reported(rehearse: Rehearse, user: str, problem: str) -> None:
+    result = rehearse("--user", user)
+    assert (result.returncode, problem in result.stderr) == (2, True)
 
 
 # Terminal
