@@ -317,6 +317,8 @@ class RunningFacts:
     listeners: tuple[Listener, ...] = ()
     #: The installed units of common milters.
     milter_units: tuple[str, ...] = ()
+    #: The installed units of common policy services.
+    policy_units: tuple[str, ...] = ()
     #: The short session with each address.
     sessions: Mapping[Endpoint, Session] = field(default_factory=dict)
     log: LogFacts = field(default_factory=LogFacts)

@@ -77,6 +77,7 @@ LEVELS = {
     "milters": WARNING,
     "unsigned": WARNING,
     "no-milter": DANGER,
+    "policy": DANGER,
     "unscanned": WARNING,
     "mapped-twice": WARNING,
     "mapped-never": DANGER,

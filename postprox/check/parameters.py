@@ -5,6 +5,7 @@ Rule: each check is a pure function.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from . import fixes, values
@@ -13,6 +14,13 @@ from .fixes import Edit
 from .postconf import DEFAULTS, Configuration
 
 _NO_PROCESS_LIMIT = "-"
+#: Parameters whose values are words, in which a number sign has no meaning.
+_WORDS = re.compile(
+    r"\w+_(restrictions|maps|domains|networks|checks|transport|options|milters|enable|level|file)"
+    r"|mynetworks|mydestination|myorigin|relayhost|content_filter|smtpd_proxy_filter|inet_\w+"
+    r"|soft_bounce|disable_vrfy_command|smtpd_helo_required"
+)
+_COMMENT = re.compile(r"(?P<value>[^#]*?)(^|\s)\s*#.*", re.DOTALL)
 
 
 def numbers(configuration: Configuration) -> Iterator[Fault]:
@@ -34,6 +42,20 @@ def numbers(configuration: Configuration) -> Iterator[Fault]:
         if limit != _NO_PROCESS_LIMIT and values.process_limit(limit) is None:
             remedy = fixes.set_field(service, "process_limit", _NO_PROCESS_LIMIT)
             yield _refused(where, "process_limit", limit, remedy)
+
+
+def comments(configuration: Configuration) -> Iterator[Fault]:
+    """Report comments behind values, which Postfix reads as parts of the values."""
+    for name, value in configuration.main.items():
+        found = _COMMENT.fullmatch(value)
+        if found and _WORDS.fullmatch(name) and not values.is_refused(name, value):
+            yield Fault(
+                "value",
+                "main.cf",
+                f"the value of {name} contains a comment, but Postfix reads its words as part of "
+                f"the value; mail may be refused or deferred: {value}",
+                (fixes.set_main(name, found["value"].strip(" \t,")),),
+            )
 
 
 def _refused(where: str, name: str, value: str, remedy: Edit) -> Fault:

@@ -635,6 +635,9 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
         if route.stage is FilterStage.BEFORE_QUEUE and route.source is not behind
     ]
     yield from _single_processes(proxy, fronts)
+    # Local clients rarely use all processes that the default limit permits.
+    busy = [each for each in fronts if each.process_limit != "-" or not _is_for_clients(each)]
+    fronts = busy or fronts
     sharing_factor = min((_sharing_factor(front) for front in fronts), default=1)
     process_count = _total(fronts)
     if not fronts or not proxy.capacity or 0 < process_count <= sharing_factor * proxy.capacity:
@@ -658,6 +661,13 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
             ),
         ),
     )
+
+
+def _is_for_clients(front: Service) -> bool:
+    """Return whether a service refuses clients outside mynetworks that do not authenticate."""
+    own = ["permit_sasl_authenticated", "permit_mynetworks"]
+    lists = (front.tokens(f"smtpd_{stage}_restrictions") for stage in _STAGES)
+    return any(each[-1:] == ["reject"] and {*each[:-1]} & {*own} == {*each[:-1]} for each in lists)
 
 
 def _single_processes(proxy: Proxy, fronts: Sequence[Service]) -> Iterator[Fault]:

@@ -18,6 +18,7 @@ from . import (
     master_rules,
     milter_rules,
     parameters,
+    policy_rules,
     postfix_rules,
     proxy_rules,
     running_rules,
@@ -83,6 +84,7 @@ def _sample_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
 
 def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from parameters.numbers(setup.configuration)
+    yield from parameters.comments(setup.configuration)
     yield from table_rules.broken(setup.configuration)
     yield from table_rules.pipe_users(setup.configuration)
     yield from table_rules.pipe_loops(setup.configuration)
@@ -116,6 +118,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from postfix_rules.soft_bounce(setup)
     yield from milter_rules.hidden_milters(setup)
     yield from milter_rules.missing(setup)
+    yield from policy_rules.missing(setup)
     yield from postfix_rules.malformed(setup)
     yield from postfix_rules.unfiltered(setup)
     yield from postfix_rules.unfiltered_smtp(setup)

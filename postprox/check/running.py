@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from . import mail_log, milter_rules
+from . import mail_log, milter_rules, policy_rules
 from .facts import Listener, LogFacts, RunningFacts, UnitState
 from .machine import Machine
 from .postconf import Configuration, UnreadableError
@@ -137,6 +137,11 @@ def running_facts(
         for milter in service.tokens("smtpd_milters")
         if (endpoint := proxy_filter(milter, "/"))
     }
+    ports |= {
+        endpoint.port
+        for place in policy_rules.places(configuration)
+        if (endpoint := proxy_filter(place, "/"))
+    }
     ports |= {endpoint.port for endpoint in _front_ports(configuration, postfix)}
     found = [each for each in listening_sockets(machine.sockets()) if each[0].port in ports]
     owners = machine.owners({inode for _, inode in found})
@@ -149,6 +154,7 @@ def running_facts(
             Listener(endpoint, frozenset(owners.get(inode, ()))) for endpoint, inode in found
         ),
         milter_units=tuple(unit for unit in milter_rules.UNITS if machine.has_unit(unit)),
+        policy_units=tuple(unit for unit in policy_rules.UNITS if machine.has_unit(unit)),
         sessions={
             **{endpoint: machine.session(endpoint) for endpoint in _proxy_ports(proxies, postfix)},
             **{

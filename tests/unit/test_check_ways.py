@@ -594,3 +594,18 @@ def test_quotation_marks_in_filter_address_are_reported() -> None:
     assert finding.name == "no-way"
     assert "the quotation marks are part of the value of content_filter" in finding.problem
     assert finding.problem.endswith("mail stays in the queue")
+
+
+@pytest.mark.parametrize(
+    ("restrictions", "is_reported"),
+    [
+        ("permit_mynetworks,reject", False),
+        ("permit_sasl_authenticated,reject", False),
+        ("permit_mynetworks", True),
+    ],
+)
+def test_service_for_own_clients_adds_no_load(restrictions: str, is_reported: bool) -> None:
+    master = FRONT.replace("20 smtpd", "- smtpd") + "submission inet n - n - - smtpd\n"
+    own = f"submission/inet/smtpd_client_restrictions = {restrictions}\n"
+    findings = found("smtpd_proxy_options = speed_adjust\n", master + PROXY, own)
+    assert any(each.name == "process-limit" for each in findings) == is_reported
