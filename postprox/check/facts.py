@@ -235,9 +235,6 @@ class UnitState:
     needs_reload: bool = False
     #: The names of the drop-ins that systemd has loaded.
     drop_ins: frozenset[str] = frozenset()
-    #: The paths of the loaded drop-ins of a template's instance that do not apply to other
-    #: instances.
-    own_drop_ins: tuple[str, ...] = ()
     #: The main process's command line, or an empty tuple if there is no process.
     words: tuple[str, ...] = ()
     #: The time at which the unit became active, in seconds since 1970, or 0.

@@ -533,7 +533,37 @@ def installed_units(directories: Sequence[str] | None = None) -> Iterator[Unit]:
                 paths.setdefault(path.name, path)
     for name in sorted(paths, key=lambda name: ("@" in name, name)):
         if _is_unit(paths[name]):
-            yield read_unit(paths[name], directories)
+            yield from _instances_of(read_unit(paths[name], directories), directories)
+
+
+def _instances_of(unit: Unit, places: Sequence[str]) -> Iterator[Unit]:
+    """Yield each instance of a template that has files of its own, and then the other instances."""
+    is_template = unit.name.endswith("@.service")
+    has_file = any("%" in each for each in unit.settings.get("EnvironmentFile", ()))
+    own = [
+        name
+        for name in unit.instances
+        if is_template and unit.enabled and (has_file or _has_drop_ins(name, places))
+    ]
+    for name in own:
+        yield read_unit(Path(unit.path), places, name)
+    unit.instances = tuple(name for name in unit.instances if name not in own)
+    if unit.instances:
+        stems = tuple(name.removesuffix(".service") for name in own)
+        unit.enabled = tuple(e for e in unit.enabled if e.rpartition(".")[0] not in stems)
+        if unit.socket:
+            unit.socket.instances = _sockets(unit)
+        yield unit
+
+
+def _has_drop_ins(name: str, places: Sequence[str]) -> bool:
+    """Return whether an instance or its socket has drop-ins that no other instance uses."""
+    names = (f"{name}.d", f"{name.replace('.service', '.socket')}.d")
+    return any(Path(place, each).is_dir() for place in places for each in names)
+
+
+def _sockets(unit: Unit) -> tuple[str, ...]:
+    return tuple(each.replace(".service", ".socket") for each in unit.instances)
 
 
 #: An ExecStart= line that starts postprox, not postprox-check.
@@ -557,8 +587,10 @@ def _is_masked(path: Path) -> bool:
     return os.path.realpath(path) == os.devnull
 
 
-def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
+def read_unit(path: Path, directories: Sequence[str] | None = None, instance: str = "") -> Unit:
     """Read a unit, its drop-ins and its socket from its own directory and systemd's directories.
+
+    instance: the name of an instance, such as postprox@1.service, if `path` is a template.
 
     Raises:
         OSError: a file cannot be opened.
@@ -567,12 +599,13 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
     own = str(path.parent)
     directories = directories or UNIT_DIRECTORIES
     places = list(directories if own in directories else [own, *directories])
-    files_read = list(_with_drop_ins(path, places))
+    name = instance or path.name
+    files_read = list(_with_drop_ins(path, places, name))
     texts = [_text(file) for file in files_read]
     try:
-        named = parse_unit(path.name, texts, {}).environment_files
+        named = parse_unit(name, texts, {}).environment_files
         files = {name: _text(Path(name)) for name in named if Path(name).is_file()}
-        unit = parse_unit(path.name, texts, files)
+        unit = parse_unit(name, texts, files)
     except ValueError as error:
         raise UnreadableError(f"{path}, its drop-ins or its environment files: {error}") from None
     unit.user = _user_name(unit.user)
@@ -581,13 +614,14 @@ def read_unit(path: Path, directories: Sequence[str] | None = None) -> Unit:
     unit.hidden_path = next((str(each) for each in hidden if each.is_file()), "")
     unit.installed = own in directories
     unit.masked = _is_masked(path)
-    unit.drop_ins = f"{places[0]}/{path.name}.d"
+    unit.drop_ins = f"{places[0]}/{name}.d"
     unit.drop_in_names = frozenset(file.name for file in files_read if file.suffix == ".conf")
     unit.written = _written(unit.drop_ins)
-    links = [link.name for place in places for link in Path(place).glob(f"*.[wr]*s/{path.stem}*")]
-    unit.enabled = tuple(dict.fromkeys(link for link in links if _is_of(link, path.stem)))
-    unit.instances = _instances(path.name, unit.enabled)
-    unit.ignored = tuple(_ignored(path.name, files_read, places))
+    stem = name.removesuffix(".service")
+    links = [link.name for place in places for link in Path(place).glob(f"*.[wr]*s/{stem}*")]
+    unit.enabled = tuple(dict.fromkeys(link for link in links if _is_of(link, stem)))
+    unit.instances = _instances(name, unit.enabled)
+    unit.ignored = tuple(_ignored(name, files_read, places))
     unit.socket = _socket_of(unit, places)
     files_read += _socket_files(unit, places)
     unit.missing_units = tuple(_missing_units(files_read, places))
@@ -603,8 +637,9 @@ GENERATED_DIRECTORIES = tuple(
 def _socket_files(unit: Unit, places: Sequence[str]) -> list[Path]:
     """Return the files of a service's socket unit."""
     name = unit.name.replace(".service", ".socket")
-    path = next((Path(place, name) for place in places if Path(place, name).is_file()), None)
-    return list(_with_drop_ins(path, places)) if path and unit.socket else []
+    paths = [Path(place, _template_of(name)) for place in places]
+    path = next((path for path in paths if path.is_file()), None)
+    return list(_with_drop_ins(path, places, name)) if path and unit.socket else []
 
 
 def _missing_units(files: Sequence[Path], places: Sequence[str]) -> Iterator[MissingUnit]:
@@ -642,14 +677,23 @@ def _ignored(name: str, files: Sequence[Path], places: Sequence[str]) -> Iterato
                 yield Ignored(str(file), "", "is not read, because its name does not end in .conf")
 
 
-def _with_drop_ins(path: Path, places: Sequence[str]) -> Iterator[Path]:
-    """Yield a unit and its drop-ins. Earlier directories take precedence."""
+def _template_of(name: str) -> str:
+    """Return the name of the file that defines a unit or an instance of a template."""
+    return re.sub("@.*(?=[.])", "@", name)
+
+
+def _with_drop_ins(path: Path, places: Sequence[str], name: str) -> Iterator[Path]:
+    """Yield a unit and its drop-ins, with those of a template before those of an instance.
+
+    Earlier directories take precedence.
+    """
     if not _is_masked(path):
         yield path
     drop_ins = {
         drop_in.name: drop_in
+        for folder in dict.fromkeys((path.name, name))
         for place in reversed(places)
-        for drop_in in Path(place, f"{path.name}.d").glob("*.conf")
+        for drop_in in Path(place, f"{folder}.d").glob("*.conf")
     }
     yield from (drop_ins[name] for name in sorted(drop_ins) if drop_ins[name].is_file())
 
@@ -685,11 +729,12 @@ def _socket_of(unit: Unit, places: Sequence[str]) -> SocketUnit | None:
     Return None if the service has no socket unit.
     """
     name = unit.name.replace(".service", ".socket")
-    paths = [Path(place, name) for place in places if _is_unit(Path(place, name))]
+    file = _template_of(name)
+    paths = [Path(place, file) for place in places if _is_unit(Path(place, file))]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return None
-    files = list(_with_drop_ins(path, places))
+    files = list(_with_drop_ins(path, places, name))
     found = parse_socket(name, [_text(file) for file in files])
     unit.ignored += tuple(_ignored(name, files, places))
     found.masked = _is_masked(paths[0])
@@ -697,7 +742,7 @@ def _socket_of(unit: Unit, places: Sequence[str]) -> SocketUnit | None:
     found.drop_in_names = frozenset(file.name for file in files if file.suffix == ".conf")
     found.written = _written(found.drop_ins)
     found.installed = unit.installed
-    found.instances = tuple(each.replace(".service", ".socket") for each in unit.instances)
+    found.instances = _sockets(unit)
     return found
 
 

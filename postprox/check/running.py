@@ -44,11 +44,6 @@ def unit_states(text: str) -> Iterator[tuple[UnitState, int]]:
                 drop_ins=frozenset(
                     path.rpartition("/")[2] for path in values.get("DropInPaths", "").split()
                 ),
-                own_drop_ins=tuple(
-                    path
-                    for path in values.get("DropInPaths", "").split()
-                    if "@" in name and f"/{name}.d/" in path
-                ),
                 started=_number(values.get("ActiveEnterTimestampMonotonic", "")) / 1e6,
             )
             yield state, _number(values.get("MainPID", ""))

@@ -6,8 +6,7 @@ Rule: each check is a pure function. The input of each function is `Setup.runnin
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from . import fixes, loading
@@ -164,13 +163,6 @@ def _out_of_date(
     """Report a service whose command line differs from its unit's command line."""
     for state in services:
         is_other = bool(state.words) and not _runs(state.words, without_wrappers(proxy.words))
-        if state.own_drop_ins:
-            # The check does not read the drop-ins of a single instance.
-            yield from _unfiltered_instance(state)
-            continue
-        if files := _instance_files(unit, state):
-            yield from _unfiltered_by_file(proxy, state, files)
-            continue
         if _needs_reload(unit, state) or is_other:
             yield Fault(
                 "not-reloaded",
@@ -191,49 +183,6 @@ def _out_of_date(
                     fixes.run(f"systemctl stop {service}; systemctl restart {state.name}"),
                 ),
             )
-
-
-def _instance_files(unit: Unit, state: UnitState) -> list[str]:
-    """Return the options files that only this instance of a template reads."""
-    name = state.name.partition("@")[2].removesuffix(".service")
-    values = unit.settings.get("EnvironmentFile", ())
-    return [re.sub("%[iI]", name, each.removeprefix("-")) for each in values if "%" in each]
-
-
-def _has_filter(words: Sequence[str]) -> bool:
-    return any(re.match("-[a-z]*c|--command", word) for word in words)
-
-
-def _unfiltered_by_file(proxy: Proxy, state: UnitState, files: Sequence[str]) -> Iterator[Fault]:
-    """Report an instance of a template whose own options file has no filter."""
-    if state.words and not _has_filter(state.words) and _has_filter(proxy.words):
-        paths = [shlex.quote(path) for path in files]
-        yield Fault(
-            "no-filter",
-            state.name,
-            f"with its own options ({', '.join(paths)}), this instance runs without -c; its mail "
-            "passes unfiltered",
-            (
-                *(fixes.run(f"sed -i 's/^POSTPROX_OPTIONS=/#&/' {path}") for path in paths),
-                fixes.run(f"systemctl daemon-reload; systemctl restart {state.name}"),
-            ),
-        )
-
-
-def _unfiltered_instance(state: UnitState) -> Iterator[Fault]:
-    """Report an instance of a template whose own drop-ins remove the filter."""
-    if state.words and not _has_filter(state.words):
-        paths = [shlex.quote(path) for path in state.own_drop_ins]
-        yield Fault(
-            "no-filter",
-            state.name,
-            f"with its own drop-in ({', '.join(paths)}), this instance runs without -c; its mail "
-            "passes unfiltered",
-            (
-                *(fixes.run(f"mv {path} {path}.old") for path in paths),
-                fixes.run(f"systemctl daemon-reload; systemctl restart {state.name}"),
-            ),
-        )
 
 
 def _needs_reload(unit: Unit | SocketUnit, state: UnitState) -> bool:

@@ -206,8 +206,10 @@ def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
     unit.private_tmp = unit.dynamic_user or unit.is_set("PrivateTmp")
     for value in unit.settings.get("Environment", ()):
         unit.environment.update(_variables(split_words(value)))
+    specifiers = _SPECIFIERS | _name_specifiers(unit.name)
     unit.environment_files = [
-        value.removeprefix("-") for value in unit.settings.get("EnvironmentFile", ())
+        re.sub("%(.)", lambda found: specifiers.get(found[1], found[0]), value.removeprefix("-"))
+        for value in unit.settings.get("EnvironmentFile", ())
     ]
     contents = {path: environment.parse(files[path]) for path in files}
     for path in _last_of_each(unit.environment_files):

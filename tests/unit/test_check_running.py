@@ -607,36 +607,51 @@ def use_instances(site: Site) -> None:
         }
 
 
-@pytest.mark.parametrize("option", ["-c /f", ""])
-def test_instance_that_runs_without_filter_is_reported(
-    site: Site, capsys: pytest.CaptureFixture[str], option: str
+@pytest.mark.parametrize("is_shared", [True, False])
+@pytest.mark.parametrize("has_filter", [True, False])
+def test_options_of_instance_are_checked(
+    site: Site, capsys: pytest.CaptureFixture[str], has_filter: bool, is_shared: bool
 ) -> None:
     use_instances(site)
-    site.drop_in("postprox@2.service", "Service", "EnvironmentFile=/etc/default/test")
-    site.machine.states["postprox@2.service"] = "running"
-    site.machine.words = [
-        *("/usr/bin/python3", str(site.launcher), "-l", "10025", "-v"),
-        *(*option.split(), "127.0.0.1:10026"),
-    ]
-    found = [each for each in check(site, capsys).document["findings"] if "@2" in each["where"]]
-    assert [each["name"] for each in found] == ([] if option else ["no-filter"])
-    if found:
-        assert found[0]["remedy"].startswith(f"mv {site.units}/postprox@2.service.d/local.conf ")
+    command = "ExecStart={} -l 10025 --foreground $POSTPROX_OPTIONS $POSTPROX_UPSTREAM"
+    site.drop_in(
+        "postprox@.service", "Service", "ExecStart=", command.format(site.launcher), "User=nobody"
+    )
+    options = "--strict -t 60 -d /run/%N".replace("%N", "postprox@{}")
+    for number in (1, 2):
+        text = options.format(number)
+        text += f" -c {site.filter}" if number == 1 or has_filter else ""
+        (site.directory / f"options-{number}").write_text(
+            f'POSTPROX_OPTIONS="{text}"\nPOSTPROX_UPSTREAM="127.0.0.1:10026"\n'
+        )
+        if not is_shared:
+            own = site.units / f"postprox@{number}.service.d/own.conf"
+            own.parent.mkdir()
+            own.write_text(f"[Service]\nEnvironmentFile={site.directory}/options-{number}\n")
+    if is_shared:
+        drop_in = site.units / "postprox@.service.d/local.conf"
+        setting = f"EnvironmentFile={site.directory}/options-%i"
+        drop_in.write_text(f"{drop_in.read_text()}{setting}\n")
+    found = check(site, capsys).document["findings"]
+    assert [each["name"] for each in found] == ([] if has_filter else ["no-filter"])
+    assert all(each["where"].startswith("postprox@2.service") for each in found)
 
 
-def test_options_file_of_instance_without_filter_is_reported(
+def test_instances_with_ports_of_their_own_are_accepted(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_instances(site)
-    site.write(site.arguments.replace("/run/postprox", "/run/%N"), name="postprox@.service")
-    drop_in = site.units / "postprox@.service.d/local.conf"
-    drop_in.write_text(f"{drop_in.read_text()}EnvironmentFile=-{site.directory}/options-%i\n")
-    site.machine.states["postprox@2.service"] = "running"
-    site.machine.words = ["/usr/bin/python3", str(site.launcher), "-l", "10025", "-v", "x:1"]
-    found = [each for each in check(site, capsys).document["findings"] if "@2" in each["where"]]
-    assert [each["name"] for each in found] == ["no-filter"]
-    assert f"with its own options ({site.directory}/options-2)" in found[0]["problem"]
-    assert "s/^POSTPROX_OPTIONS=/#&/" in found[0]["remedy"]
+    for number in (1, 2):
+        site.drop_in(
+            f"postprox@{number}.socket", "Socket", "ListenStream=", f"ListenStream={10024 + number}"
+        )
+    second = site.arguments.replace("127.0.0.1:10026", "127.0.0.1:10027")
+    site.drop_in(
+        "postprox@1.service",
+        "Service",
+        f"ExecStart=\nExecStart={site.launcher} {second.replace('-d /run/postprox', '-d /run/%N')}",
+    )
+    assert "port-twice" not in check(site, capsys).names()
 
 
 def test_unused_unit_is_not_reported_if_instances_run(
