@@ -358,6 +358,10 @@ class SampleRun:
     received: str | None = None
     #: The word for which the filter searches, or "".
     word: str = ""
+    #: A file that belongs to root, although its directory belongs to another user, or "".
+    foreign_file: str = ""
+    #: The group that has access to a path for which the filter reports a denied permission, or "".
+    group: str = ""
     #: Each change to the unit that lets the filter succeed, as a setting and its new value.
     relaxed: tuple[tuple[str, str], ...] = ()
 

@@ -290,7 +290,7 @@ def notices(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
         return
     group = setup.configuration.parameter("setgid_group") or "postdrop"
     is_root = unit.setting("User") in ("", "root") and not unit.dynamic_user
-    if group in _groups(proxy) or is_root:
+    if group in groups(proxy) or is_root:
         return
     # This group suffices, so the filter stays as restricted as it is.
     edits = [*_joins(unit, group)]
@@ -534,9 +534,9 @@ def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator
             edits = (fixes.run(f"namei -l {path}"),)
             if found.correction.startswith("group "):
                 name = found.correction.removeprefix("group ")
-                if name in _groups(proxy):
+                if name in groups(proxy):
                     continue
-                edits = _with_group(proxy, name) or edits
+                edits = with_group(proxy, name) or edits
             elif found.correction:
                 edits = (fixes.run(f"{group}chmod {found.correction} {path}"),)
         elif found.kind != script_mistakes.MISSING:
@@ -556,7 +556,7 @@ def _closed_sockets(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
         return
     for found in seen.mistakes:
         group = found.correction
-        if found.kind != script_mistakes.SOCKET or (group and group in _groups(proxy)):
+        if found.kind != script_mistakes.SOCKET or (group and group in groups(proxy)):
             continue
         shown = (fixes.run(f"namei -l {shlex.quote(found.path)}"),)
         yield Fault(
@@ -564,11 +564,11 @@ def _closed_sockets(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
             proxy.where,
             f"user {proxy.user} of the filter {seen.path} cannot connect to the socket "
             f"{found.path} (line {found.number}); mail is deferred or passes unfiltered",
-            (_with_group(proxy, group) if group else ()) or shown,
+            (with_group(proxy, group) if group else ()) or shown,
         )
 
 
-def _with_group(proxy: Proxy, group: str) -> tuple[Edit, ...]:
+def with_group(proxy: Proxy, group: str) -> tuple[Edit, ...]:
     """Return the edits that add a group to the filter, or () if they are not known."""
     if proxy.unit:
         return tuple(_joins(proxy.unit, group))
@@ -578,7 +578,7 @@ def _with_group(proxy: Proxy, group: str) -> tuple[Edit, ...]:
     return ()
 
 
-def _groups(proxy: Proxy) -> list[str]:
+def groups(proxy: Proxy) -> list[str]:
     """Return the groups in the settings of a unit or a spawn(8) service."""
     if proxy.unit is None:
         return [proxy.group]

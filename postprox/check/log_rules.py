@@ -53,7 +53,7 @@ def logged(setup: Setup) -> Iterator[Fault]:
 
 
 def _is_of_filter(error: LoggedError) -> bool:
-    return error.program == "postprox" or "mail filter has failed" in error.text
+    return error.program == "postprox" or "The mail filter" in error.text
 
 
 def _quoted(text: str) -> str:

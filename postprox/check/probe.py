@@ -1417,6 +1417,11 @@ def _replacement(interpreter: str, language: str, search: str) -> str:
     return next(filter(None, found), "")
 
 
+#: Directories for temporary files, and names of directories that should not be there.
+_SHORT = ("/tmp", "/var/tmp")  # noqa: S108
+_KEPT = re.compile("quarantine|archive|infected|virus|spam", re.IGNORECASE)
+
+
 def _targets(script: str, interpreter: str, user: str) -> tuple[str, ...]:
     """Return the existing directories and files that a script writes to."""
     name = Path(interpreter or "sh").name
@@ -1430,7 +1435,9 @@ def _targets(script: str, interpreter: str, user: str) -> tuple[str, ...]:
             continue
         is_directory = path.endswith("/") or Path(path).is_dir()
         parent = path.rstrip("/") if is_directory else path.rpartition("/")[0]
-        found += [parent] if Path(parent).is_dir() and parent not in ("", "/") else []
+        is_made = "mkdir" in script and _KEPT.search(parent) and sandbox.is_below(parent, _SHORT)
+        if (Path(parent).is_dir() or is_made) and parent not in ("", "/"):
+            found.append(parent)
     return tuple(dict.fromkeys(found))
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 from ..core.options import Options
 from ..core.verdict import DISCARD, FAIL, FAIL_OPEN, REJECT
-from . import fixes
+from . import filter_rules, fixes
 from .facts import EXECUTED, SampleRun, SampleRuns
 from .findings import Fault
+from .fixes import Edit
 from .routes import Proxy
 from .setup import Setup
 from .tables import refusing_checks
@@ -104,20 +105,32 @@ def _failed(proxy: Proxy, wanted: Options, seen: SampleRuns) -> Iterator[Fault]:
     reason = run.reason or run.reply
     if last := _last_line(run.errors):
         reason += f": {last}"
-    problem = f"the filter failed for {_TITLES[run.kind]}"
+    cause, edits = _cause(proxy, run)
+    yield Fault(
+        "filter-run",
+        proxy.where,
+        f"the filter failed for {_TITLES[run.kind]}{cause}; {mail} {effect}: {_quoted(reason)}",
+        edits or (fixes.run(run.command),),
+    )
+
+
+def _cause(proxy: Proxy, run: SampleRun) -> tuple[str, tuple[Edit, ...]]:
+    """Return the cause of a failure, with the edits that remove it, if they are known."""
     if proxy.unit and run.relaxed:
         ((name, value),) = run.relaxed
         if name == "BindPaths":
-            problem += f" because the unit hides {value}"
             edit = fixes.add_path(proxy.unit, name, value)
-        else:
-            problem += f" because of {name}={proxy.unit.setting(name)} in the unit"
-            edit = fixes.set_setting(proxy.unit, name, value)
-        yield Fault(
-            "filter-run", proxy.where, f"{problem}; {mail} {effect}: {_quoted(reason)}", (edit,)
-        )
-    else:
-        yield _fault(proxy, run, f"{problem}; {mail} {effect}: {_quoted(reason)}")
+            return f" because the unit hides {value}", (edit,)
+        edit = fixes.set_setting(proxy.unit, name, value)
+        return f" because of {name}={proxy.unit.setting(name)} in the unit", (edit,)
+    if run.foreign_file:
+        path = shlex.quote(run.foreign_file)
+        edit = fixes.run(f"chown --reference=$(dirname {path})/ {path}")
+        return f", probably because {run.foreign_file} belongs to root", (edit,)
+    if run.group and run.group not in filter_rules.groups(proxy):
+        edits = filter_rules.with_group(proxy, run.group)
+        return f", which does not run with the group {run.group}", edits
+    return "", ()
 
 
 def _damaged(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:

@@ -6,12 +6,15 @@ systemd starts the proxy, the rehearsal runs in a transient unit with the same r
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import json
 import os
 import pwd
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -131,6 +134,7 @@ def sample_runs(proxy: Proxy, filter_path: str = "") -> SampleRuns:
         if _has_failed(run) and not any(map(_has_failed, runs)):
             paths = sample_words.absolute_paths(_text(filter_path))
             run = replace(run, relaxed=_relaxed(proxy, wanted, sample, paths))
+            run = replace(run, foreign_file=_foreign_file(run, paths), group=_group(run))
         runs.append(run)
     return SampleRuns(tuple(runs))
 
@@ -160,6 +164,32 @@ def _relaxed(
         if not _has_failed(_run(proxy, wanted, sample, [each])):
             return (each,)
     return ()
+
+
+#: Error messages about files that the filter may not use.
+_DENIED = re.compile(r"permission denied|read-?only|unable to open", re.IGNORECASE)
+
+
+def _foreign_file(run: SampleRun, paths: Sequence[str]) -> str:
+    """Return the file of root that the filter probably cannot use, in a directory of its user."""
+    for path in paths if _DENIED.search(run.errors) else ():
+        with contextlib.suppress(OSError):
+            status, above = Path(path).stat(), Path(path).parent.stat()
+            if not status.st_uid and above.st_uid and not status.st_mode & stat.S_IWOTH:
+                return path
+    return ""
+
+
+def _group(run: SampleRun) -> str:
+    """Return the group with which the filter could use the path in its error message."""
+    for line in run.errors.splitlines():
+        path = next(iter(sample_words.absolute_paths(f" {line}")), "").rstrip(":")
+        if path and "ermission denied" in line:
+            with contextlib.suppress(OSError, KeyError):
+                status = Path(path).stat()
+                if status.st_gid and status.st_mode & (stat.S_IRGRP | stat.S_IWGRP):
+                    return grp.getgrgid(status.st_gid).gr_name
+    return ""
 
 
 def _has_systemd(unit: Unit) -> bool:

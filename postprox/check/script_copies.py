@@ -136,6 +136,29 @@ def _reads(code: _Code) -> Iterator[Mistake]:
             edit = f'{number}s/while.*/cat "$EMAIL"/;{number + 1},{last}d'
             is_simple = last == number + 2 and end.rstrip('"}').endswith("EMAIL")
             yield Mistake(READ, line, number, edit if is_simple else "")
+            return
+    yield from _read_lines(code)
+
+
+#: The beginning of a loop that reads lines with read(1) and its default separators.
+_READ_LINES = re.compile(r"while\s+read\s+(?P<option>-r\s+)?(?P<name>\w+)\s*;\s*do\s*$")
+
+
+def _read_lines(code: _Code) -> Iterator[Mistake]:
+    """Yield a loop that examines each line of the message and prints most lines with echo."""
+    starts = [(i, found) for i, (_, line) in enumerate(code) if (found := _READ_LINES.match(line))]
+    if len(starts) != 1:
+        return
+    (position, found), name = starts[0], starts[0][1]["name"]
+    end = next((i for i in range(position, len(code)) if code[i][1].startswith("done")), 0)
+    printed = rf"echo\s+\"?\$\{{?{name}\}}?\"?(?=\s|;|$)"
+    lines = [(n, each) for n, line in code[position:end] if (each := re.search(printed, line))]
+    if lines and re.match(rf"done\s*<\s*{_EMAIL}", code[end][1]):
+        number, line = code[position]
+        condition = f'while IFS= read -r {name} || [ -n "${name}" ]; do'
+        edits = [replaced(number, found[0].rstrip(), condition)]
+        edits += [replaced(n, each[0], f"printf '%s\\n' \"${name}\"") for n, each in lines]
+        yield Mistake(READ, line, number, ";".join(edits))
 
 
 def _blanks(code: _Code, *, echo_expands: bool) -> Iterator[Mistake]:

@@ -408,3 +408,30 @@ def test_remedy_sends_log_entry_to_logger() -> None:
 def test_text_appended_to_the_message_is_accepted() -> None:
     script = '#!/bin/sh\ncat "$EMAIL" > "$OUTFILE" || exit 2\necho "Footer" >> "$OUTFILE"\n'
     assert list(script_copies.mistakes(script)) == []
+
+
+def test_corrected_loop_keeps_blanks_and_backslashes(tmp_path: Path) -> None:
+    script = (
+        'while read line; do\ncase "$line" in\nX-Old:*) ;;\n*) echo "$line" ;;\nesac\n'
+        'done < "$EMAIL" > "$OUTFILE"\n'
+    )
+    (found,) = found_in(script)
+    assert found.kind == script_copies.READ
+    mail, out = tmp_path / "mail", tmp_path / "out"
+    mail.write_text("X-Old: a\nX-New: b\\n\n  two blanks  \nlast")
+    environment = {"EMAIL": str(mail), "OUTFILE": str(out)}
+    subprocess.run(["/bin/sh", "-c", corrected(script, found)], env=environment, check=True)
+    assert out.read_text() == "X-New: b\\n\n  two blanks  \nlast\n"
+    assert found_in(corrected(script, found).removeprefix("#!/bin/sh\n")) == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'while IFS= read -r line; do\necho "$line"\ndone < "$EMAIL" > "$OUTFILE"\n',
+        'while read line; do\ncount=$((count + 1))\ndone < "$EMAIL"\n',
+        'while read line; do\necho "$line"\nbreak\ndone < /etc/list\n',
+    ],
+)
+def test_loop_that_changes_no_message_is_accepted(script: str) -> None:
+    assert found_in(script) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import shlex
@@ -18,7 +19,7 @@ from postprox.check import __main__ as command
 from postprox.check import sample_runs
 from postprox.check.facts import SampleRun, SampleRuns
 from postprox.check.findings import DANGER, Finding
-from postprox.check.fixes import Setting, Shell
+from postprox.check.fixes import Setting, Shell, plan
 from postprox.check.postconf import parse
 from postprox.check.routes import Proxy, spawned_proxies
 from postprox.check.rules import unchecked
@@ -294,6 +295,56 @@ def test_setting_that_makes_filter_fail_is_found(
             assert f"{edit.place.name}={edit.change('')}" == setting.format(socket=socket.name)
         else:
             assert "because" not in fault.problem
+
+
+def test_file_of_root_in_directory_of_user_is_found(tmp_path: Path) -> None:
+    owner = pwd.getpwnam("daemon").pw_uid
+    file = tmp_path / "senders.db"
+    file.touch(0o644)
+    run = SampleRun(SampleRun.ORDINARY, "", "fail", errors="attempt to write a readonly database")
+    assert sample_runs._foreign_file(run, [str(file)]) == ""
+    if os.geteuid() == 0:
+        os.chown(tmp_path, owner, -1)
+        assert sample_runs._foreign_file(run, ["/missing", str(file)]) == str(file)
+        assert sample_runs._foreign_file(replace(run, errors="no"), [str(file)]) == ""
+
+
+def test_group_that_may_use_a_denied_path_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "scan.sock"
+    file.touch()
+    file.chmod(0o660)
+    error = f"scan: {file}: [Errno 13] Permission denied"
+    run = SampleRun(SampleRun.ORDINARY, "", "fail", errors=error)
+    name = grp.getgrgid(file.stat().st_gid).gr_name if file.stat().st_gid else ""
+    assert sample_runs._group(run) == name
+    if os.geteuid() == 0:
+        os.chown(file, -1, grp.getgrnam("mail").gr_gid)
+        assert sample_runs._group(run) == "mail"
+        file.chmod(0o600)
+        assert sample_runs._group(run) == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "words", "remedy"),
+    [
+        (
+            {"foreign_file": "/a/b"},
+            "because /a/b belongs to root",
+            "chown --reference=$(dirname /a/b)/",
+        ),
+        ({"group": "scan"}, "does not run with the group scan", f"user={USER}:scan"),
+    ],
+)
+def test_cause_of_failure_is_corrected(
+    spool: Path, more: dict[str, str], words: str, remedy: str
+) -> None:
+    proxy = proxy_of("#!/bin/sh\n", spool)
+    assert proxy.options is not None
+    run = replace(SampleRun(SampleRun.ORDINARY, "", "fail"), **more)  # type: ignore[arg-type]
+    found = list(sample_faults(proxy, proxy.options, SampleRuns((run,))))
+    (finding,) = plan(parse(MAIN, FRONT, ""), found)
+    assert words in finding.problem
+    assert remedy in finding.remedy
 
 
 def test_filter_that_cannot_run_is_not_checked(spool: Path) -> None:

@@ -164,6 +164,13 @@ def test_directory_of_other_programs_keeps_its_owner(path: str) -> None:
     assert not probe._is_private(path, "nobody")
 
 
+def test_quarantine_that_filter_creates_in_tmp_is_found() -> None:
+    script = '#!/bin/sh\nQ=/tmp/quarantine\nmkdir -p "$Q" || exit 2\ncp "$EMAIL" "$Q/$$.eml"\n'
+    assert "/tmp/quarantine" in probe._targets(script, "/bin/sh", "nobody")
+    work = script.replace("quarantine", "work")
+    assert "/tmp/work" not in probe._targets(work, "/bin/sh", "nobody")
+
+
 def test_hidden_quarantine_moves_to_the_state_directory(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
