@@ -97,6 +97,8 @@ class ProgramFacts:
     private_targets: tuple[str, ...] = ()
     #: The paths in `private_targets` whose directory belongs to the user.
     foreign_targets: tuple[str, ...] = ()
+    #: The configurations of logrotate(8) that create closed targets again, indexed by the target.
+    rotations: Mapping[str, str] = field(default_factory=dict)
     #: The directories and files that the script writes to.
     targets: tuple[str, ...] = ()
     #: If the filter's name has no directory and was not found in PATH: the name, and the value of

@@ -154,6 +154,9 @@ def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
             owner = ", because it belongs to root" if is_foreign else ""
             problems = [f"user {proxy.user} cannot write there{owner}"]
             edits = (_opened(proxy.user, path, path in seen.private_targets),)
+            if file := seen.rotations.get(path):
+                problems[0] += f", and logrotate(8) creates the file again like this ({file})"
+                edits += (_rotated(proxy.user, path, file),)
         if unit and seen and hiding:
             problems.append(f"the unit hides it ({hiding})")
             edits = tuple(_relocated(unit, seen, path))
@@ -169,6 +172,15 @@ def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
                 "unfiltered",
                 edits,
             )
+
+
+def _rotated(user: str, path: str, file: str) -> Edit:
+    """Let logrotate(8) create a file that belongs to the user."""
+    place = re.sub(r"[/.]", r"\\\g<0>", path)
+    blank = "[[:space:]]"
+    created = f"^({blank}*create{blank}+[0-7]+){blank}+[^[:space:]]+"
+    script = rf"/{place}/,/}}/s/{created}/\1 {user}/"
+    return fixes.run(f"sed -E -i {shlex.quote(script)} {shlex.quote(file)}")
 
 
 def _relocated(unit: Unit, seen: ProgramFacts, path: str) -> Iterator[Edit]:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from ..core.options import Options
 from . import fixes, tables, values, xforward
 from .findings import Fault
+from .fixes import Edit
 from .postconf import Service
 from .routes import Proxy, target_endpoint
 from .setup import Setup, distinct
@@ -266,9 +267,17 @@ def _smaller(
                 proxy.where,
                 f"{behind.label} has a lower limit than {front.label} ({name} {own}, not {other}); "
                 "mail that exceeds the lower limit is refused",
-                (fixes.set_own(behind, name, str(other)),),
+                tuple(_raised(behind, name, str(other))),
             )
             return
+
+
+def _raised(behind: Service, name: str, value: str) -> Iterator[Edit]:
+    """Yield the edits that raise a limit. cleanup(8) also applies message_size_limit."""
+    if name == "message_size_limit" and behind.main.get(name) != value:
+        yield fixes.set_main(name, value)
+    if name != "message_size_limit" or name in behind.own:
+        yield fixes.set_own(behind, name, value)
 
 
 def at_transport(setup: Setup, proxy: Proxy) -> Iterator[Fault]:

@@ -105,7 +105,8 @@ def no_way(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     faults = [*malformed(setup), *unfiltered(setup), *master_rules.postscreen(setup)]
     faults += [fault for route in routes(setup.configuration) for fault in bypass(setup, route)]
     is_corrected = bool(faults or setup.lost_routes())
-    if endpoint is None or has_way or is_corrected:
+    is_behind = any(setup.proxy_behind(each) is proxy for each in setup.proxies)
+    if endpoint is None or has_way or is_corrected or is_behind:
         return
     lost = [route for route in routes(setup.configuration) if setup.proxy_at(route) is None]
     if any(route.endpoint.port == endpoint.port for route in lost):
@@ -614,15 +615,19 @@ def time_limit(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[Fault]:
     fronts = distinct(route.source for route in found if route.stage is FilterStage.BEFORE_QUEUE)
     waiting = [(service, "smtpd_proxy_timeout") for service in fronts]
     waiting += [(service, "smtp_data_done_timeout") for service in setup.smtp_transports_to(proxy)]
+    chain = setup.chain(proxy)
+    longest = sum(each.options.timeout for each in chain if each.options)
+    filters = "the filter" if len(chain) == 1 else f"the filters of {len(chain)} proxies in a row"
     for service, name in waiting:
         timeout = service.seconds(name)
-        if wanted.timeout >= timeout:
+        if longest >= timeout:
             yield Fault(
                 "time-limit",
                 proxy.where,
-                f"the filter may run for {wanted.timeout:g} s (-t), but {service.label} aborts "
-                f"after {timeout} s ({name}); messages that take longer are never delivered",
-                (fixes.raise_own(service, name, wanted.timeout + timeout),),
+                f"{filters} may run for {longest:g} s (-t), but {service.label} aborts "
+                f"after {timeout} s ({name}); messages that take longer are "
+                + ("never delivered" if service in fronts else "delivered again at each attempt"),
+                (fixes.raise_own(service, name, longest + timeout),),
             )
 
 

@@ -1057,7 +1057,8 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
     text = script.decode("latin-1") if script else ""
     has_head = text.startswith("#!")
     targets = _targets(text, interpreter, user)
-    closed = tuple(each for each in targets if _may(user, os.W_OK, each) is False)
+    existing = [each for each in targets if Path(each).exists()]
+    closed = tuple(each for each in existing if _may(user, os.W_OK, each) is False)
     private = tuple(each for each in closed if _is_private(each, user))
     is_shell = Path(interpreter or "sh").name in ("sh", "dash")
     language = shell_command.language(text) if is_shell else ""
@@ -1085,6 +1086,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
         targets=targets,
         closed_targets=closed,
         private_targets=private,
+        rotations=dict(_rotations(closed)),
         foreign_targets=tuple(each for each in private if _is_foreign(each, user)),
         has_mark=script.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
         is_utf16=script.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
@@ -1415,6 +1417,23 @@ def _replacement(interpreter: str, language: str, search: str) -> str:
     names += difflib.get_close_matches(name, ("sh", "bash", "python3", "perl", "ruby"), 1, 0.75)
     found = (shutil.which(each, path=search) for each in names)
     return next(filter(None, found), "")
+
+
+#: The configurations of logrotate(8).
+_LOGROTATE = "/etc/logrotate.d"
+
+
+def _rotations(targets: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each target that logrotate(8) creates with an owner, and the configuration."""
+    for file in sorted(Path(_LOGROTATE).glob("*")) if targets else ():
+        try:
+            text = file.read_text("utf-8", "replace")
+        except OSError:
+            continue
+        for target in targets:
+            created = rf"^[^#\n]*{re.escape(target)}(?=[\s{{\"])[^}}]*^\s*create\s+\d+\s+\w"
+            if re.search(created, text, re.MULTILINE):
+                yield target, str(file)
 
 
 #: Directories for temporary files, and names of directories that should not be there.

@@ -322,11 +322,8 @@ def _unchecked_options(setup: Setup, proxy: Proxy, wanted: Options) -> Iterator[
     names = setup.possible_routes(proxy)
     if names and not setup.routes_to(proxy):
         yield f"whether mail is routed to {proxy.endpoint} by {', '.join(names)}"
-    is_known = (
-        facts.upstream_missing
-        or facts.is_upstream_unknown
-        or list(proxy_rules.target(setup, proxy, wanted))
-    )
+    is_known = facts.upstream_missing or facts.is_upstream_unknown
+    is_known |= bool(setup.proxy_behind(proxy) or list(proxy_rules.target(setup, proxy, wanted)))
     if upstream(setup.configuration, proxy) is None and not is_known:
         yield f"the upstream server at {wanted.target.text}"
     if (samples := setup.samples.get(proxy)) and samples.unchecked:

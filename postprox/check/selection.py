@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from .environment import PACKAGED
 from .facts import UnitState
 from .postconf import Configuration
-from .routes import Endpoint, Proxy, listening_proxy, routes, spawned_proxies
+from .routes import Endpoint, Proxy, listening_proxy, routes, spawned_proxies, target_endpoint
 from .unit import Unit
 
 
@@ -31,10 +31,21 @@ def installed(
     in_use = [proxy for proxy in listening if proxy.unit and _is_used(proxy.unit, states)]
     used = [route.endpoint for route in routes(configuration)]
     receiving = [proxy for proxy in in_use if any(proxy.is_at(each) for each in used)]
+    receiving += _behind([*spawned, *receiving], in_use)
     others = [*spawned, *receiving]
     if used and all(any(proxy.is_at(each) for proxy in others) for each in used):
         return others
     return [*spawned, *(in_use or _idle(spawned, listening, used))]
+
+
+def _behind(proxies: Sequence[Proxy], others: Sequence[Proxy]) -> list[Proxy]:
+    """Return the other proxies to which the proxies send mail, directly or through each other."""
+    found = list(proxies)
+    for proxy in found:  # grows during the loop
+        if proxy.options:
+            target = target_endpoint(proxy.options.target)
+            found += [each for each in others if each not in found and each.is_at(target)]
+    return found[len(proxies) :]
 
 
 def _is_used(unit: Unit, states: Mapping[str, UnitState]) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from . import tables
 from .facts import Listener, ProxyFacts, RunningFacts, SampleRuns
 from .postconf import Configuration, Service
-from .routes import Endpoint, Proxy, Route, endpoint_of, routes, upstream
+from .routes import Endpoint, Proxy, Route, endpoint_of, routes, target_endpoint, upstream
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,19 @@ class Setup:
     def is_for_filtered(self, service: Service) -> bool:
         """Return whether a service looks like the recipe's service for filtered mail."""
         return service.program == "smtpd" and "smtpd_authorized_xforward_hosts" in service.own
+
+    def proxy_behind(self, proxy: Proxy) -> Proxy | None:
+        """Return the proxy that is the upstream server of another proxy."""
+        target = target_endpoint(proxy.options.target) if proxy.options else None
+        others = (each for each in self.proxies if each is not proxy)
+        return next((each for each in others if target and each.is_at(target)), None)
+
+    def chain(self, proxy: Proxy) -> list[Proxy]:
+        """Return a proxy and the proxies that are behind it without a Postfix service between."""
+        found = [proxy]
+        while (behind := self.proxy_behind(found[-1])) and behind not in found:
+            found.append(behind)
+        return found
 
     def comes_back(self, route: Route, goal: Proxy) -> bool:
         """Return whether mail on this route reaches `goal` directly or through other proxies."""

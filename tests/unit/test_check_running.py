@@ -637,21 +637,32 @@ def test_options_of_instance_are_checked(
     assert all(each["where"].startswith("postprox@2.service") for each in found)
 
 
-def test_instances_with_ports_of_their_own_are_accepted(
-    site: Site, capsys: pytest.CaptureFixture[str]
+def chain(site: Site, timeout: int) -> None:
+    """Let the service send its mail to a second proxy, an instance with a port of its own."""
+    shutil.copy(ROOT / "packaging/postprox.service", site.units / "postprox@.service")
+    shutil.copy(ROOT / "packaging/postprox@.socket", site.units)
+    site.enable("sockets.target.wants/postprox@size.socket")
+    site.machine.states["postprox@size.socket"] = "listening"
+    site.machine.states["postprox@size.service"] = "waiting"
+    site.drop_in("postprox@size.socket", "Socket", "ListenStream=", "ListenStream=127.0.0.1:10027")
+    second = f"-l 10027 --foreground --strict -t {timeout} -d /run/%N -c {site.filter}"
+    site.write(f"{second} 127.0.0.1:10026", name="postprox@size.service")
+    site.write(site.arguments.replace("127.0.0.1:10026", "127.0.0.1:10027"))
+    site.machine.greetings[Endpoint("127.0.0.1", 10027)] = "220 mail.test ESMTP Postfix"
+
+
+@pytest.mark.parametrize(("timeout", "names"), [(30, []), (60, ["time-limit"])])
+def test_proxy_behind_another_proxy_is_checked(
+    site: Site, capsys: pytest.CaptureFixture[str], timeout: int, names: list[str]
 ) -> None:
-    use_instances(site)
-    for number in (1, 2):
-        site.drop_in(
-            f"postprox@{number}.socket", "Socket", "ListenStream=", f"ListenStream={10024 + number}"
-        )
-    second = site.arguments.replace("127.0.0.1:10026", "127.0.0.1:10027")
-    site.drop_in(
-        "postprox@1.service",
-        "Service",
-        f"ExecStart=\nExecStart={site.launcher} {second.replace('-d /run/postprox', '-d /run/%N')}",
-    )
-    assert "port-twice" not in check(site, capsys).names()
+    chain(site, timeout)
+    checked = check(site, capsys)
+    assert checked.names() == names
+    assert checked.document["unseen"] == []
+    assert len(checked.document["proxies"]) == 2
+    if names:
+        assert "the filters of 2 proxies in a row may run for 120 s (-t)" in checked.problem
+        assert checked.remedy == "postconf -P smtp/inet/smtpd_proxy_timeout=220s"
 
 
 def test_unused_unit_is_not_reported_if_instances_run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,20 @@ def test_hidden_quarantine_moves_to_the_state_directory(
     assert checked.names() == ["filter-write"]
     assert checked.remedy.startswith(f"sed -i 's,{quarantine}\\b,/var/lib/postprox/quarantine,g'")
     assert "chown --reference=/var/lib/postprox/" in checked.remedy
+
+
+def test_remedy_lets_logrotate_create_log_for_user(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, rotation = site.directory / "filter.log", site.directory / "rotation/filter"
+    log.touch()
+    rotation.parent.mkdir()
+    rotation.write_text(f"{log} {{\n    weekly\n    create 0640 root adm\n}}\n")
+    monkeypatch.setattr(probe, "_LOGROTATE", str(rotation.parent))
+    monkeypatch.setattr(probe, "_may", lambda _user, _right, path: path != str(log))
+    site.filter.write_text(f'#!/bin/sh\necho "$SENDER" >> {log}\nexit 0\n')
+    checked = check(site, capsys)
+    assert f"logrotate(8) creates the file again like this ({rotation})" in checked.problem
+    script = checked.remedy[checked.remedy.index("sed -E -i") :].partition("; ")[0]
+    subprocess.run(["/bin/sh", "-c", script], check=True)
+    assert rotation.read_text() == f"{log} {{\n    weekly\n    create 0640 nobody adm\n}}\n"
