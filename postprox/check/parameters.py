@@ -14,10 +14,11 @@ from .fixes import Edit
 from .postconf import DEFAULTS, Configuration
 
 _NO_PROCESS_LIMIT = "-"
-#: Parameters whose values are words, in which a number sign has no meaning.
+#: Parameters whose values are words, in which a number sign has no meaning. Other rules check the
+#: addresses of filters.
 _WORDS = re.compile(
     r"\w+_(restrictions|maps|domains|networks|checks|transport|options|milters|enable|level|file)"
-    r"|mynetworks|mydestination|myorigin|relayhost|content_filter|smtpd_proxy_filter|inet_\w+"
+    r"|mynetworks|mydestination|myorigin|relayhost|inet_\w+"
     r"|soft_bounce|disable_vrfy_command|smtpd_helo_required"
 )
 _COMMENT = re.compile(r"(?P<value>[^#]*?)(^|\s)\s*#.*", re.DOTALL)
