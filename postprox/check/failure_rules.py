@@ -46,6 +46,12 @@ def _reads_text(proxy: Proxy, found: Mistake, wanted: Options) -> _Explained:
 
 
 def _imports(proxy: Proxy, found: Mistake, wanted: Options) -> _Explained:
+    if found.correction:
+        version = found.correction.split("/python")[1].partition("/")[0]
+        place = f"/usr/local/lib/python{version}/dist-packages/"
+        problem = f"imports the module {found.path}, which only root can import "
+        problem += f"({found.correction}); the filter fails, and EFFECT"
+        return problem, f"cp -r {shlex.quote(found.correction)} {place}"
     return (
         f"imports the module {found.path}, which is not installed; the filter fails, and EFFECT",
         f"apt-get install -y python3-{found.path.lower()}",

@@ -692,6 +692,10 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         "(a virus); if the scanner fails or is missing, all mail passes unfiltered",
         script_variables.OVERWRITTEN: "overwrites $EMAIL or $OUTFILE, the path of the message or "
         f"of the result; {_effect(wanted)}",
+        script_statuses.STALE: "tests the status of the previous line, not that of the scan; mail "
+        "is rejected or passes by mistake",
+        script_variables.EMPTY: "lacks $EMAIL and $OUTFILE, which the shell probably replaced with "
+        f"nothing while the filter was written (cat << EOF without quotes); {_effect(wanted)}",
         script_variables.UNQUOTED: "tests a variable without quotes; the test is always true if "
         "the variable is empty; mail is rejected or passes by mistake",
         script_copies.LOGGED: "writes a log entry to $OUTFILE, whose content replaces the message; "
@@ -735,6 +739,7 @@ def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fau
         script_copies.LOGGED: "filter-damage",
         script_variables.OVERWRITTEN: "filter",
         script_variables.UNQUOTED: "filter",
+        script_variables.EMPTY: "filter",
         script_variables.FOREIGN: "filter",
         script_mistakes.QUOTES: "syntax",
         script_mistakes.LOCK: "time-limit",

@@ -49,7 +49,9 @@ def comments(configuration: Configuration) -> Iterator[Fault]:
     """Report comments behind values, which Postfix reads as parts of the values."""
     for name, value in configuration.main.items():
         found = _COMMENT.fullmatch(value)
-        if found and _WORDS.fullmatch(name) and not values.is_refused(name, value):
+        is_number = found is not None and re.fullmatch("[0-9]+[smhdw]?", found["value"].strip())
+        is_word = is_number or _WORDS.fullmatch(name)
+        if found and is_word and not values.is_refused(name, value):
             yield Fault(
                 "value",
                 "main.cf",

@@ -1057,7 +1057,7 @@ def _program(path: str, user: str, search: str, interpreter: str = "") -> Progra
     text = script.decode("latin-1") if script else ""
     has_head = text.startswith("#!")
     targets = _targets(text, interpreter, user)
-    existing = [each for each in targets if Path(each).exists()]
+    existing = [each for each in targets if os.path.exists(each)]  # noqa: PTH110
     closed = tuple(each for each in existing if _may(user, os.W_OK, each) is False)
     private = tuple(each for each in closed if _is_private(each, user))
     is_shell = Path(interpreter or "sh").name in ("sh", "dash")
@@ -1141,8 +1141,18 @@ def _python_mistakes(path: str, text: str, interpreter: str) -> Iterator[Mistake
         if not is_known and importlib.machinery.PathFinder.find_spec(name, places) is None:
             line = text.split("\n")[number - 1]
             if "sys.path" not in text:
-                yield Mistake(python_mistakes.MODULE, line.strip(), number, path=name)
+                place = _private_module(name)
+                yield Mistake(python_mistakes.MODULE, line.strip(), number, place, path=name)
             return
+
+
+def _private_module(name: str) -> str:
+    """Return the path of a module that pip installed for root only (--user), or ""."""
+    with contextlib.suppress(OSError):  # an ordinary user cannot read the directory
+        places = Path(pwd.getpwuid(0).pw_dir, ".local/lib").glob("python3*/site-packages")
+        found = [place / file for place in places for file in (name, f"{name}.py")]
+        return next((str(path) for path in found if path.exists()), "")
+    return ""
 
 
 def _closed_working_directories(text: str, user: str) -> Iterator[Mistake]:

@@ -17,6 +17,7 @@ SEARCH = "search"
 SYSEXIT = "sysexit"
 UNFOUND = "unfound"
 UNTESTED = "untested"
+STALE = "stale"
 _Code = list[tuple[int, str]]
 _STRICT = re.compile(r"^set\s+(-[a-z]*e|.*errexit)", re.MULTILINE)
 _STRICT_HEAD = re.compile(r"#!\s*/\S+\s+-[a-z]*e")
@@ -32,6 +33,7 @@ def mistakes(script: str) -> Iterator[Mistake]:
     yield from _searches(code, text, is_strict=is_strict)
     yield from _sysexits(code)
     yield from _untested(code, text)
+    yield from _stale(code)
     if is_strict:
         yield from _unfound(code, text)
 
@@ -221,3 +223,18 @@ def _untested(code: _Code, text: str) -> Iterator[Mistake]:
         elif (found := _IS_ONE.match(test)) and not found["name"] and text.count("$?") == 1:
             new = f"scanned=$?; [ $scanned -le 1 ] || exit 2; {found['if'] or ''}[ $scanned -eq 1 ]"
             yield Mistake(UNTESTED, line, number, replaced(number, found[0], new))
+
+
+#: A command whose status the script should test, and a command that replaces this status.
+_TESTED = re.compile(r"(?:(?:/\S*/)?(?:[ef]?grep\s+-\w*q|clamd?scan\b)[^|;&]*|spamc\s+-c[^|;&]*)")
+_MESSAGE = re.compile(r"(?:logger|echo|printf|date|rm)\s[^;&|]*")
+
+
+def _stale(code: _Code) -> Iterator[Mistake]:
+    """Yield a test of `$?` if another command has replaced the status of the scan."""
+    for first, second, third in zip(code, code[1:], code[2:], strict=False):
+        is_test = re.match(r"(if\s+)?(\[|case\s+)\s*[\"']?\$\?", third[1])
+        if _TESTED.fullmatch(first[1]) and _MESSAGE.fullmatch(second[1]) and is_test:
+            # The command `a` of sed(1) ends only at the end of the script.
+            edits = [replaced(third[0], "$?", "$scanned"), f"{first[0]}a scanned=$?"]
+            yield Mistake(STALE, third[1], third[0], ";".join(edits))

@@ -16,6 +16,7 @@ from .script_mistakes import Mistake, code_lines
 OVERWRITTEN = "overwritten"
 FOREIGN = "foreign"
 UNQUOTED = "unquoted"
+EMPTY = "empty"
 _Code = list[tuple[int, str]]
 #: The variables that the proxy sets for the filter.
 _SET = (
@@ -53,6 +54,7 @@ def mistakes(script: str) -> Iterator[Mistake]:
     code = list(code_lines(script))
     text = "\n".join(line for _, line in code)
     yield from _unquoted(code)
+    yield from _empty(code, text)
     if not _READS.search(text):
         yield from _overwritten(code)
         yield from _foreign(code, text)
@@ -69,6 +71,15 @@ def _unquoted(code: _Code) -> Iterator[Mistake]:
             edit = rf'{number}s/-n \+\{found["value"]}/-n "{found["value"]}"/'
             yield Mistake(UNQUOTED, line, number, edit)
             return
+
+
+def _empty(code: _Code, text: str) -> Iterator[Mistake]:
+    """Yield a line without the variables, which a here-document without quotes has removed."""
+    written = next(((n, line) for n, line in code if re.search(r"(?<!\d)>\s*\"\"", line)), None)
+    if written and "EMAIL" not in text and "OUTFILE" not in text:
+        result, message = r's/>\( *\)""/>\1"$OUTFILE"/', r's/\(cat\|grep [^;|&]*\) ""/\1 "$EMAIL"/'
+        edits = [f"{n}{result};{n}{message}" for n, _ in code]
+        yield Mistake(EMPTY, written[1], written[0], ";".join(edits))
 
 
 def _overwritten(code: _Code) -> Iterator[Mistake]:

@@ -301,7 +301,8 @@ def silent_ports(setup: Setup) -> Iterator[Fault]:
     ports = {each: setup.endpoint_of(each) for each in services if name not in each.own}
     plain = [each for each, place in ports.items() if place and place.port not in _TLS_PORTS]
     wrapped = [each for each, place in ports.items() if place and place.port in _TLS_PORTS]
-    if plain and wrapped:
+    has_own_mode = any(each.own.get(name) == "yes" for each in services)
+    if plain and (wrapped or has_own_mode):
         labels = ", ".join(each.label for each in plain)
         yield Fault(
             "starttls",

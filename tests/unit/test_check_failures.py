@@ -269,3 +269,14 @@ def test_filters_that_replace_each_others_changes_are_chained(
     assert f"/usr/local/bin/chain.py {site.filter} {other}" in checked.remedy
     other.write_text("#!/bin/sh\nexit 0\n")
     assert check(site, capsys).names() == []
+
+
+def test_module_of_root_is_copied_for_all_users(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/root/.local/lib/python3.11/site-packages/mailwords"
+    monkeypatch.setattr(probe, "_private_module", lambda _: path)
+    site.filter.write_text(f"#!{os.path.realpath(sys.executable)}\nimport mailwords\n")
+    checked = check(site, capsys)
+    assert f"which only root can import ({path})" in checked.problem
+    assert f"cp -r {path} /usr/local/lib/python3.11/dist-packages/" in checked.remedy

@@ -184,6 +184,15 @@ def test_wrapper_mode_for_plain_smtp_is_reported(
     assert found == [f"{each}postconf -P 465/inet/smtpd_tls_wrappermode=yes" for each in remedies]
 
 
+def test_wrapper_mode_of_one_service_in_main_cf_is_reported() -> None:
+    master = f"{FRONT}{UP}{BEHIND}465 inet n - n - 20 smtpd\n"
+    mode = "smtpd_tls_wrappermode = yes\n"
+    overrides = f"{own()}127.0.0.1:10026/inet/{mode.replace('yes', 'no')}465/inet/{mode}"
+    findings = judge(setup_of(f"{BEFORE}{mode}", master, overrides))
+    found = [each.remedy for each in findings if each.name == "starttls"]
+    assert found == ["postconf -e smtpd_tls_wrappermode=no"]
+
+
 @pytest.mark.parametrize("name", ["maximal_queue_lifetime", "bounce_queue_lifetime"])
 def test_short_lifetime_in_the_queue_is_reported(name: str) -> None:
     overrides = own("127.0.0.1:10026", UNMAPPED)

@@ -82,6 +82,7 @@ def test_policy_service_is_not_checked_offline() -> None:
             "permit_mynetworks,reject",
         ),
         ("soft_bounce = no # for tests", "no"),
+        ("smtpd_client_connection_count_limit = 10   # per client", "10"),
         ("relayhost = # none", ""),
         ("smtpd_banner = $myhostname # ESMTP", None),
         ("relayhost = [mail.test]", None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,24 @@ def test_remedy_lets_grep_find_nothing(
 )
 def test_grep_that_may_find_nothing_is_not_reported(script: str) -> None:
     assert kinds(script) == []
+
+
+@pytest.mark.parametrize("test", ["if [ $? -eq 0 ]; then", 'if [ "$?" = 0 ]; then'])
+def test_remedy_tests_status_of_scan_after_log_entry(tmp_path: Path, test: str) -> None:
+    script = f'#!/bin/sh\ngrep -q virus "$EMAIL"\necho scanned\n{test}\n{REPLY}\nexit 1\nfi\n'
+    (found,) = script_statuses.mistakes(script)
+    assert found.kind == script_statuses.STALE
+    path, mail = tmp_path / "filter", tmp_path / "mail"
+    path.write_text(script)
+    path.chmod(0o755)
+    subprocess.run(["/bin/sed", "-i", found.correction, str(path)], check=True)
+    assert kinds(path.read_text()) == []
+    results = []
+    for text in ("a virus\n", "harmless\n"):
+        mail.write_text(text)
+        results.append(run(path, mail))
+    assert results == [1, 0]
+
+
+def test_status_that_is_tested_at_once_is_not_reported() -> None:
+    assert kinds('grep -q virus "$EMAIL"\nif [ $? -eq 0 ]; then\necho x\nexit 1\nfi\n') == []

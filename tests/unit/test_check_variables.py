@@ -108,3 +108,18 @@ def test_remedy_quotes_tested_variable(
 @pytest.mark.parametrize("test", ['[ -n "$x" ]', "[[ -n $x ]]", "[ -z $x ]", "[ -n a ]"])
 def test_correct_shell_tests_are_accepted(test: str) -> None:
     assert kinds(f"if {test}; then exit 1; fi") == []
+
+
+def test_removed_variables_are_restored() -> None:
+    script = (
+        '#!/bin/sh\nif grep -q virus ""; then\nexit 1\nfi\n'
+        '{ echo "X-Filtered: yes"; cat ""; } > ""\n'
+    )
+    assert corrected(script) == (
+        '#!/bin/sh\nif grep -q virus "$EMAIL"; then\nexit 1\nfi\n'
+        '{ echo "X-Filtered: yes"; cat "$EMAIL"; } > "$OUTFILE"\n'
+    )
+
+
+def test_empty_file_name_in_complete_script_is_accepted() -> None:
+    assert kinds('cat "$EMAIL" > "$OUTFILE"\necho > ""') == []
