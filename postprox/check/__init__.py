@@ -2,11 +2,10 @@
 
 Rule: each module has one task.
 
-- `probe.py` reads files and runs `access.py` to test another user's permissions. `machine.py` reads
+- `probe/` reads files and runs `access.py` to test another user's permissions. `machine.py` reads
   the state of the running system, and `running.py` converts this state to facts.
 - `postconf.py`, `values.py` and `unit.py` parse the input.
-- `shell_command.py`, `script_commands.py`, `script_mistakes.py` and `pipe_filters.py` parse the
-  filter command and the filter's script.
+- `scripts/` parses the filter command and finds mistakes in the filter's script.
 - `selection.py`, `routes.py`, `tables.py` and `setup.py` find the proxies and the routes that mail
   takes through them.
 - `proxy_rules.py`, `filter_rules.py`, `unit_rules.py`, `sandbox.py`, `postfix_rules.py`,

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from .. import __version__
-from . import loading, probe, recipe, report, running, sample_runs, selection
+from . import loading, recipe, report, running, sample_runs, selection
 from .facts import SampleRuns, UnitState
 from .findings import DANGER, Finding
 from .machine import Machine
 from .postconf import UnreadableError
+from .probe import accounts, installation, postfix, proxy_facts, units
 from .routes import Proxy, is_proxy
 from .rules import judge, unchecked
 from .setup import Setup
@@ -90,24 +91,30 @@ def run(words: list[str]) -> int:
 
 def _setup(wanted: argparse.Namespace) -> Setup:
     """Collect the input for the rules."""
-    configuration = probe.read_configuration(wanted.config)
+    configuration = postfix.read_configuration(wanted.config)
     machine = Machine()
-    units = _units(wanted)
+    known = _units(wanted)
     states: tuple[dict[str, UnitState], str] = ({}, "")
     if not wanted.offline:
-        states = running.states_of(machine, [unit for unit in units if unit.installed])
+        states = running.states_of(machine, [unit for unit in known if unit.installed])
     if wanted.unit or wanted.command_line:
-        proxies = selection.chosen(configuration, units)
+        proxies = selection.chosen(configuration, known)
     else:
-        proxies = selection.installed(configuration, units, states[0])
-    facts = {proxy: probe.probe(configuration, proxy) for proxy in proxies}
+        proxies = selection.installed(configuration, known, states[0])
+    facts = {proxy: proxy_facts.collect(configuration, proxy) for proxy in proxies}
     seen = None
     if not wanted.offline:
-        files = probe.configuration_files(configuration, facts)
+        files = installation.configuration_files(configuration, facts)
         seen = running.running_facts(machine, configuration, proxies, states, files)
-    tables = probe.table_texts(configuration)
+    tables = postfix.table_texts(configuration)
     return Setup(
-        configuration, proxies, facts, seen, tables, probe.examples(), probe.public_program()
+        configuration,
+        proxies,
+        facts,
+        seen,
+        tables,
+        installation.examples(),
+        installation.public_program(),
     )
 
 
@@ -133,7 +140,7 @@ def _script(setup: Setup, proxy: Proxy) -> str:
 
 def _recipe(wanted: argparse.Namespace) -> list[str]:
     """Return the commands and comments that --recipe prints, one per line."""
-    configuration = probe.read_configuration(wanted.config)
+    configuration = postfix.read_configuration(wanted.config)
     unit = None
     if not wanted.spawn:
         units = [unit for unit in _units(wanted) if not unit.name.endswith("@.service")]
@@ -142,11 +149,11 @@ def _recipe(wanted: argparse.Namespace) -> list[str]:
         unit = units[0]
     command = recipe.filter_command(unit)
     installed = recipe.Installation(
-        examples=probe.example_texts(),
-        program=probe.installed_program(),
+        examples=installation.example_texts(),
+        program=installation.installed_program(),
         unit=unit,
         used_ports=frozenset() if wanted.offline else running.used_ports(Machine(), unit),
-        has_user=probe.has_user(recipe.USER),
+        has_user=accounts.has_user(recipe.USER),
         has_spool=Path(recipe.SPOOL).is_dir(),
         has_filter=Path(command.partition(" ")[0]).exists(),
     )
@@ -238,10 +245,10 @@ def _arguments(words: list[str]) -> argparse.Namespace:
 def _units(wanted: argparse.Namespace) -> list[Unit]:
     """Read the units that the options select, or else all installed units."""
     if wanted.unit:
-        return [probe.read_unit(Path(wanted.unit).absolute())]
+        return [units.read_unit(Path(wanted.unit).absolute())]
     if wanted.command_line:
         return [Unit("command line after --", wanted.command_line, user="")]
-    return list(probe.installed_units())
+    return list(units.installed_units())
 
 
 if __name__ == "__main__":

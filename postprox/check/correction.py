@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from ..core.address import UpstreamAddress
 from ..core.options import TABLE, Options, UsageError, parse
-from .shell_command import TYPOGRAPHIC, without_lost_reply, without_lost_status
+from .scripts.shell_command import TYPOGRAPHIC, without_lost_reply, without_lost_status
 
 #: The maximum number of errors that are corrected in one command line.
 _MOST_ERRORS = 8

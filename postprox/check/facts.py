@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from .routes import Endpoint
-from .script_mistakes import Mistake
+from .scripts.mistake import Mistake
 
 UNLIMITED = 1 << 62
 

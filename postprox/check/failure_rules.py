@@ -9,11 +9,11 @@ import shlex
 from collections.abc import Callable, Iterator
 
 from ..core.options import Options
-from . import fixes, python_mistakes, script_mistakes
+from . import fixes
 from .facts import ProgramFacts
 from .findings import Fault
 from .routes import Proxy
-from .script_mistakes import Mistake
+from .scripts.mistake import Kind, Mistake
 
 
 def failures(proxy: Proxy, wanted: Options, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
@@ -26,7 +26,7 @@ def failures(proxy: Proxy, wanted: Options, seen: ProgramFacts, effect: str) -> 
         problem, edit = explained
         edit = edit or f"sed -i {shlex.quote(found.correction)} {shlex.quote(seen.path)}"
         yield Fault(
-            "time-limit" if found.kind == script_mistakes.SLEEP else "filter",
+            "time-limit" if found.kind == Kind.SLEEP else "filter",
             proxy.where,
             f"line {found.number} of the filter {seen.path} "
             f"{problem.replace('EFFECT', effect)}: {found.line}",
@@ -100,10 +100,10 @@ def _sleeps(proxy: Proxy, found: Mistake, wanted: Options) -> _Explained:
 
 
 _FAILURES: dict[str, Callable[[Proxy, Mistake, Options], _Explained]] = {
-    python_mistakes.TEXT: _reads_text,
-    python_mistakes.MODULE: _imports,
-    script_mistakes.CLOSED: _writes_temporary,
-    script_mistakes.DIRECTORY: _enters,
-    script_mistakes.PATTERNS: _reads_patterns,
-    script_mistakes.SLEEP: _sleeps,
+    Kind.TEXT: _reads_text,
+    Kind.MODULE: _imports,
+    Kind.CLOSED: _writes_temporary,
+    Kind.DIRECTORY: _enters,
+    Kind.PATTERNS: _reads_patterns,
+    Kind.SLEEP: _sleeps,
 }

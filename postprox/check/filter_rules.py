@@ -11,26 +11,16 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ..core.options import Options
-from . import (
-    correction,
-    failure_rules,
-    fixes,
-    pipe_filters,
-    python_mistakes,
-    sandbox,
-    script_copies,
-    script_mistakes,
-    script_statuses,
-    script_variables,
-    shell_command,
-)
+from . import correction, failure_rules, fixes, mistake_rules, sandbox
 from .environment import OPTIONS
 from .facts import MissingCommand, ProgramFacts, ProxyFacts
+from .filter_effects import effect_of_failure, effect_of_lost_reply
 from .findings import Fault
 from .fixes import Edit
 from .proxy_rules import cannot_run, is_home, set_filter
 from .routes import FilterStage, Proxy, arguments
-from .script_mistakes import Mistake
+from .scripts import message_flow, pipelines, shell_command
+from .scripts.mistake import Kind
 from .setup import Setup
 from .unit import Unit, split_words
 
@@ -117,7 +107,7 @@ def exit_status(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
 def lost_reply(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a filter whose reply does not reach standard error, from which the proxy reads it."""
     command = wanted.command or ""
-    effect = _unanswered(wanted)
+    effect = effect_of_lost_reply(wanted)
     kept = shell_command.without_lost_reply(command)
     seen = facts.filter
     if kept != command and shell_command.without_lost_status(command) == command:
@@ -207,7 +197,7 @@ def unread(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     seen = facts.filter
     if seen is None or not seen.unread_line or "EMAIL" in (wanted.command or ""):
         return
-    script = shell_command.with_message(seen.unread_line, seen.unread_line_number)
+    script = message_flow.with_message(seen.unread_line, seen.unread_line_number)
     path = shlex.quote(seen.path)
     command = f"sed -i {shlex.quote(script)} {path}"
     yield Fault(
@@ -244,20 +234,20 @@ def chained(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> I
 
 def sends(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a pipe(8) script that reads standard input or sends the message itself."""
-    unread = (pipe_filters.UNREAD, pipe_filters.LOST)
-    kinds = (*unread, pipe_filters.UNSENT, pipe_filters.RESENT)
+    unread = (Kind.UNREAD, Kind.LOST)
+    kinds = (*unread, Kind.UNSENT, Kind.RESENT)
     seen, command = facts.filter, wanted.command or ""
     found = next((each for each in seen.mistakes if each.kind in kinds), None) if seen else None
     if seen is None or found is None:
         return
     kind, correction = found.kind, found.correction
-    if kind != pipe_filters.RESENT and "EMAIL" in command:
+    if kind != Kind.RESENT and "EMAIL" in command:
         if kind in unread:
             return
-        kind, correction = pipe_filters.RESENT, ""
-    elif kind != pipe_filters.RESENT and re.search(r"[$`*?<|]", _ENVELOPE.sub("", command)):
+        kind, correction = Kind.RESENT, ""
+    elif kind != Kind.RESENT and re.search(r"[$`*?<|]", _ENVELOPE.sub("", command)):
         return
-    if kind == pipe_filters.RESENT:
+    if kind == Kind.RESENT:
         problem = (
             "sends the message itself, although the proxy delivers each message for which the "
             "filter exits with status 0"
@@ -272,13 +262,15 @@ def sends(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Ite
             effect = "Postfix sends that copy to the filter again, so mail loops and is delivered "
             effect += "many times"
         if proxy.unit and proxy.unit.is_set("NoNewPrivileges"):
-            effect = f"sendmail(1) fails because of NoNewPrivileges=yes, and {_effect(wanted)}"
+            effect = (
+                f"sendmail(1) fails because of NoNewPrivileges=yes, and {effect_of_failure(wanted)}"
+            )
     else:
         problem = "never reads the message, which is in the file $EMAIL and not on standard input"
         effect = "all mail passes unfiltered"
-        if kind == pipe_filters.UNSENT and not _ENVELOPE.search(command):
-            effect = f"the proxy passes no arguments, and {_effect(wanted)}"
-        if kind == pipe_filters.LOST:
+        if kind == Kind.UNSENT and not _ENVELOPE.search(command):
+            effect = f"the proxy passes no arguments, and {effect_of_failure(wanted)}"
+        if kind == Kind.LOST:
             effect = "the filter checks nothing, and each message loses its header and its body"
     path = shlex.quote(seen.path)
     edit = f"sed -i {shlex.quote(correction)} {path}" if correction else f"cat -n {path}"
@@ -294,9 +286,7 @@ def notices(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a script that sends notices with sendmail(1), which the unit does not permit."""
     seen, unit = facts.filter, proxy.unit
     found = (
-        next((each for each in seen.mistakes if each.kind == pipe_filters.NOTICE), None)
-        if seen
-        else None
+        next((each for each in seen.mistakes if each.kind == Kind.NOTICE), None) if seen else None
     )
     if seen is None or unit is None or found is None or not _limits_groups(unit):
         return
@@ -327,7 +317,7 @@ def _limits_groups(unit: Unit) -> str:
 
 def looped(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     """Report a script that sends the message with sendmail(1), if pickup(8) filters this mail."""
-    kinds = (pipe_filters.LOOPED, pipe_filters.ECHOED, pipe_filters.ANNOUNCED)
+    kinds = (Kind.LOOPED, Kind.ECHOED, Kind.ANNOUNCED)
     seen = facts.filter
     found = next((each for each in seen.mistakes if each.kind in kinds), None) if seen else None
     sources = [route.source for route in setup.routes_to(proxy)]
@@ -339,9 +329,9 @@ def looped(setup: Setup, proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
     )
     effect = "sends the message with sendmail(1), and Postfix sends it to the filter again; mail "
     effect += "loops and is never delivered"
-    if found.kind != pipe_filters.LOOPED:
+    if found.kind != Kind.LOOPED:
         effect = "includes the whole message in a notice"
-        if found.kind == pipe_filters.ANNOUNCED:
+        if found.kind == Kind.ANNOUNCED:
             effect = "sends a notice that contains the word for which the filter searches"
         effect += ", and Postfix sends the notice to the filter, which rejects it and sends "
         effect += "another notice, so the notices loop"
@@ -370,7 +360,8 @@ def privileges(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
         "filter",
         proxy.where,
         f"{program} cannot switch users, because the unit has NoNewPrivileges=yes; the filter "
-        f"cannot run, and {_effect(wanted)}; run the proxy as the user that the filter needs",
+        f"cannot run, and {effect_of_failure(wanted)}; run the proxy as the user that the filter "
+        "needs",
         edits,
     )
 
@@ -418,7 +409,7 @@ def quotes(proxy: Proxy, wanted: Options) -> Iterator[Fault]:
             "syntax",
             proxy.where,
             f"the filter command has typographic quotes, which sh(1) does not remove; "
-            f"{_effect(wanted)}: {command}",
+            f"{effect_of_failure(wanted)}: {command}",
             (
                 set_filter(
                     proxy, wanted, re.sub(f"[{shell_command.TYPOGRAPHIC}]", "", command).strip()
@@ -432,7 +423,7 @@ def filter_command(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
     seen = facts.filter
     if seen is None:
         return
-    effect = _effect(wanted)
+    effect = effect_of_failure(wanted)
     setting = sandbox.hiding_setting(proxy.unit, seen.path) if proxy.unit else ""
     if proxy.unit and setting and not is_home(seen.closed_directory):
         is_temporary = setting.startswith(("PrivateTmp", "DynamicUser"))
@@ -480,7 +471,7 @@ def _not_in_path(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Fault:
         pattern = rf"(?<![\w/.-]){re.escape(name)}(?![\w/.-])"
         command = re.sub(pattern, lambda _: seen.elsewhere, wanted.command or "", count=1)
         edit = set_filter(proxy, wanted, command)
-    problem = f"{problem}; the filter cannot run, and {_effect(wanted)}"
+    problem = f"{problem}; the filter cannot run, and {effect_of_failure(wanted)}"
     return Fault("filter", proxy.where, problem, (edit,))
 
 
@@ -503,27 +494,16 @@ def _named(seen: ProgramFacts) -> str:
     return f"{seen.path}, a link to {seen.real}" if seen.real else seen.path
 
 
-def _effect(wanted: Options) -> str:
-    return "all mail is deferred" if wanted.reject else "all mail passes unfiltered"
-
-
-def _unanswered(wanted: Options) -> str:
-    """Return the effect of a reply that does not reach the proxy."""
-    if wanted.strict:
-        return "mail that the filter rejects is deferred (451) until senders give up"
-    return "senders do not learn why their mail is refused"
-
-
 def _text(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
     """Report only the first problem in the filter's contents, as that problem can cause others."""
-    effect = _effect(wanted)
+    effect = effect_of_failure(wanted)
     found = [*_unusable(proxy, seen, effect), *_marked(proxy, seen, effect)]
     yield from found[:1]
     if not found or found[0].name == "exit-status":
         yield from _missing_command(proxy, seen, effect)
         yield from _unreadable_files(proxy, seen, effect)
         yield from _closed_sockets(proxy, seen)
-        yield from _mistakes(proxy, wanted, seen)
+        yield from mistake_rules.mistakes(proxy, wanted, seen)
         yield from _login_variables(proxy, wanted, seen, effect)
         yield from failure_rules.failures(proxy, wanted, seen, effect)
         yield from _hidden_files(proxy, seen)
@@ -538,9 +518,9 @@ def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator
         edits: tuple[Edit, ...] = (fixes.run(f"ls -l {path}"),)
         problem = "which does not exist"
         result = f"sh(1) ends the filter there, and {effect}"
-        if found.kind == script_mistakes.DATA:
+        if found.kind == Kind.DATA:
             result = "mail is deferred or passes unfiltered"
-        if found.kind in (script_mistakes.UNREADABLE, script_mistakes.DATA):
+        if found.kind in (Kind.UNREADABLE, Kind.DATA):
             problem = f"which user {proxy.user} cannot read"
             group = f'chgrp "$(id -g {user})" {path} && ' if found.correction == "g+r" else ""
             edits = (fixes.run(f"namei -l {path}"),)
@@ -551,7 +531,7 @@ def _unreadable_files(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator
                 edits = with_group(proxy, name) or edits
             elif found.correction:
                 edits = (fixes.run(f"{group}chmod {found.correction} {path}"),)
-        elif found.kind != script_mistakes.MISSING:
+        elif found.kind != Kind.MISSING:
             continue
         yield Fault(
             "filter",
@@ -568,7 +548,7 @@ def _closed_sockets(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
         return
     for found in seen.mistakes:
         group = found.correction
-        if found.kind != script_mistakes.SOCKET or (group and group in groups(proxy)):
+        if found.kind != Kind.SOCKET or (group and group in groups(proxy)):
             continue
         shown = (fixes.run(f"namei -l {shlex.quote(found.path)}"),)
         yield Fault(
@@ -611,7 +591,7 @@ def _login_variables(
     """Report a script that requires a variable which spawn(8) does not set."""
     command = wanted.command or ""
     for found in seen.mistakes:
-        if found.kind != script_mistakes.LOGIN or not proxy.service or f"{found.path}=" in command:
+        if found.kind != Kind.LOGIN or not proxy.service or f"{found.path}=" in command:
             continue
         value = "/nonexistent" if found.path == "HOME" else proxy.user
         yield Fault(
@@ -626,7 +606,7 @@ def _login_variables(
 def _hidden_files(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
     """Report the lines of a script that read a file which the unit hides."""
     for found in seen.mistakes:
-        if found.kind != script_mistakes.HIDDEN or proxy.unit is None:
+        if found.kind != Kind.HIDDEN or proxy.unit is None:
             continue
         if setting := sandbox.hiding_setting(proxy.unit, found.path):
             kept = f"/usr/local/etc/{PurePosixPath(found.path).name}"
@@ -643,154 +623,6 @@ def _hidden_files(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
                     ),
                 ),
             )
-
-
-def _mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
-    """Report the lines of a shell script that change the filter's result by mistake."""
-    command = wanted.command or ""
-    after_reply = (
-        "follows a reply that rejects mail, but does not exit with status 1, which the proxy "
-        "requires for a rejection"
-    )
-    effects = {
-        script_mistakes.PIPE: "uses the exit status of the last program in a pipeline, not that of "
-        "the scanner; mail that the scanner rejects passes the filter",
-        script_mistakes.STATUS: f"{after_reply}; the mail "
-        + ("is deferred (451) until senders give up" if wanted.reject else "passes the filter"),
-        script_mistakes.ZERO: f"{after_reply}; the shell sets status 0, so the mail passes the "
-        "filter",
-        script_mistakes.EXEC: "redirects standard error, from which the proxy reads the filter's "
-        f"reply; {_unanswered(wanted)}",
-        script_mistakes.TRACE: "lets the shell print each command to standard error, so the last "
-        f"line there is not the filter's reply; {_unanswered(wanted)}",
-        script_copies.SUBSHELL: "runs the loop in a subshell, because the loop is part of a "
-        "pipeline, so later lines do not see the variables that it sets; mail that the filter "
-        "should reject passes",
-        script_copies.LOOP_EXIT: "runs the loop in a subshell, because the loop is part of a "
-        "pipeline, so exit ends only the loop and not the script; mail that the filter should "
-        "reject passes",
-        script_copies.READ: "copies the message with read, which removes blanks and backslashes; "
-        "each message is damaged",
-        script_copies.BLANK: "prints an empty line or a line that is not a header field before "
-        "the message, so the header of the message becomes part of its body",
-        script_copies.PARTIAL: "writes $OUTFILE with a program that ends early if it cannot "
-        "process a message, but the filter ignores the program's exit status; such a message is "
-        "truncated",
-        script_copies.UNSAVED: "saves the message and then discards it, even if the message could "
-        "not be saved; such a message is lost",
-        script_mistakes.REFUSED: "is the last one, and its exit status is never 0; all mail that "
-        f"the filter does not reject is {'deferred (451)' if wanted.strict else 'rejected'}",
-        script_mistakes.QUOTES: "has typographic quotes, which the shell does not remove, so a "
-        "command gets a wrong argument; mail is deferred or passes unfiltered",
-        script_mistakes.LOCK: "waits for a lock that remains if the filter is killed, for example "
-        "after the time limit (-t); after that, each filter waits until it is killed, and "
-        f"{_effect(wanted)}",
-        script_statuses.SEARCH: "looks for a virus only in the scanner's output and ignores the "
-        "scanner's exit status; if the scanner fails, for example because clamd is not running, "
-        "all mail passes unfiltered",
-        script_statuses.UNTESTED: "runs a scanner, but the next line tests only for status 1 "
-        "(a virus); if the scanner fails or is missing, all mail passes unfiltered",
-        script_variables.OVERWRITTEN: "overwrites $EMAIL or $OUTFILE, the path of the message or "
-        f"of the result; {_effect(wanted)}",
-        script_statuses.STALE: "tests the status of the previous line, not that of the scan; mail "
-        "is rejected or passes by mistake",
-        script_variables.EMPTY: "lacks $EMAIL and $OUTFILE, which the shell probably replaced with "
-        f"nothing while the filter was written (cat << EOF without quotes); {_effect(wanted)}",
-        script_variables.UNQUOTED: "tests a variable without quotes; the test is always true if "
-        "the variable is empty; mail is rejected or passes by mistake",
-        script_copies.LOGGED: "writes a log entry to $OUTFILE, whose content replaces the message; "
-        "the original text is lost",
-        script_variables.FOREIGN: "uses a variable that neither the proxy nor the script sets; its "
-        "value is empty, so mail may be deferred or pass unfiltered",
-        python_mistakes.RESULT: "ignores the result of the function, which should be the exit "
-        "status; the filter always ends with status 0, so mail that it should reject passes",
-        python_mistakes.SHELL: "makes text from the SMTP session part of a shell command; any "
-        "client can run commands as the user of the proxy",
-        script_statuses.SYSEXIT: "rejects mail with a status from sysexits.h, which only pipe(8) "
-        "expects. The proxy requires status 1 and a reply such as 550, and treats other statuses "
-        "as failures; such mail "
-        + ("is deferred (451) until senders give up" if wanted.reject else "passes the filter"),
-        script_statuses.UNFOUND: "ends the script with status 1 if grep(1) finds nothing, because "
-        "of the option -e of the shell; such mail is "
-        + ("deferred (451) until senders give up" if wanted.strict else "rejected"),
-        script_copies.SHARED: "writes each message to the same file; if two filters run at the "
-        "same time, messages are mixed up and reach the wrong recipients",
-        script_copies.INJECTION: "makes text from the SMTP session part of a shell command; any "
-        "client can run commands as the user of the proxy",
-        script_mistakes.UNANSWERED: "exits with status 1, but no line prints a reply such as 550; "
-        "with --strict, the proxy treats this as a failure, so the mail is deferred (451) until "
-        "senders give up",
-        script_mistakes.LEFT: "creates a temporary file that the filter never removes; the files "
-        "accumulate until the file system is full, and then mail is deferred",
-        script_mistakes.CHANGE: "changes the file $EMAIL, but the proxy reads changes only from "
-        "$OUTFILE; the mail is delivered unchanged",
-        script_mistakes.OUTPUT: "prints the changed message, but the proxy reads changes only from "
-        "$OUTFILE; the mail is delivered unchanged",
-        script_mistakes.PRIVATE: "passes only the name of $EMAIL to clamd, which runs as another "
-        f"user and cannot read the file, so clamdscan fails; {_effect(wanted)}",
-    }
-    names = {
-        script_mistakes.EXEC: "lost-reply",
-        script_copies.READ: "filter-damage",
-        script_copies.BLANK: "filter-damage",
-        script_copies.PARTIAL: "filter-damage",
-        script_copies.UNSAVED: "filter-damage",
-        script_copies.SHARED: "filter-damage",
-        script_copies.LOGGED: "filter-damage",
-        script_variables.OVERWRITTEN: "filter",
-        script_variables.UNQUOTED: "filter",
-        script_variables.EMPTY: "filter",
-        script_variables.FOREIGN: "filter",
-        script_mistakes.QUOTES: "syntax",
-        script_mistakes.LOCK: "time-limit",
-        script_copies.INJECTION: "injection",
-        python_mistakes.SHELL: "injection",
-        script_mistakes.LEFT: "filter-write",
-        script_mistakes.TRACE: "lost-reply",
-        script_mistakes.UNANSWERED: "lost-reply",
-        script_mistakes.CHANGE: "lost-change",
-        script_mistakes.OUTPUT: "lost-change",
-        script_mistakes.PRIVATE: "filter",
-    }
-    for found in seen.mistakes:
-        if found.kind == script_mistakes.UNANSWERED and not wanted.strict:
-            continue  # the proxy then sends a reply of its own
-        is_passed_on = found.kind == script_mistakes.OUTPUT and re.search("[>|]", command)
-        if found.kind not in effects or is_passed_on or _is_known(proxy, wanted, found):
-            continue
-        yield Fault(
-            names.get(found.kind, "exit-status"),
-            proxy.where,
-            f"line {found.number} of the filter {seen.path} {effects[found.kind]}: "
-            f"{_shown(found.line)}",
-            (_corrected(seen, found.correction),),
-        )
-
-
-def _is_known(proxy: Proxy, wanted: Options, found: Mistake) -> bool:
-    """Return whether the unit or the filter command sets the variable that a script uses."""
-    name = found.path.partition(" ")[0]
-    environment = proxy.unit.environment if proxy.unit else {}
-    is_set = name in environment or re.search(rf"\b{name}=", wanted.command or "") is not None
-    return found.kind == script_variables.FOREIGN and is_set
-
-
-def _shown(line: str) -> str:
-    """Decode a line of a script in which each character represents one octet of UTF-8."""
-    return line.encode("latin-1", "replace").decode("utf-8", "replace")
-
-
-def _corrected(seen: ProgramFacts, correction: str) -> Edit:
-    """Return a command that corrects the script, or that prints it if no correction is known.
-
-    Each character of the correction represents one octet.
-    """
-    path = shlex.quote(seen.path)
-    if not correction:
-        return fixes.run(f"cat -n {path}")
-    octets = re.sub("[^\0-\x7f]", lambda found: f"\\x{ord(found[0]):02x}", correction)
-    locale = "LC_ALL=C " if octets != correction else ""
-    return fixes.run(f"{locale}sed -i {shlex.quote(octets)} {path}")
 
 
 def _missing_command(proxy: Proxy, seen: ProgramFacts, effect: str) -> Iterator[Fault]:
@@ -980,7 +812,7 @@ def _without_lost_status(seen: ProgramFacts) -> Edit:
     if not seen.lost_status_line:
         return fixes.run(f"cat -n {path}")
     if not re.search(r"(true|:|exit\s+0)\s*;?\s*$", seen.lost_status):
-        script = shell_command.without_sink(seen.lost_status_line)
+        script = pipelines.without_sink(seen.lost_status_line)
         return fixes.run(f"sed -E -i {shlex.quote(script)} {path}")
     end = r"(true|:|exit[ \t]+0)[ \t]*;?[ \t]*$"
     script = rf"{seen.lost_status_line}{{/^[ \t]*{end}/d;s/[ \t]*(\|\||;)[ \t]*{end}//}}"
@@ -1064,7 +896,8 @@ def command_syntax(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
         yield Fault(
             "syntax",
             proxy.where,
-            f"sh(1) cannot parse the filter command (-c): {facts.command_error}; {_effect(wanted)}",
+            f"sh(1) cannot parse the filter command (-c): {facts.command_error}; "
+            f"{effect_of_failure(wanted)}",
             (fixes.run(f"/bin/sh -n -c {shlex.quote(wanted.command or '')}"),),
         )
 

@@ -21,18 +21,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
-from . import (
-    pipe_filters,
-    script_copies,
-    script_mistakes,
-    script_statuses,
-    script_variables,
-    shell_command,
-)
 from .facts import Session
 from .postconf import UnreadableError
 from .routes import Endpoint
-from .script_mistakes import Mistake
+from .scripts import message_flow, pipelines, replies, shell
+from .scripts.mistake import Mistake
 
 #: The timeout in seconds for systemctl(1), for parsing a script and for a greeting.
 TIMEOUT = 10.0
@@ -289,14 +282,14 @@ def lost_status(interpreter: str, script: bytes) -> tuple[str, int]:
     """Return the last line of a shell script if this line hides a scanner's exit status."""
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return "", 0
-    return shell_command.lost_status(script.decode("latin-1"))
+    return pipelines.lost_status(script.decode("latin-1"))
 
 
 def without_message(interpreter: str, script: bytes) -> tuple[str, int]:
     """Return the line that runs a scanner, if the shell script never reads the message."""
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return "", 0
-    return shell_command.without_message(script.decode("latin-1"))
+    return message_flow.without_message(script.decode("latin-1"))
 
 
 def reply_to_output(interpreter: str, script: str) -> tuple[str, tuple[int, ...]]:
@@ -305,21 +298,15 @@ def reply_to_output(interpreter: str, script: str) -> tuple[str, tuple[int, ...]
     """
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return "", ()
-    return shell_command.reply_to_output(script)
+    return replies.reply_to_output(script)
 
 
 def mistakes(interpreter: str, script: str) -> tuple[Mistake, ...]:
     """Return the lines of a shell script that change the filter's result by mistake."""
     if PurePosixPath(interpreter or "sh").name not in _SHELLS:
         return ()
-    shell = PurePosixPath(os.path.realpath(interpreter or "/bin/sh")).name
-    return (
-        *script_mistakes.mistakes(script),
-        *script_statuses.mistakes(script),
-        *script_copies.mistakes(script, echo_expands=shell == "dash"),
-        *pipe_filters.mistakes(script),
-        *script_variables.mistakes(script),
-    )
+    program = PurePosixPath(os.path.realpath(interpreter or "/bin/sh")).name
+    return tuple(shell.mistakes(script, echo_expands=program == "dash"))
 
 
 def has_crlf(interpreter: str, script: bytes) -> bool:

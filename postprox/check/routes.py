@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ..core import options
 from ..core.address import UpstreamAddress, port_number, split_port
 from .postconf import Configuration, Service
-from .shell_command import count_wrapper_words
+from .scripts.shell_command import count_wrapper_words
 from .unit import LARGEST_COMMAND, Unit
 
 #: Values of inet_interfaces with which only this machine can connect to Postfix.

@@ -24,9 +24,10 @@ from typing import Any
 
 from ..core.options import Options
 from ..core.verdict import FAIL, FAIL_OPEN
-from . import sample_words, sandbox
+from . import sandbox
 from .facts import SampleRun, SampleRuns
 from .routes import Proxy, without_wrappers
+from .scripts import sample_words
 from .unit import Unit
 
 _SAMPLES = Path(__file__).resolve().parent / "samples"

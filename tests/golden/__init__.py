@@ -36,7 +36,7 @@ GOLDEN = Path(__file__).resolve().parent
 #: For each golden file, the patterns of the modules that contain its texts.
 SOURCES = {
     "texts-proxy.txt": ("postprox/*.py", "postprox/core/*.py", "postprox/shell/*.py"),
-    "texts-check.txt": ("postprox/check/*.py",),
+    "texts-check.txt": ("postprox/check/**/*.py",),
     "texts-rehearse.txt": ("postprox/rehearse/*.py",),
     "texts-suite.txt": ("tests/conformance/**/*.py",),
 }

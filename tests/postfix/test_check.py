@@ -18,7 +18,8 @@ from typing import NamedTuple
 import pytest
 
 from postprox.check import __main__ as postprox_check
-from postprox.check import probe, proxy_rules, values
+from postprox.check import proxy_rules, values
+from postprox.check.probe import accounts
 
 from . import readme
 from .instance import MASTER_CF, PROGRAMS, public_directory
@@ -121,7 +122,7 @@ class Machine:
 @pytest.fixture
 def machine(needs_postfix: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     # The spool belongs to this machine's user, as it belongs to postprox in the recipe.
-    monkeypatch.setattr(probe, "OWN_USER", USER)
+    monkeypatch.setattr(accounts, "OWN_USER", USER)
     monkeypatch.setattr(proxy_rules, "_OWN_USER", USER)
     # A unit with PrivateTmp= cannot see files in /tmp.
     with public_directory("postprox-check-", "/var/lib") as directory:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe
 from postprox.check.facts import ProgramFacts, ProxyFacts
 from postprox.check.findings import Finding
 from postprox.check.postconf import parse
+from postprox.check.probe import system
 from postprox.check.routes import spawned_proxies
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
@@ -39,4 +39,4 @@ def postconf(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> N
     programs.mkdir()
     (programs / "postconf").write_text(f"#!/bin/sh\n{script}\n")
     (programs / "postconf").chmod(0o755)
-    monkeypatch.setattr(probe, "SYSTEMD_PATH", f"{programs}:{probe.SYSTEMD_PATH}")
+    monkeypatch.setattr(system, "SYSTEMD_PATH", f"{programs}:{system.SYSTEMD_PATH}")

@@ -13,7 +13,7 @@ import pytest
 from postprox.check import postconf, unit, xforward
 from postprox.check.findings import LEVELS
 from postprox.check.postconf import UnreadableError, join_words, parse, split_words
-from postprox.check.probe import installed_units
+from postprox.check.probe.units import installed_units
 from postprox.check.routes import Endpoint, arguments, is_proxy
 from postprox.check.values import seconds
 from postprox.core.envelope import Envelope

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import machine, probe, recipe, sandbox, source_text
+from postprox.check import machine, recipe, sandbox, source_text
 from postprox.check.facts import ProgramFacts, ProxyFacts, SpoolFacts
 from postprox.check.findings import Finding
 from postprox.check.postconf import UnreadableError, parse
+from postprox.check.probe import accounts, postfix, programs, proxy_facts, spool, system
 from postprox.check.routes import FilterStage, spawned_proxies
 from postprox.check.rules import judge, unchecked
+from postprox.check.scripts.pipelines import lost_status
 from postprox.check.setup import Setup
-from postprox.check.shell_command import lost_status
 from tests.unit.checking import FRONT, MAIN, PROXY, SEEN, found, names, postconf
 from tests.unit.test_check_running import ROOT, Site, check, site
 
@@ -205,14 +206,14 @@ def test_unreadable_package_of_launcher_is_reported(
     program = tmp_path / "launcher"
     program.write_text(f'#!/usr/bin/python3\nlibrary = "{tmp_path}/postprox"\n')
     refused = ""
-    monkeypatch.setattr(probe, "_may", lambda _, right, path: right != os.X_OK or path != refused)
-    assert probe._closed_library(str(program), "nobody") == ""
-    assert probe._closed_library("/bin/sh", "nobody") == ""
+    monkeypatch.setattr(accounts, "may", lambda _, right, path: right != os.X_OK or path != refused)
+    assert proxy_facts._closed_library(str(program), "nobody") == ""
+    assert proxy_facts._closed_library("/bin/sh", "nobody") == ""
     refused = str(versions)
-    closed = probe._closed_library(str(program), "nobody")
+    closed = proxy_facts._closed_library(str(program), "nobody")
     assert closed == str(versions)
-    monkeypatch.setattr(probe, "_may", lambda _, right, path: right != os.R_OK)
-    assert probe._closed_library(str(program), "nobody") == str(versions / "1")
+    monkeypatch.setattr(accounts, "may", lambda _, right, path: right != os.R_OK)
+    assert proxy_facts._closed_library(str(program), "nobody") == str(versions / "1")
     finding = only(seen(replace(SEEN, closed_library=closed)), "program")
     assert finding.remedy == f"chmod -R a+rX {closed}"
 
@@ -228,7 +229,9 @@ def test_program_of_unit_is_replaced_by_installed_program(
     line = "ExecStart={} -l 10025 --foreground $POSTPROX_OPTIONS $POSTPROX_UPSTREAM"
     lines = ["User=nobody", "ExecStart=", line.format("/gone/postprox"), "EnvironmentFile="]
     site.drop_in("postprox.service", "Service", *lines, f"EnvironmentFile={options}")
-    monkeypatch.setattr("postprox.check.probe.public_program", lambda: str(site.launcher))
+    monkeypatch.setattr(
+        "postprox.check.probe.installation.public_program", lambda: str(site.launcher)
+    )
     result = check(site, capsys, "--offline")
     assert result.names() == ["program"]
     assert f"'{line.format(site.launcher)}'" in result.remedy
@@ -394,7 +397,7 @@ def test_unindented_line_of_master_cf_is_explained(
 ) -> None:
     postconf(tmp_path, monkeypatch, "echo 'postconf: fatal: line 9: bad field count' >&2; exit 1")
     with pytest.raises(UnreadableError, match="must begin with a blank or tab"):
-        probe.read_configuration("")
+        postfix.read_configuration("")
 
 
 # The filter
@@ -416,7 +419,9 @@ def test_filter_that_hides_status_of_scanner_is_corrected(
 ) -> None:
     path = tmp_path / "filter"
     path.write_text(f"#!/bin/sh\n{script}")
-    program = replace(probe._program(str(path), "root", "/bin"), executable=True, open_paths=())
+    program = replace(
+        programs.program_facts(str(path), "root", "/bin"), executable=True, open_paths=()
+    )
     finding = only(seen(replace(SEEN, filter=program)), "exit-status")
     for _ in range(2):
         subprocess.run(["/bin/sh", "-c", finding.remedy], check=True)
@@ -475,8 +480,8 @@ def test_filter_not_in_search_path_gets_absolute_path(
     path.write_text("#!/bin/sh\nexit 0\n")
     path.chmod(0o755)
     for directory, remedy in ((tmp_path, f"-c {{{path} a}} up"), ("/bin", "command -v own-filter")):
-        monkeypatch.setattr(probe, "SYSTEMD_PATH", str(directory))
-        program, _ = probe._filter("own-filter a", "root", probe.SPAWN_PATH)
+        monkeypatch.setattr(system, "SYSTEMD_PATH", str(directory))
+        program, _ = programs.filter_facts("own-filter a", "root", system.SPAWN_PATH)
         master = FRONT + PROXY.replace("-c /f", "-c {own-filter a}")
         finding = only(seen(replace(SEEN, filter=program), master=master), "filter")
         assert "is not in /usr/bin:/bin, the PATH that spawn(8) sets" in finding.problem
@@ -555,9 +560,9 @@ def test_spool_state_after_boot_is_checked(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text.replace("{}", str(directory)))
     places = [str(tmp_path / name) for name in ("etc", "lib")]
-    monkeypatch.setattr(probe, "TMPFILES_DIRECTORIES", places)
-    monkeypatch.setattr(probe, "MOUNTS", str(tmp_path / "fstab"))
-    monkeypatch.setattr(probe, "_may", lambda user, right, path: True)
+    monkeypatch.setattr(spool, "TMPFILES_DIRECTORIES", places)
+    monkeypatch.setattr(spool, "MOUNTS", str(tmp_path / "fstab"))
+    monkeypatch.setattr(accounts, "may", lambda user, right, path: True)
     found_names = spool_findings(directory)
     assert [each.name for each in found_names] == ["spool-boot"] * is_reported
     for finding in found_names:
@@ -587,8 +592,8 @@ def test_local_tmpfiles_line_for_spool_is_corrected(
 
 
 def test_spool_below_run_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_may", lambda user, right, path: True)
-    monkeypatch.setattr(probe, "TMPFILES_DIRECTORIES", (str(tmp_path),))
+    monkeypatch.setattr(accounts, "may", lambda user, right, path: True)
+    monkeypatch.setattr(spool, "TMPFILES_DIRECTORIES", (str(tmp_path),))
     monkeypatch.setattr(sandbox, "is_below", lambda path, directories: "/run" in directories)
     directory = tmp_path / "spool"
     directory.mkdir(mode=0o700)
@@ -603,6 +608,6 @@ def spool_findings(directory: Path) -> list[Finding]:
     """Return the findings about a spawned proxy's directory for messages."""
     configuration = parse(MAIN, FRONT + PROXY.replace("-t 60", f"-t 60 -d {directory}"), "")
     (proxy,) = spawned_proxies(configuration)
-    facts = replace(SEEN, spool=probe._spool(configuration, proxy))
+    facts = replace(SEEN, spool=spool.spool_facts(configuration, proxy))
     findings = judge(Setup(configuration, [proxy], {proxy: facts}))
     return [each for each in findings if each.name.startswith("spool")]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe
 from postprox.check.findings import Finding
 from postprox.check.postconf import parse
+from postprox.check.probe import postfix, postfix_files
 from postprox.check.routes import listening_proxy, spawned_proxies
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
@@ -92,16 +92,16 @@ def test_socket_present_or_linked_in_chroot_is_shared(tmp_path: Path) -> None:
     run.mkdir()
     inner = Path(f"{queue}{run}")
     path = str(run / "proxy.sock")
-    assert not probe._is_shared(str(queue), path)
+    assert not postfix_files.is_shared(str(queue), path)
     inner.mkdir(parents=True)
-    assert not probe._is_shared(str(queue), path)
+    assert not postfix_files.is_shared(str(queue), path)
     (inner / "proxy.sock").touch()
-    assert probe._is_shared(str(queue), path)
-    assert not probe._is_shared(str(queue), f"{run}/missing/proxy.sock")
+    assert postfix_files.is_shared(str(queue), path)
+    assert not postfix_files.is_shared(str(queue), f"{run}/missing/proxy.sock")
     (inner / "proxy.sock").unlink()
     inner.rmdir()
     inner.symlink_to(run)
-    assert probe._is_shared(str(queue), path)
+    assert postfix_files.is_shared(str(queue), path)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_milter_outside_chroot_is_reported(tmp_path: Path, value: str, effect: s
     master = CHROOTED + UP + BEHIND.replace("inet n - n", "inet n - y")
 
     def findings(master: str) -> list[Finding]:
-        configuration = probe._with_files(parse(main, master, own() + more))
+        configuration = postfix._with_files(parse(main, master, own() + more))
         proxies = list(spawned_proxies(configuration))
         found = judge(Setup(configuration, proxies, dict.fromkeys(proxies, SEEN)))
         return [each for each in found if each.name == "no-milter"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import script_copies
-from postprox.check.script_mistakes import Mistake
+from postprox.check.scripts import shell
+from postprox.check.scripts.mistake import Kind, Mistake
 
 pytestmark = pytest.mark.any_account
 
@@ -29,14 +29,14 @@ if [ -n "$found" ]; then echo 550 no >&2; exit 1; fi
 """
 COPY = 'echo "X-A: b"\nwhile read line; do\necho $line\ndone < "$EMAIL"\n'
 BLANK = 'echo "X-A: b"\necho\ncat "$EMAIL"\n'
-FIXED = 'cp "$EMAIL" /tmp/mail || exit 2\ngrep -q x /tmp/mail && exit 1\n'
-GROUP = '{ echo "X-A: b"; cat "$EMAIL"; } > /tmp/mail\ngrep -q x /tmp/mail && exit 1\n'
+FIXED = 'cp "$EMAIL" /tmp/mail || exit 2\ngrep -q x /tmp/mail && exit 2\nexit 0\n'
+GROUP = '{ echo "X-A: b"; cat "$EMAIL"; } > /tmp/mail\ngrep -q x /tmp/mail && exit 2\nexit 0\n'
 TEMPORARY = "copy=$(mktemp) || exit 2; trap 'rm -f \"$copy\"' EXIT\n"
 
 
 def found_in(script: str) -> list[Mistake]:
     """Return the mistakes in a script for sh(1)."""
-    return list(script_copies.mistakes(f"#!/bin/sh\n{script}"))
+    return list(shell.mistakes(f"#!/bin/sh\n{script}"))
 
 
 def corrected(script: str, found: Mistake) -> str:
@@ -49,14 +49,14 @@ def corrected(script: str, found: Mistake) -> str:
 @pytest.mark.parametrize(
     ("script", "kind", "new"),
     [
-        (PIPED, script_copies.SUBSHELL, CORRECTED_LOOP),
-        (COPY, script_copies.READ, 'echo "X-A: b"\ncat "$EMAIL"\n'),
-        (BLANK, script_copies.BLANK, 'echo "X-A: b"\ncat "$EMAIL"\n'),
-        (FIXED, script_copies.SHARED, TEMPORARY + FIXED.replace("/tmp/mail", '"$copy"')),
-        (GROUP, script_copies.SHARED, TEMPORARY + GROUP.replace("/tmp/mail", '"$copy"')),
+        (PIPED, Kind.SUBSHELL, CORRECTED_LOOP),
+        (COPY, Kind.READ, 'echo "X-A: b"\ncat "$EMAIL"\n'),
+        (BLANK, Kind.BLANK, 'echo "X-A: b"\ncat "$EMAIL"\n'),
+        (FIXED, Kind.SHARED, TEMPORARY + FIXED.replace("/tmp/mail", '"$copy"')),
+        (GROUP, Kind.SHARED, TEMPORARY + GROUP.replace("/tmp/mail", '"$copy"')),
         (
             'sh -c "echo $HELO >> /srv/log"\n',
-            script_copies.INJECTION,
+            Kind.INJECTION,
             "sh -c 'echo $HELO >> /srv/log'\n",
         ),
     ],
@@ -102,7 +102,7 @@ LOG=/tmp/log
 
 def test_corrected_filter_has_own_temporary_files(tmp_path: Path) -> None:
     (found,) = found_in(NAMED)
-    assert (found.kind, found.number) == (script_copies.SHARED, 5)
+    assert (found.kind, found.number) == (Kind.SHARED, 5)
     script = corrected(NAMED, found).partition("\n")[2]
     assert script == OWN + NAMED.partition("log\n")[2]
     assert found_in(script) == []
@@ -128,7 +128,7 @@ EXIT = 'grep -n -e virus "$EMAIL" | while read -r hit; do\necho 550 no >&2\nexit
 @pytest.mark.parametrize("word", ["virus", "nothing"])
 def test_corrected_exit_ends_script(tmp_path: Path, rest: str, word: str) -> None:
     (found,) = found_in(EXIT + rest)
-    assert found.kind == script_copies.LOOP_EXIT
+    assert found.kind == Kind.LOOP_EXIT
     script = corrected(EXIT + rest, found)
     assert found_in(script.partition("\n")[2]) == []
     mail = tmp_path / "mail"
@@ -160,7 +160,7 @@ def test_exit_that_ends_script_is_not_reported(script: str) -> None:
 
 def test_eval_of_command_has_no_correction() -> None:
     (found,) = found_in('eval "logger $SENDER"\n')
-    assert (found.kind, found.correction) == (script_copies.INJECTION, "")
+    assert (found.kind, found.correction) == (Kind.INJECTION, "")
 
 
 #: A text that runs a command if a shell evaluates it as code.
@@ -179,7 +179,7 @@ HOSTILE = '"$(touch pwned)"`touch pwned`;touch pwned #@example.com'
 )
 def test_corrected_line_runs_no_remote_command(tmp_path: Path, line: str) -> None:
     (found,) = found_in(f"{line}\n")
-    assert found.kind == script_copies.INJECTION
+    assert found.kind == Kind.INJECTION
     new = corrected(f"{line}\n", found)
     assert found_in(new) == []
     values = {"SENDER": HOSTILE, "HELO": HOSTILE, "PATH": "/usr/bin:/bin"}
@@ -208,7 +208,7 @@ def test_corrected_line_runs_no_remote_command(tmp_path: Path, line: str) -> Non
     ],
 )
 def test_text_that_no_shell_evaluates_is_not_reported(line: str) -> None:
-    assert [each for each in found_in(f"{line}\n") if each.kind == script_copies.INJECTION] == []
+    assert [each for each in found_in(f"{line}\n") if each.kind == Kind.INJECTION] == []
 
 
 GROUP = '{{ {}; cat "$EMAIL"; }} > "$OUTFILE"\n'
@@ -229,7 +229,7 @@ GROUP = '{{ {}; cat "$EMAIL"; }} > "$OUTFILE"\n'
 )
 def test_corrected_filter_keeps_header(tmp_path: Path, script: str) -> None:
     (found,) = found_in(script)
-    assert found.kind == script_copies.BLANK
+    assert found.kind == Kind.BLANK
     new = corrected(script, found)
     assert found_in(new) == []
     (tmp_path / "mail").write_text("Subject: x\n\nbody\n")
@@ -251,7 +251,7 @@ def test_corrected_filter_keeps_header(tmp_path: Path, script: str) -> None:
     ],
 )
 def test_line_that_keeps_header_is_not_reported(script: str, is_dash: bool) -> None:
-    assert list(script_copies.mistakes(f"#!/bin/sh\n{script}", echo_expands=is_dash)) == []
+    assert list(shell.mistakes(f"#!/bin/sh\n{script}", echo_expands=is_dash)) == []
 
 
 CONVERTED = '{ echo X; iconv -f UTF-8 -t UTF-8 "$EMAIL"; } > "$OUTFILE"\n'
@@ -272,7 +272,7 @@ def test_corrected_filter_fails_if_converter_fails(
     tmp_path: Path, script: str, body: bytes, status: int
 ) -> None:
     (found,) = found_in(script)
-    assert found.kind == script_copies.PARTIAL
+    assert found.kind == Kind.PARTIAL
     new = corrected(script, found)
     assert found_in(new) == []
     (tmp_path / "mail").write_bytes(body)
@@ -321,9 +321,9 @@ fi
 def test_corrected_filter_discards_only_saved_message(
     tmp_path: Path, script: str, is_open: bool
 ) -> None:
-    found = next(each for each in found_in(script) if each.kind == script_copies.UNSAVED)
+    found = next(each for each in found_in(script) if each.kind == Kind.UNSAVED)
     new = corrected(script, found)
-    assert [each for each in found_in(new) if each.kind == script_copies.UNSAVED] == []
+    assert [each for each in found_in(new) if each.kind == Kind.UNSAVED] == []
     (tmp_path / "mail").write_text("virus\n")
     names = {
         "EMAIL": f"{tmp_path}/mail",
@@ -347,7 +347,7 @@ def test_corrected_filter_discards_only_saved_message(
     ],
 )
 def test_discard_of_saved_message_is_not_reported(script: str) -> None:
-    assert [each for each in found_in(script) if each.kind == script_copies.UNSAVED] == []
+    assert [each for each in found_in(script) if each.kind == Kind.UNSAVED] == []
 
 
 @pytest.mark.parametrize(
@@ -361,9 +361,9 @@ def test_discard_of_saved_message_is_not_reported(script: str) -> None:
         'grep -c x "$EMAIL" 2> /tmp/errors\ncat /tmp/errors\n',
         'F=/tmp/last\ncp "$EMAIL" $F\nchmod 644 $F\n',
         'L=/tmp/l\nexec 9> $L\nflock 9\nF=/tmp/m\ncp "$EMAIL" $F\ngrep x $F\n',
-        'while ! mkdir /tmp/l; do sleep 1; done\nF=/tmp/m\ncp "$EMAIL" $F\ngrep x $F\n',
+        'while ! mkdir /tmp/l; do check_age; done\nF=/tmp/m\ncp "$EMAIL" $F\ngrep x $F\n',
         'F=/tmp/m.$$\ncp "$EMAIL" $F\ngrep x $F\n',
-        'F=$(mktemp /tmp/m.XXXX)\ncp "$EMAIL" $F\ngrep x $F\n',
+        'F=$(mktemp /tmp/m.XXXX)\ncp "$EMAIL" $F\ngrep x $F\nrm $F\n',
         "sh -c 'echo $HELO'\n",
         'logger "$HELO"\n',
     ],
@@ -374,13 +374,13 @@ def test_harmless_script_is_not_reported(script: str) -> None:
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.sh")), ids=lambda file: str(file.name))
 def test_example_filter_contains_no_mistakes(file: Path) -> None:
-    assert list(script_copies.mistakes(file.read_text())) == []
+    assert list(shell.mistakes(file.read_text())) == []
 
 
 def test_each_filter_gets_its_own_directory() -> None:
     script = "W=/tmp/work\nrm -rf $W\nmkdir -p $W || exit 2\nunpack $EMAIL $W\n"
     (found,) = found_in(script)
-    assert found.kind == script_copies.SHARED
+    assert found.kind == Kind.SHARED
     new = corrected(script, found)
     assert "W=$(mktemp -d) || exit 2; trap 'rm -rf \"$W\"' EXIT\n" in new
 
@@ -394,20 +394,20 @@ def test_each_filter_gets_its_own_directory() -> None:
     ],
 )
 def test_directory_safe_for_parallel_filters_is_accepted(script: str) -> None:
-    assert list(script_copies.mistakes(f"#!/bin/sh\n{script}")) == []
+    assert list(shell.mistakes(f"#!/bin/sh\n{script}")) == []
 
 
 def test_remedy_sends_log_entry_to_logger() -> None:
     script = 'echo "clean: $SENDER" >> "$OUTFILE"\nexit 0\n'
     (found,) = found_in(script)
-    assert found.kind == script_copies.LOGGED
+    assert found.kind == Kind.LOGGED
     new = corrected(script, found)
     assert new.splitlines()[1] == 'echo "clean: $SENDER" | logger -t mail-filter'
 
 
 def test_text_appended_to_the_message_is_accepted() -> None:
     script = '#!/bin/sh\ncat "$EMAIL" > "$OUTFILE" || exit 2\necho "Footer" >> "$OUTFILE"\n'
-    assert list(script_copies.mistakes(script)) == []
+    assert list(shell.mistakes(script)) == []
 
 
 def test_corrected_loop_keeps_blanks_and_backslashes(tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_corrected_loop_keeps_blanks_and_backslashes(tmp_path: Path) -> None:
         'done < "$EMAIL" > "$OUTFILE"\n'
     )
     (found,) = found_in(script)
-    assert found.kind == script_copies.READ
+    assert found.kind == Kind.READ
     mail, out = tmp_path / "mail", tmp_path / "out"
     mail.write_text("X-Old: a\nX-New: b\\n\n  two blanks  \nlast")
     environment = {"EMAIL": str(mail), "OUTFILE": str(out)}

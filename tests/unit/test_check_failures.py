@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe, python_mistakes, script_mistakes
+from postprox.check.probe import accounts, script_files
+from postprox.check.scripts import python, shell
+from postprox.check.scripts.mistake import Kind
 from tests.unit.checking import found
 from tests.unit.test_check_running import Site, apply, check, site
 
@@ -49,8 +51,8 @@ def test_rejection_without_reply_is_reported_with_strict(
     ],
 )
 def test_filter_that_may_print_reply_is_not_reported(script: str) -> None:
-    kinds = [each.kind for each in script_mistakes.mistakes(f"#!/bin/sh\n{script}")]
-    assert script_mistakes.UNANSWERED not in kinds
+    kinds = [each.kind for each in shell.mistakes(f"#!/bin/sh\n{script}")]
+    assert Kind.UNANSWERED not in kinds
 
 
 @pytest.mark.parametrize(("seconds", "names"), [(59, []), (60, ["time-limit"])])
@@ -84,13 +86,13 @@ with open(os.environ["EMAIL"]) as mail, open(os.environ["OUTFILE"], "w") as out:
 
 
 def test_message_read_as_text_is_reported() -> None:
-    (mistake,) = python_mistakes.text_mode(TEXT)
-    assert (mistake.kind, mistake.number) == (python_mistakes.TEXT, 2)
+    (mistake,) = python.text_mode(TEXT)
+    assert (mistake.kind, mistake.number) == (Kind.TEXT, 2)
     new = corrected(TEXT, mistake.correction)
     octets = 'encoding="utf-8", errors="surrogateescape", newline="")'
     assert f'open(os.environ["EMAIL"], {octets}' in new
     assert f'open(os.environ["OUTFILE"], "w", {octets}' in new
-    assert list(python_mistakes.text_mode(new)) == []
+    assert list(python.text_mode(new)) == []
 
 
 @pytest.mark.parametrize(
@@ -112,9 +114,9 @@ def test_message_read_as_text_is_reported() -> None:
 )
 def test_corrected_script_copies_all_octets(tmp_path: Path, script: str) -> None:
     script = f"import os\nfrom pathlib import Path\n{script}"
-    (mistake,) = python_mistakes.text_mode(script)
+    (mistake,) = python.text_mode(script)
     new = corrected(script, mistake.correction)
-    assert list(python_mistakes.text_mode(new)) == []
+    assert list(python.text_mode(new)) == []
     octets = b"Subject: Gr\xfc\xdfe\n\n\xc3\xbc \xff\n"
     (tmp_path / "mail").write_bytes(octets)
     names = {"EMAIL": f"{tmp_path}/mail", "OUTFILE": f"{tmp_path}/out"}
@@ -134,14 +136,14 @@ def test_corrected_script_copies_all_octets(tmp_path: Path, script: str) -> None
     ],
 )
 def test_script_that_handles_all_octets_is_not_reported(script: str) -> None:
-    assert list(python_mistakes.text_mode(script)) == []
+    assert list(python.text_mode(script)) == []
 
 
 @pytest.mark.parametrize(
     "call", ['open(os.environ["EMAIL"], "rb")', 'open(os.environ["EMAIL"], errors="replace")']
 )
 def test_message_read_as_octets_is_not_reported(call: str) -> None:
-    assert list(python_mistakes.text_mode(f"import os\nx = {call}\n")) == []
+    assert list(python.text_mode(f"import os\nx = {call}\n")) == []
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_message_read_as_octets_is_not_reported(call: str) -> None:
     ],
 )
 def test_missing_module_is_found(line: str, name: str) -> None:
-    mistakes = list(probe._python_mistakes("/f", f"{line}\n", os.path.realpath(sys.executable)))
+    mistakes = list(script_files.in_python("/f", f"{line}\n", os.path.realpath(sys.executable)))
     assert [each.path for each in mistakes] == ([name] if name else [])
 
 
@@ -185,7 +187,7 @@ def test_unwritable_tmp_is_reported(
     line: str,
     is_reported: bool,
 ) -> None:
-    monkeypatch.setattr(probe, "_may", lambda _user, _right, path: path != "/tmp")
+    monkeypatch.setattr(accounts, "may", lambda _user, _right, path: path != "/tmp")
     site.filter.write_text(f'#!/bin/sh\n{line}\nrm -rf "$tmp"\nexit 0\n')
     text = "creates a file in /tmp, where user nobody cannot write"
     assert text not in check(site, capsys).problem  # the unit has its own /tmp
@@ -211,15 +213,15 @@ def test_ignored_result_becomes_the_exit_status(tmp_path: Path) -> None:
     mail = tmp_path / "mail"
     mail.write_text("a virus")
     script = RESULT.format(mail)
-    (found,) = python_mistakes.lost_result(script)
+    (found,) = python.lost_result(script)
     run = [sys.executable, "-c", corrected(script, found.correction)]
     assert subprocess.run(run, check=False).returncode == 1
-    assert list(python_mistakes.lost_result(corrected(script, found.correction))) == []
+    assert list(python.lost_result(corrected(script, found.correction))) == []
 
 
 @pytest.mark.parametrize("end", ["sys.exit(main())", "raise SystemExit(main())", "print(main())"])
 def test_used_result_is_not_reported(end: str) -> None:
-    assert list(python_mistakes.lost_result(RESULT.replace("    main()\n", f"    {end}\n"))) == []
+    assert list(python.lost_result(RESULT.replace("    main()\n", f"    {end}\n"))) == []
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def test_used_result_is_not_reported(end: str) -> None:
     ],
 )
 def test_corrected_python_filter_runs_no_remote_command(script: str) -> None:
-    (found,) = python_mistakes.shell_commands(script)
+    (found,) = python.shell_commands(script)
     run = [sys.executable, "-c", corrected(script, found.correction)]
     remote = "';echo EXEC$((1+1))'\"$(echo EXEC$((1+1)))"
     environment = {"SENDER": remote, "HELO": remote, "PATH": "/usr/bin:/bin"}
@@ -252,7 +254,7 @@ def test_corrected_python_filter_runs_no_remote_command(script: str) -> None:
     ],
 )
 def test_safe_command_is_not_reported(script: str) -> None:
-    assert list(python_mistakes.shell_commands(script)) == []
+    assert list(python.shell_commands(script)) == []
 
 
 def test_filters_that_replace_each_others_changes_are_chained(
@@ -275,7 +277,7 @@ def test_module_of_root_is_copied_for_all_users(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = "/root/.local/lib/python3.11/site-packages/mailwords"
-    monkeypatch.setattr(probe, "_private_module", lambda _: path)
+    monkeypatch.setattr(script_files, "_private_module", lambda _: path)
     site.filter.write_text(f"#!{os.path.realpath(sys.executable)}\nimport mailwords\n")
     checked = check(site, capsys)
     assert f"which only root can import ({path})" in checked.problem

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import access, fixes, probe, unit
+from postprox.check import access, fixes, unit
 from postprox.check.facts import ProgramFacts
 from postprox.check.findings import Fault
 from postprox.check.postconf import UnreadableError, parse
+from postprox.check.probe import accounts, postfix, programs, proxy_facts, system, units
 from postprox.check.routes import listening_proxy, spawned_proxies
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
@@ -33,7 +34,7 @@ as_other_user = pytest.mark.skipif(
 def test_fifo_in_place_of_unit_is_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "postprox.service")
     with pytest.raises(UnreadableError, match="is not a regular file"):
-        probe.read_unit(tmp_path / "postprox.service")
+        units.read_unit(tmp_path / "postprox.service")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
@@ -45,18 +46,18 @@ def test_endless_drop_in_or_environment_file_is_not_read(
     path.write_text(f"[Service]\nExecStart=/p $A up\nEnvironmentFile={tmp_path}/environment\n")
     (tmp_path / "postprox.service.d").mkdir()
     make(tmp_path / name)
-    assert probe.read_unit(path).words == ("/p", "up")
+    assert units.read_unit(path).words == ("/p", "up")
 
 
 def test_fifo_in_unit_directory_is_ignored(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "postprox.service")
-    assert list(probe.installed_units([str(tmp_path)])) == []
+    assert list(units.installed_units([str(tmp_path)])) == []
 
 
 def test_link_to_dev_null_masks_unit(tmp_path: Path) -> None:
     for name in ("postprox.service", "postprox.socket"):
         (tmp_path / name).symlink_to(os.devnull)
-    (read,) = probe.installed_units([str(tmp_path)])
+    (read,) = units.installed_units([str(tmp_path)])
     assert (read.masked, read.words, read.socket) == (True, (), None)
 
 
@@ -64,29 +65,29 @@ def test_link_to_dev_null_masks_unit(tmp_path: Path) -> None:
 def test_fifo_in_place_of_configuration_file_is_rejected(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(UnreadableError, match=rf"{name} is not a regular file"):
-        probe.read_configuration(str(tmp_path))
+        postfix.read_configuration(str(tmp_path))
 
 
 def test_hanging_postconf_is_terminated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "TIMEOUT", 0.1)
+    monkeypatch.setattr(system, "TIMEOUT", 0.1)
     postconf(tmp_path, monkeypatch, "exec sleep 60")
     with pytest.raises(UnreadableError, match="-nx: timed out after"):
-        probe.read_configuration("")
+        postfix.read_configuration("")
 
 
 def test_fifo_in_place_of_filter_is_treated_as_empty(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "filter")
-    assert probe._script(str(tmp_path / "filter")) == b""
+    assert system.read_script(str(tmp_path / "filter")) == b""
 
 
 @pytest.mark.parametrize(
     "octets",
-    [b"[Service]\nExecStart=/p\0\n", b"[Service]\nUser=\xff\n", b"#" * probe.LARGEST_FILE + b"\n"],
+    [b"[Service]\nExecStart=/p\0\n", b"[Service]\nUser=\xff\n", b"#" * system.LARGEST_FILE + b"\n"],
 )
 def test_invalid_unit_text_is_reported(tmp_path: Path, octets: bytes) -> None:
     (tmp_path / "u.service").write_bytes(octets)
     with pytest.raises(UnreadableError, match=r"u\.service must be a text file of at most"):
-        probe.read_unit(tmp_path / "u.service")
+        units.read_unit(tmp_path / "u.service")
 
 
 class BlockingFile(io.BytesIO):
@@ -99,15 +100,15 @@ class BlockingFile(io.BytesIO):
 def test_blocking_unit_file_is_treated_as_empty(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(probe, "_opened", lambda path: BlockingFile())
-    assert probe.read_unit(Path("u.service")).words == ()
+    monkeypatch.setattr(system, "open_regular", lambda path: BlockingFile())
+    assert units.read_unit(Path("u.service")).words == ()
 
 
 @pytest.mark.parametrize("line", ["ExecStart=/p 'x", "Environment='x", 'ExecStart=/p "\\'])
 def test_unit_with_unterminated_quote_is_reported(tmp_path: Path, line: str) -> None:
     (tmp_path / "u.service").write_text(f"[Service]\n{line}\n")
     with pytest.raises(UnreadableError, match=r"u\.service, its drop-ins .*: a quote is "):
-        probe.read_unit(tmp_path / "u.service")
+        units.read_unit(tmp_path / "u.service")
 
 
 @pytest.mark.parametrize(
@@ -122,14 +123,14 @@ def test_unit_with_unterminated_quote_is_reported(tmp_path: Path, line: str) -> 
     ],
 )
 def test_shebang_parser_matches_kernel(line: bytes, interpreter: str) -> None:
-    assert probe._interpreter(line, "/bin") == interpreter
+    assert programs._interpreter(line, "/bin") == interpreter
 
 
 @pytest.mark.parametrize("words", ["", "/p/postprox", "/p/other", "''", "/p/postprox -l 1 -d '' x"])
 def test_invalid_command_line_in_unit_is_reported(words: str) -> None:
     configuration = parse(MAIN, FRONT, "")
     proxy = listening_proxy(unit.parse("u.service", [f"[Service]\nExecStart={words}\n"], {}))
-    case = Setup(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
+    case = Setup(configuration, [proxy], {proxy: proxy_facts.collect(configuration, proxy)})
     assert "command-line" in names(judge(case))
 
 
@@ -181,7 +182,7 @@ def test_user_cannot_send_signals_to_access_probe(
     spy = tmp_path / "spy.py"
     spy.write_text(SPY.format(report=str(tmp_path / "report"), access=access.__file__))
     monkeypatch.setattr(access, "__file__", str(spy))
-    assert probe._may("nobody", os.W_OK, "/") is True
+    assert accounts.may("nobody", os.W_OK, "/") is True
     seen = json.loads((tmp_path / "report").read_text())
     nobody = pwd.getpwnam("nobody")
     assert seen == {
@@ -200,18 +201,18 @@ def test_user_cannot_send_signals_to_access_probe(
 def test_access_is_probed_as_another_user(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    assert probe._may("nobody", os.W_OK, "/tmp") is True
-    assert probe._may("nobody", os.X_OK, "/bin/sh") is True
-    assert probe._may("nobody", os.X_OK, str(closed)) is False
-    assert probe._may("nobody", os.X_OK, "/nonexistent") is False
-    assert probe._may("no-such-user", os.X_OK, "/bin/sh") is None
+    assert accounts.may("nobody", os.W_OK, "/tmp") is True
+    assert accounts.may("nobody", os.X_OK, "/bin/sh") is True
+    assert accounts.may("nobody", os.X_OK, str(closed)) is False
+    assert accounts.may("nobody", os.X_OK, "/nonexistent") is False
+    assert accounts.may("no-such-user", os.X_OK, "/bin/sh") is None
 
 
 def test_access_probe_timeout_returns_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
     monkeypatch.setattr(access, "__file__", str(tmp_path / "slow.py"))
-    monkeypatch.setattr(probe, "TIMEOUT", 0.1)
-    assert probe._ask_as(pwd.getpwnam("nobody"), os.X_OK, "/bin/sh", [65534]) is None
+    monkeypatch.setattr(system, "TIMEOUT", 0.1)
+    assert accounts._ask_as(pwd.getpwnam("nobody"), os.X_OK, "/bin/sh", [65534]) is None
 
 
 # systemd units
@@ -220,7 +221,7 @@ def test_access_probe_timeout_returns_none(tmp_path: Path, monkeypatch: pytest.M
 def test_directory_in_place_of_unit_is_rejected(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(UnreadableError, match="is not a regular file"):
-        probe.read_unit(tmp_path)
+        units.read_unit(tmp_path)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -237,7 +238,7 @@ def test_directory_in_place_of_unit_is_rejected(tmp_path: Path) -> None:
 )
 def test_numeric_user_is_resolved_to_name(tmp_path: Path, user: str, name: str) -> None:
     (tmp_path / "u.service").write_text(f"[Service]\nUser={user}\n")
-    assert probe.read_unit(tmp_path / "u.service").user == name
+    assert units.read_unit(tmp_path / "u.service").user == name
 
 
 def test_remedy_creates_user_with_numeric_id(tmp_path: Path) -> None:
@@ -245,8 +246,8 @@ def test_remedy_creates_user_with_numeric_id(tmp_path: Path) -> None:
         "[Service]\nUser=4242424242\nExecStart=/p/postprox -l 1 up\n"
     )
     configuration = parse(MAIN, FRONT, "")
-    proxy = listening_proxy(probe.read_unit(tmp_path / "u.service"))
-    case = Setup(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
+    proxy = listening_proxy(units.read_unit(tmp_path / "u.service"))
+    case = Setup(configuration, [proxy], {proxy: proxy_facts.collect(configuration, proxy)})
     (remedy,) = (finding.remedy for finding in judge(case) if finding.name == "user")
     assert remedy.endswith(" --uid 4242424242 postprox")
 
@@ -279,7 +280,7 @@ def spool_remedy(directory: Path, finding: str) -> str:
     master = FRONT + PROXY.replace("-c", f"-d {directory} -c")
     configuration = parse(MAIN, master, "")
     (proxy,) = spawned_proxies(configuration)
-    case = Setup(configuration, [proxy], {proxy: probe.probe(configuration, proxy)})
+    case = Setup(configuration, [proxy], {proxy: proxy_facts.collect(configuration, proxy)})
     (remedy,) = (one.remedy for one in judge(case) if one.name == finding)
     return remedy
 
@@ -303,7 +304,7 @@ def test_remedy_does_not_restrict_access_to_shared_directory(
 @pytest.fixture
 def unwritable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the proxy's user enter all directories, but write to none."""
-    monkeypatch.setattr(probe, "_may", lambda _user, right, _path: right != os.W_OK)
+    monkeypatch.setattr(accounts, "may", lambda _user, right, _path: right != os.W_OK)
 
 
 @pytest.mark.usefixtures("unwritable")
@@ -329,14 +330,14 @@ def test_remedy_makes_proxy_owner_of_unused_directory(tmp_path: Path, file: str)
 def test_remedy_moves_spool_out_of_home_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
 ) -> None:
-    monkeypatch.setattr(probe, "_closed", lambda _path, _user: home)
+    monkeypatch.setattr(accounts, "closed_directory", lambda _path, _user: home)
     assert moves_spool(spool_remedy(tmp_path, "spool"))
 
 
 def test_remedy_grants_access_to_directory_outside_home_directories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_may", lambda _user, _right, path: path == "/")
+    monkeypatch.setattr(accounts, "may", lambda _user, _right, path: path == "/")
     assert spool_remedy(tmp_path, "spool") == f"chmod a+x /{tmp_path.parts[1]}"
 
 

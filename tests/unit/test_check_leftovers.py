@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import environment, probe
+from postprox.check import environment
 from postprox.check.facts import (
     ProgramFacts,
     ProxyFacts,
@@ -23,6 +23,7 @@ from postprox.check.filter_rules import no_filter
 from postprox.check.findings import Finding
 from postprox.check.fixes import Shell
 from postprox.check.postconf import Configuration, parse
+from postprox.check.probe import postfix_files, spool
 from postprox.check.routes import Proxy, spawned_proxies
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
@@ -257,10 +258,10 @@ def test_queue_without_space_for_a_message_is_reported(line: str, remedies: list
 
 def test_missing_mailbox_command_is_reported(tmp_path: Path) -> None:
     main = f"mailbox_command = {tmp_path}/procmail -a x\n"
-    missing = probe._missing_delivery(parse(main, "", ""))
+    missing = postfix_files.missing_delivery(parse(main, "", ""))
     assert missing == f"{tmp_path}/procmail"
     (tmp_path / "procmail").touch()
-    assert probe._missing_delivery(parse(main, "", "")) == ""
+    assert postfix_files.missing_delivery(parse(main, "", "")) == ""
     setup = setup_of(BEFORE, FRONT + UP + BEHIND, own(), missing_delivery=missing)
     (finding,) = judge(setup)
     assert (finding.name, finding.remedy) == ("value", "postconf -e mailbox_command=")
@@ -289,5 +290,5 @@ def test_directory_is_writable_in_the_own_namespace(tmp_path: Path) -> None:
     (tmp_path / "pid").mkdir()
     (tmp_path / "pid/master.pid").write_text(f"{os.getpid():10d}\n")
     configuration = parse(f"queue_directory = {tmp_path}\n", "", "")
-    assert probe._closing_unit(configuration, tmp_path) == ""
-    assert probe._closing_unit(parse("queue_directory = /x\n", "", ""), tmp_path) == ""
+    assert spool._closing_unit(configuration, tmp_path) == ""
+    assert spool._closing_unit(parse("queue_directory = /x\n", "", ""), tmp_path) == ""

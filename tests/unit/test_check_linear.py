@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postprox.check import postconf, probe, routes, unit, values, xforward
+from postprox.check import postconf, routes, unit, values, xforward
 from postprox.check.postconf import UnreadableError
+from postprox.check.probe import units
 
 pytestmark = pytest.mark.any_account
 
@@ -74,7 +75,7 @@ def test_variable_expansion_is_bounded(tmp_path: Path, reference: str) -> None:
         f"[Service]\nEnvironment=A={'a' * 30_000}\nExecStart=/p {reference * 5_000}\n"
     )
     with pytest.raises(UnreadableError, match=r"the command line is longer than 32768 characters"):
-        probe.read_unit(tmp_path / "u.service")
+        units.read_unit(tmp_path / "u.service")
 
 
 def test_command_line_of_maximum_size_is_parsed() -> None:

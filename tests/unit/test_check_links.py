@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import machine, probe, sandbox
+from postprox.check import machine, sandbox
+from postprox.check.probe import accounts
 from postprox.check.unit import Unit
 from tests.unit.test_check_running import Site, apply, check, site
 
@@ -72,15 +73,17 @@ def test_link_to_filter_in_inaccessible_home_is_replaced(
         machine, "closed_directory", lambda path, _may: str(home) * (str(home) in path)
     )
     monkeypatch.setattr("postprox.check.filter_rules.is_home", lambda path: path == str(home))
-    may = probe._may
+    may = accounts.may
     monkeypatch.setattr(
-        probe, "_may", lambda user, right, path: path != str(site.filter) and may(user, right, path)
+        accounts,
+        "may",
+        lambda user, right, path: path != str(site.filter) and may(user, right, path),
     )
     checked = check(site, capsys, "--offline")
     assert checked.names() == ["filter"]
     assert f"{target} (the target of the link {site.filter})" in checked.problem
     monkeypatch.setattr(machine, "closed_directory", closed)
-    monkeypatch.setattr(probe, "_may", may)
+    monkeypatch.setattr(accounts, "may", may)
     apply(site, checked)
     assert not site.filter.is_symlink()
     assert target.exists()

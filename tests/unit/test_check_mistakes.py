@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe, sandbox, script_mistakes
+from postprox.check import sandbox
+from postprox.check.probe import accounts, script_files, units
+from postprox.check.scripts import proxy_variables, shell, used_files
+from postprox.check.scripts.mistake import Kind
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -22,7 +25,7 @@ CASE = "case $? in\n0) exit 0 ;;\n1) exit 1 ;;\nesac\nexit 2\n"
     "file", sorted((ROOT / "examples/filters").glob("*.sh")), ids=lambda path: path.name
 )
 def test_example_has_no_mistake(file: Path) -> None:
-    assert list(script_mistakes.mistakes(file.read_text())) == []
+    assert list(shell.mistakes(file.read_text())) == []
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,7 @@ def test_remedy_replaces_pipe_that_hides_exit_status(
         f"if {SCAN} | tee /tmp/l | grep -q FOUND; then exit 1; fi\nexit 0\n",
         f"if {SCAN} | grep -q infected; then exit 1; fi\nexit 0\n",
         f"exec 4>&1\ns=$({{ {SCAN}; echo $? >&3; }} 3>&1 >&4 | tee /tmp/l)\n{CASE}",
-        f"{SCAN} > /tmp/l\ns=$?\nlogger < /tmp/l\nexit $s\n",
+        f"{SCAN} > $L\ns=$?\nlogger < $L\nexit $s\n",
         f"{SCAN}\ns=$?\necho $s | tee /tmp/l\ncase $s in\n0) exit 0 ;;\nesac\nexit 1\n",
         f"{SCAN} | logger || true\nexit 3\n",
         f"{SCAN} | logger\nexit 3\n",
@@ -79,7 +82,7 @@ def test_remedy_replaces_pipe_that_hides_exit_status(
     ],
 )
 def test_pipe_without_effect_on_exit_status_is_not_reported(script: str) -> None:
-    assert list(script_mistakes.mistakes(f"#!/bin/bash\n{script}")) == []
+    assert list(shell.mistakes(f"#!/bin/bash\n{script}")) == []
 
 
 REPLY = "echo '550 5.7.1 a virus' >&2"
@@ -125,7 +128,7 @@ def test_remedy_corrects_exit_status_after_reply(
     ],
 )
 def test_permitted_exit_status_is_not_reported(script: str) -> None:
-    assert list(script_mistakes.mistakes(f"#!/bin/sh\n{script}")) == []
+    assert list(shell.mistakes(f"#!/bin/sh\n{script}")) == []
 
 
 @pytest.mark.parametrize(
@@ -164,7 +167,7 @@ def test_remedy_removes_redirection_of_standard_error(
     ],
 )
 def test_redirection_that_loses_no_reply_is_not_reported(script: str) -> None:
-    assert list(script_mistakes.mistakes(f"#!/bin/bash\n{script}")) == []
+    assert list(shell.mistakes(f"#!/bin/bash\n{script}")) == []
 
 
 @pytest.mark.parametrize("is_variable", [True, False])
@@ -177,24 +180,24 @@ def test_remedy_lets_user_read_file_of_script(
     settings = site.directory / "settings"
     reading = f'S={settings}\n. "$S"' if is_variable else f". {settings}"
     site.filter.write_text(f"#!/bin/sh\n{reading}\ngrep x y\n")
-    monkeypatch.setattr(probe, "_VOLATILE", ())
-    monkeypatch.setattr(probe, "_closed", lambda *_: "")
+    monkeypatch.setattr(script_files, "VOLATILE", ())
+    monkeypatch.setattr(accounts, "closed_directory", lambda *_: "")
     monkeypatch.setattr(
-        probe,
-        "_may",
+        accounts,
+        "may",
         lambda _, right, path: right != os.R_OK or bool(Path(path).stat().st_mode & 0o400),
     )
     checked = check(site, capsys)
     assert checked.names() == ["filter"]
     assert f"reads {settings}, which does not exist; sh(1) ends" in checked.problem
     settings.touch(0o200)
-    monkeypatch.setattr(probe, "_account", lambda _: pwd.getpwnam("daemon"))
+    monkeypatch.setattr(accounts, "find", lambda _: pwd.getpwnam("daemon"))
     checked = check(site, capsys)
     assert checked.names() == ["filter"]
     group = f'chgrp "$(id -g nobody)" {settings} && chmod g+r {settings}'
     assert checked.remedy == group
     own = pwd.getpwuid(os.getuid())
-    monkeypatch.setattr(probe, "_account", lambda _: own)
+    monkeypatch.setattr(accounts, "find", lambda _: own)
     checked = check(site, capsys)
     assert f"reads {settings}, which user nobody cannot read; sh(1) ends" in checked.problem
     apply(site, checked)
@@ -214,7 +217,7 @@ def test_remedy_lets_user_read_file_of_script(
     ],
 )
 def test_file_that_script_tests_first_is_not_reported(script: str) -> None:
-    assert list(script_mistakes.read_files(f"#!/bin/sh\n{script}")) == []
+    assert list(used_files.read_files(f"#!/bin/sh\n{script}")) == []
 
 
 @pytest.mark.parametrize(
@@ -250,7 +253,7 @@ def test_remedy_writes_changed_message_to_outfile(
     ],
 )
 def test_filter_that_keeps_email_file_is_not_reported(script: str) -> None:
-    assert list(script_mistakes.mistakes(f"#!/bin/sh\n{script}")) == []
+    assert list(shell.mistakes(f"#!/bin/sh\n{script}")) == []
 
 
 @pytest.mark.parametrize(
@@ -268,8 +271,8 @@ def test_filter_that_keeps_email_file_is_not_reported(script: str) -> None:
     ],
 )
 def test_remedy_writes_output_of_spamc_to_outfile(line: str, mended: str) -> None:
-    found = list(script_mistakes.mistakes(f"#!/bin/sh\n{line}\nexit 0\n"))
-    assert [each.kind for each in found] == [script_mistakes.OUTPUT] * bool(mended)
+    found = list(shell.mistakes(f"#!/bin/sh\n{line}\nexit 0\n"))
+    assert [each.kind for each in found] == [Kind.OUTPUT] * bool(mended)
     for each in found:
         command = ["sed", each.correction]
         text = f"#!/bin/sh\n{line}\n"
@@ -283,8 +286,8 @@ def test_remedy_writes_output_of_spamc_to_outfile(line: str, mended: str) -> Non
 )
 def test_remedy_disables_trace_of_filter_with_reply(line: str, mended: str) -> None:
     script = f"#!/bin/sh\n{line}\nif x; then\necho 550 no >&2\nexit 1\nfi\n"
-    (found,) = script_mistakes.mistakes(script)
-    assert found.kind == script_mistakes.TRACE
+    (found,) = shell.mistakes(script)
+    assert found.kind == Kind.TRACE
     command = ["sed", found.correction]
     sed = subprocess.run(command, input=script, capture_output=True, text=True, check=True)
     assert sed.stdout == script.replace(f"{line}\n", mended)
@@ -294,7 +297,7 @@ def test_remedy_disables_trace_of_filter_with_reply(line: str, mended: str) -> N
     "script", ["set -x\ntrue\n", "set -e\necho 550 no >&2\n", "set -x\nset +x\necho 550 no >&2\n"]
 )
 def test_trace_that_follows_no_reply_is_not_reported(script: str) -> None:
-    assert list(script_mistakes.mistakes(f"#!/bin/sh\n{script}")) == []
+    assert list(shell.mistakes(f"#!/bin/sh\n{script}")) == []
 
 
 @pytest.mark.parametrize(("end", "names"), [("", ["lost-change"]), (' > "$OUTFILE"', [])])
@@ -330,7 +333,7 @@ def test_message_that_clamd_cannot_read_is_reported(
 ) -> None:
     settings = site.directory / "clamd.conf"
     settings.write_text("User clamav\n")
-    monkeypatch.setattr(probe, "_CLAMD", (str(settings),))
+    monkeypatch.setattr(script_files, "_CLAMD", (str(settings),))
     site.filter.write_text(f"#!/bin/sh\ntype clamdscan clamscan\n{command}\n{CASE}")
     checked = check(site, capsys)
     assert checked.names() == ["filter"] * bool(mended)
@@ -354,7 +357,7 @@ def test_clamdscan_finding_depends_on_user_of_clamd(
 ) -> None:
     configuration = site.directory / "clamd.conf"
     configuration.write_text(f"LogTime yes\n{line}\n")
-    monkeypatch.setattr(probe, "_CLAMD", (str(configuration),))
+    monkeypatch.setattr(script_files, "_CLAMD", (str(configuration),))
     site.filter.write_text(f'#!/bin/sh\ntype clamdscan\nclamdscan "$EMAIL"\n{CASE}')
     assert check(site, capsys).names() == ["filter"] * is_reported
 
@@ -365,13 +368,13 @@ def test_clamdscan_finding_depends_on_user_of_clamd(
 )
 def test_remedy_removes_temporary_file_at_exit(line: str, name: str) -> None:
     script = f'#!/bin/sh\n{line}\ngrep -q x "$EMAIL" > "${name}"\n'
-    (found,) = script_mistakes.mistakes(script)
-    assert found.kind == script_mistakes.LEFT
+    (found,) = shell.mistakes(script)
+    assert found.kind == Kind.LEFT
     command = ["sed", found.correction]
     sed = subprocess.run(command, input=script, capture_output=True, text=True, check=True)
     assert sed.stdout == script.replace(line, f"{line}\ntrap 'rm -rf \"${name}\"' EXIT")
     removed = f'{script}rm "${name}"\n'
-    assert list(script_mistakes.mistakes(removed)) == []
+    assert list(shell.mistakes(removed)) == []
 
 
 @pytest.mark.parametrize(
@@ -388,7 +391,7 @@ def test_remedy_removes_temporary_file_at_exit(line: str, name: str) -> None:
 )
 def test_variable_of_login_is_found(script: str, name: str) -> None:
     is_python = script.startswith("import")
-    found = script_mistakes.login_variables(script, is_python=is_python)
+    found = proxy_variables.login_variables(script, is_python=is_python)
     assert [each.path for each in found] == ([name] if name else [])
 
 
@@ -403,7 +406,7 @@ def test_variable_of_login_is_found(script: str, name: str) -> None:
     ],
 )
 def test_file_of_data_is_found(line: str, path: str) -> None:
-    found = [each.path for each in script_mistakes.data_files(f"#!/bin/sh\n{line}\n")]
+    found = [each.path for each in used_files.data_files(f"#!/bin/sh\n{line}\n")]
     assert found == ([path] if path else [])
 
 
@@ -414,7 +417,7 @@ def test_file_of_data_that_user_cannot_read_is_reported(
     words.write_text("virus\n")
     monkeypatch.setattr(sandbox, "is_below", lambda path, _: False)
     monkeypatch.setattr(
-        probe, "_may", lambda user, right, path: path != str(words) or right != os.R_OK
+        accounts, "may", lambda user, right, path: path != str(words) or right != os.R_OK
     )
     site.filter.write_text(f'#!/bin/sh\ngrep -q -f {words} "$EMAIL" && exit 1\nexit 0\n')
     checked = check(site, capsys)
@@ -432,5 +435,5 @@ def test_remedy_extends_path_without_usr_bin(
     assert "contains neither /usr/bin nor /bin" in checked.problem
     apply(site, checked)
     assert check(site, capsys).names() == []
-    unit = probe.read_unit(site.units / "postprox.service")
+    unit = units.read_unit(site.units / "postprox.service")
     assert unit.environment["A"] == "b"

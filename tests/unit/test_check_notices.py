@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from postprox.check import pipe_filters, probe
+from postprox.check.probe import proxy_facts, units
+from postprox.check.scripts import sending
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -23,7 +24,9 @@ NOTICE = (
 def test_remedy_lets_filter_queue_notices(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_missing_groups", lambda _: ())  # Postfix may not be installed
+    monkeypatch.setattr(
+        proxy_facts, "_missing_groups", lambda _: ()
+    )  # Postfix may not be installed
     site.filter.write_text(f"#!/bin/sh\n{NOTICE}")
     checked = check(site, capsys)
     assert checked.names() == ["filter"]
@@ -31,7 +34,7 @@ def test_remedy_lets_filter_queue_notices(
     assert "because the unit has NoNewPrivileges=yes" in checked.problem
     apply(site, checked)
     assert check(site, capsys).names() == []
-    unit = probe.read_unit(site.units / "postprox.service")
+    unit = units.read_unit(site.units / "postprox.service")
     assert unit.settings["SupplementaryGroups"] == ["postdrop"]
     assert unit.paths("ReadWritePaths") == ["/var/spool/postfix/maildrop"]
 
@@ -68,7 +71,7 @@ def test_notice_that_unit_permits_is_not_reported(
     ],
 )
 def test_first_notice_is_found(script: str, is_python: bool, number: int) -> None:
-    found = pipe_filters.notices(script, is_python=is_python)
+    found = sending.notices(script, is_python=is_python)
     assert [each.number for each in found] == [number] * bool(number)
 
 

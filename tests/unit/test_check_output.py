@@ -60,8 +60,9 @@ def test_failed_check_prints_one_json_object(capsys: pytest.CaptureFixture[str])
 
 SCRIPT = """
 import sys
-from postprox.check import __main__, probe
-probe.SYSTEMD_PATH = sys.argv.pop(1)
+from postprox.check import __main__
+from postprox.check.probe import system
+system.SYSTEMD_PATH = sys.argv.pop(1)
 sys.exit(__main__.main())
 """
 

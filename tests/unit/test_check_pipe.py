@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import pipe_filters
+from postprox.check.scripts import sending
+from postprox.check.scripts.mistake import Kind
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -119,7 +120,7 @@ def test_effect_of_sent_message_depends_on_route(
     ],
 )
 def test_script_for_pipe_is_found(text: str, kind: str, number: int) -> None:
-    (found,) = pipe_filters.mistakes(f"{text}\n")
+    (found,) = sending.mistakes(f"{text}\n")
     assert (found.kind, found.number) == (kind, number)
 
 
@@ -154,14 +155,14 @@ def test_script_for_pipe_is_found(text: str, kind: str, number: int) -> None:
     ],
 )
 def test_script_not_written_for_pipe_is_not_reported(text: str) -> None:
-    assert list(pipe_filters.mistakes(f"{text}\n")) == []
+    assert list(sending.mistakes(f"{text}\n")) == []
 
 
 @pytest.mark.parametrize(
     "file", sorted((ROOT / "examples/filters").glob("*.sh")), ids=lambda path: path.name
 )
 def test_example_filter_contains_no_pipe_mistakes(file: Path) -> None:
-    assert list(pipe_filters.mistakes(file.read_text())) == []
+    assert list(sending.mistakes(file.read_text())) == []
 
 
 COPY = """\
@@ -174,13 +175,13 @@ exit 0
 
 
 def test_marked_copy_is_written_to_outfile_instead_of_sent() -> None:
-    (found,) = pipe_filters.mistakes(COPY)
-    assert found.kind == pipe_filters.RESENT
+    (found,) = sending.mistakes(COPY)
+    assert found.kind == Kind.RESENT
     sed = subprocess.run(
         ["/bin/sed", found.correction], input=COPY, capture_output=True, text=True, check=True
     )
     assert '{ echo \'X-A: b\'; cat "$EMAIL"; } > "$OUTFILE" || exit 2\n' in sed.stdout
-    assert list(pipe_filters.mistakes(sed.stdout)) == []
+    assert list(sending.mistakes(sed.stdout)) == []
 
 
 NOTICE = """\
@@ -198,7 +199,7 @@ fi
 
 
 @pytest.mark.parametrize(
-    ("sending", "kind"),
+    ("notice", "kind"),
     [
         ("/usr/sbin/sendmail root <<END\nSubject: Virus\n\nA virus.\nEND", "announced"),
         ('{\necho "Subject: a Virus"\necho\n} | /usr/sbin/sendmail root', "announced"),
@@ -209,22 +210,22 @@ fi
         ("echo 'A virus'", ""),
     ],
 )
-def test_notice_with_searched_word_is_corrected(sending: str, kind: str) -> None:
-    script = f'#!/bin/sh\nif grep -qi virus "$EMAIL"; then\n{sending}\nexit 1\nfi\n'
-    found = list(pipe_filters.mistakes(script))
+def test_notice_with_searched_word_is_corrected(notice: str, kind: str) -> None:
+    script = f'#!/bin/sh\nif grep -qi virus "$EMAIL"; then\n{notice}\nexit 1\nfi\n'
+    found = list(sending.mistakes(script))
     assert [each.kind for each in found] == [kind] * bool(kind)
     for each in found:
         sed = subprocess.run(
             ["/bin/sed", each.correction], input=script, capture_output=True, text=True, check=True
         )
-        assert list(pipe_filters.mistakes(sed.stdout)) == []
+        assert list(sending.mistakes(sed.stdout)) == []
 
 
 def test_notice_contains_only_the_header_of_the_message() -> None:
-    (found,) = pipe_filters.mistakes(NOTICE)
-    assert (found.kind, found.number) == (pipe_filters.ECHOED, 6)
+    (found,) = sending.mistakes(NOTICE)
+    assert (found.kind, found.number) == (Kind.ECHOED, 6)
     sed = subprocess.run(
         ["/bin/sed", found.correction], input=NOTICE, capture_output=True, text=True, check=True
     )
     assert '        sed "/^$/q" "$EMAIL"\n    } | /usr/sbin/sendmail' in sed.stdout
-    assert list(pipe_filters.mistakes(sed.stdout)) == []
+    assert list(sending.mistakes(sed.stdout)) == []

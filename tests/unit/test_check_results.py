@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe, script_mistakes
+from postprox.check.probe import script_files
+from postprox.check.scripts import shell, used_files
+from postprox.check.scripts.mistake import Kind
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -38,7 +40,7 @@ def test_remedy_adds_exit_0_after_last_condition(
     site.filter.write_text(f"#!/bin/sh\n: > x || exit 2\n{last}{end}".replace(": > x", "true"))
     checked = check(site, capsys)
     assert checked.names() == ["exit-status"]
-    assert "does not reject is deferred (451): " in checked.problem
+    assert "does not reject is deferred (451) " in checked.problem
     apply(site, checked)
     mail = site.directory / "mail"
     for text, status in (("virus\n", 1), ("clean\n", 0)):
@@ -62,8 +64,8 @@ def test_remedy_adds_exit_0_after_last_condition(
     ],
 )
 def test_last_line_that_may_succeed_is_not_reported(script: str) -> None:
-    kinds = [each.kind for each in script_mistakes.mistakes(f"#!/bin/sh\n{script}")]
-    assert script_mistakes.REFUSED not in kinds
+    kinds = [each.kind for each in shell.mistakes(f"#!/bin/sh\n{script}")]
+    assert Kind.REFUSED not in kinds
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_remedy_replaces_typographic_quotes(
 )
 def test_typographic_quotes_in_text_are_not_reported(script: str) -> None:
     text = f"#!/bin/sh\n{script}".encode().decode("latin-1")
-    assert list(script_mistakes.mistakes(text)) == []
+    assert list(shell.mistakes(text)) == []
 
 
 LOCKED = """#!/bin/sh
@@ -156,8 +158,8 @@ def test_remedy_releases_lock_when_its_process_ends(
     ],
 )
 def test_lock_that_script_can_remove_is_not_reported(loop: str) -> None:
-    kinds = [each.kind for each in script_mistakes.mistakes(LOCKED.format(loop))]
-    assert script_mistakes.LOCK not in kinds
+    kinds = [each.kind for each in shell.mistakes(LOCKED.format(loop))]
+    assert Kind.LOCK not in kinds
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_remedy_corrects_file_of_patterns(
     case: tuple[str, str, str],
 ) -> None:
     words, command, problem = case
-    monkeypatch.setattr(probe, "_VOLATILE", ())
+    monkeypatch.setattr(script_files, "VOLATILE", ())
     file = site.directory / "words"
     file.write_bytes(words.encode())
     command = command.format(shlex.quote(str(file)))
@@ -204,13 +206,13 @@ def test_remedy_corrects_file_of_patterns(
     ],
 )
 def test_other_use_of_patterns_is_not_found(command: str) -> None:
-    assert list(script_mistakes.pattern_files(f"#!/bin/sh\n{command}\n")) == []
+    assert list(used_files.pattern_files(f"#!/bin/sh\n{command}\n")) == []
 
 
 def test_file_of_correct_patterns_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_VOLATILE", ())
+    monkeypatch.setattr(script_files, "VOLATILE", ())
     (site.directory / "words").write_text("virus\nbad words")
     site.filter.write_text(
         f'#!/bin/sh\ngrep -f {site.directory}/words "$EMAIL" || exit 0\nexit 3\n'
@@ -219,5 +221,5 @@ def test_file_of_correct_patterns_is_not_reported(
 
 
 def test_patterns_for_the_sender_are_found() -> None:
-    (found,) = script_mistakes.pattern_files('#!/bin/sh\necho "$SENDER" | grep -qFf /etc/a\n')
+    (found,) = used_files.pattern_files('#!/bin/sh\necho "$SENDER" | grep -qFf /etc/a\n')
     assert found.path == "/etc/a"

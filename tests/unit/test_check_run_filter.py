@@ -24,7 +24,7 @@ from postprox.check.postconf import parse
 from postprox.check.routes import Proxy, spawned_proxies
 from postprox.check.rules import unchecked
 from postprox.check.sample_rules import sample_faults
-from postprox.check.sample_words import refused_word, searched_word
+from postprox.check.scripts.sample_words import refused_word, searched_word
 from postprox.check.setup import Setup
 from postprox.check.unit import Unit
 from tests.unit.checking import FRONT, MAIN, SEEN

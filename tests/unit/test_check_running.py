@@ -20,10 +20,11 @@ from typing import NamedTuple
 import pytest
 
 from postprox.check import __main__ as command
-from postprox.check import probe, running, sandbox
+from postprox.check import running, sandbox
 from postprox.check.facts import Session
 from postprox.check.machine import Machine
 from postprox.check.postconf import UnreadableError
+from postprox.check.probe import accounts, system, units
 from postprox.check.routes import Endpoint
 from postprox.check.unit import Unit
 from tests.unit.checking import FRONT, MAIN, postconf
@@ -183,8 +184,8 @@ class Checked:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     made = Site(tmp_path)
-    monkeypatch.setattr(probe, "UNIT_DIRECTORIES", (str(made.units),))
-    monkeypatch.setattr(probe, "_may", lambda user, right, path: True)
+    monkeypatch.setattr(units, "UNIT_DIRECTORIES", (str(made.units),))
+    monkeypatch.setattr(accounts, "may", lambda user, right, path: True)
     # The test programs are in /tmp, which PrivateTmp hides from the service.
     monkeypatch.setattr(sandbox, "_TEMPORARY", ())
     monkeypatch.setattr(command, "Machine", lambda: made.machine)
@@ -733,7 +734,7 @@ def test_unit_port_is_free_unless_another_program_listens(
     site: Site, programs: set[str], ports: set[int]
 ) -> None:
     site.machine.programs = {11: programs}
-    unit = probe.read_unit(site.units / "postprox.service")
+    unit = units.read_unit(site.units / "postprox.service")
     assert running.used_ports(site.machine, unit) == ports
 
 
@@ -812,9 +813,9 @@ def collector(site: Site, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     unknown = ("no-such-user",)
     monkeypatch.setattr(
-        probe, "_may", lambda user, _, path: None if user in unknown else path != str(directory)
+        accounts, "may", lambda user, _, path: None if user in unknown else path != str(directory)
     )
-    monkeypatch.setattr(probe, "_user_name", lambda user: "root" if user.isdigit() else user)
+    monkeypatch.setattr(accounts, "user_name", lambda user: "root" if user.isdigit() else user)
     return directory
 
 
@@ -844,7 +845,7 @@ def test_remedy_moves_status_file_from_unwritable_directory(
 ) -> None:
     log = site.directory / "log"
     log.mkdir()
-    monkeypatch.setattr(probe, "_may", lambda user, right, path: path != str(log))
+    monkeypatch.setattr(accounts, "may", lambda user, right, path: path != str(log))
     site.write(f"{option} {log}/state {site.arguments}", "DynamicUser=no")
     checked = check(site, capsys)
     assert len(checked.names()) == 1
@@ -885,7 +886,7 @@ def test_status_directory_below_run_is_created_at_each_start(
     assert len(checked.names()) == 1
     apply(site, checked)
     assert check(site, capsys).names() == []
-    unit = probe.read_unit(site.units / "postprox.service")
+    unit = units.read_unit(site.units / "postprox.service")
     assert unit.paths("RuntimeDirectory") == ["%N", "no-such-collector"]
     assert unit.paths("ReadWritePaths") == []
 
@@ -1090,7 +1091,7 @@ def test_unsuitable_kill_mode_causes_warning(
 def test_program_without_slash_is_found_in_path(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "SYSTEMD_PATH", f"{site.directory}:{probe.SYSTEMD_PATH}")
+    monkeypatch.setattr(system, "SYSTEMD_PATH", f"{site.directory}:{system.SYSTEMD_PATH}")
     line = f"ExecStart=postprox {site.arguments}"
     site.drop_in("postprox.service", "Service", "User=nobody", "ExecStart=", line)
     assert check(site, capsys).names() == []
@@ -1164,7 +1165,7 @@ def test_remedy_corrects_filter_shebang(
     case: tuple[str, str, str],
 ) -> None:
     name, text, first = case
-    monkeypatch.setattr(probe, "_may", lambda user, right, path: " " not in path)
+    monkeypatch.setattr(accounts, "may", lambda user, right, path: " " not in path)
     own = site.directory / name
     own.write_text(text)
     own.chmod(0o755)
@@ -1179,7 +1180,7 @@ def test_remedy_corrects_filter_shebang(
 def test_unreadable_script_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_may", lambda user, right, path: right != os.R_OK)
+    monkeypatch.setattr(accounts, "may", lambda user, right, path: right != os.R_OK)
     checked = check(site, capsys)
     assert (checked.status, set(checked.names())) == (2, {"filter", "program"})
     assert f"cannot read the script {site.filter}" in checked.problem
@@ -1243,7 +1244,7 @@ def test_inaccessible_directory_is_reported_instead_of_filter(
         is_open = bool(closed.stat().st_mode & 1)
         return is_open or not Path(path).is_relative_to(closed)
 
-    monkeypatch.setattr(probe, "_may", may)
+    monkeypatch.setattr(accounts, "may", may)
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (2, ["filter"])
     assert checked.remedy == f"chmod a+x {closed}"

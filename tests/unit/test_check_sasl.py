@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe
 from postprox.check.postconf import parse
+from postprox.check.probe import postfix_files
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
 from postprox.check.table_rules import sasl
@@ -65,21 +65,21 @@ def test_socket_path_is_relative_to_queue_directory(
 ) -> None:
     (tmp_path / "private").mkdir()
     (tmp_path / "private/exists").touch()
-    monkeypatch.setattr(probe, "_SASL_PLUGINS", (f"{tmp_path}/priv*",))
+    monkeypatch.setattr(postfix_files, "_SASL_PLUGINS", (f"{tmp_path}/priv*",))
     main = f"{AUTH}smtpd_sasl_type = {kind}\nsmtpd_sasl_path = {path}\n"
     configuration = parse(f"{main}queue_directory = {tmp_path}\n", MASTER, "")
     expected = {"smtp/inet": f"{tmp_path}/private/auth"} if is_missing else {}
-    found = dict(probe._missing_sasl(configuration))
+    found = dict(postfix_files.missing_sasl(configuration))
     assert {label: found[label] for label in found if label == "smtp/inet"} == expected
 
 
 def test_cyrus_without_plug_ins_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_SASL_PLUGINS", (f"{tmp_path}/libplain.so*",))
-    assert dict(probe._missing_sasl(parse(AUTH, "smtp inet n - n - - smtpd\n", ""))) == {
+    monkeypatch.setattr(postfix_files, "_SASL_PLUGINS", (f"{tmp_path}/libplain.so*",))
+    assert dict(postfix_files.missing_sasl(parse(AUTH, "smtp inet n - n - - smtpd\n", ""))) == {
         "smtp/inet": ""
     }
 
 
 def test_service_without_authentication_needs_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_SASL_PLUGINS", ())
-    assert not dict(probe._missing_sasl(parse("", MASTER, "")))
+    monkeypatch.setattr(postfix_files, "_SASL_PLUGINS", ())
+    assert not dict(postfix_files.missing_sasl(parse("", MASTER, "")))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe, shell_command
+from postprox.check.probe import accounts, programs, system
+from postprox.check.scripts import shell_command, used_files
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -110,7 +111,7 @@ def test_missing_interpreter_is_replaced(
     first: str,
     new: str,
 ) -> None:
-    monkeypatch.setattr(probe, "_may", lambda _user, _right, path: Path(path).exists())
+    monkeypatch.setattr(accounts, "may", lambda _user, _right, path: Path(path).exists())
     site.filter.write_text(f"#!{first}\n{PYTHON}")
     checked = check(site, capsys)
     assert checked.names() == ["interpreter"]
@@ -137,7 +138,7 @@ def test_bash_feature_in_sh_script_has_reported_effect(
 
 def test_interpreter_in_virtual_environment_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "pyvenv.cfg").touch()
-    assert probe._replacement(f"{tmp_path}/bin/python3", "", "/usr/bin:/bin") == ""
+    assert programs._replacement(f"{tmp_path}/bin/python3", "", "/usr/bin:/bin") == ""
 
 
 @pytest.mark.parametrize(
@@ -155,10 +156,10 @@ def test_written_paths_are_found() -> None:
         "Q=/srv/q\n# cp a /srv/comment\ncp \"$EMAIL\" $Q/ || exit 2\nmv a '/srv/m/x'\n"
         "echo x >> /srv/l.log 2>/dev/null\nread a < /srv/r; tee -a /srv/t > /dev/null\n"
     )
-    assert set(shell_command.written_paths(script)) == {
+    assert set(used_files.written_paths(script)) == {
         *("/srv/q/", "/srv/m/x", "/srv/l.log", "/srv/t"),
     }
-    assert shell_command.written_paths("f = open('/srv/p.log', 'a')\nopen('/srv/r')\n") == [
+    assert used_files.written_paths("f = open('/srv/p.log', 'a')\nopen('/srv/r')\n") == [
         "/srv/p.log"
     ]
 
@@ -166,7 +167,7 @@ def test_written_paths_are_found() -> None:
 def test_directory_that_unit_protects_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_may", lambda *_: True)
+    monkeypatch.setattr(accounts, "may", lambda *_: True)
     target = tmp_path / "quarantine"
     target.mkdir()
     site.filter.write_text(f'#!/bin/sh\ncp "$EMAIL" {target}/ || exit 2\nexit 1\n')
@@ -175,7 +176,7 @@ def test_directory_that_unit_protects_is_reported(
     assert (checked.status, checked.names()) == (1, ["filter-write"])
     apply(site, checked)
     assert check(site, capsys).names() == []
-    monkeypatch.setattr(probe, "_may", lambda _u, _r, path: path != str(target))
+    monkeypatch.setattr(accounts, "may", lambda _u, _r, path: path != str(target))
     checked = check(site, capsys)
     assert checked.names() == ["filter-write"]
     assert "user nobody cannot write there" in checked.problem
@@ -281,9 +282,9 @@ def test_script_with_missing_program_is_reported(
     script: str,
     name: str,
 ) -> None:
-    found = probe._found_by_shell
+    found = programs._found_by_shell
     monkeypatch.setattr(
-        probe,
+        programs,
         "_found_by_shell",
         lambda word, path: "/bin/rspamc-gone" if word == "rspamc" else found(word, path),
     )
@@ -330,8 +331,8 @@ def test_remedy_replaces_missing_program(
     for name in ("clamdscan", "mail-scan"):
         (tools / name).write_text("#!/bin/sh\n")
         (tools / name).chmod(0o755)
-    monkeypatch.setattr(probe, "SYSTEMD_PATH", f"{tools}:{probe.SYSTEMD_PATH}")
-    monkeypatch.setattr(probe, "_EQUIVALENT", {"clamscan-gone": "clamdscan"})
+    monkeypatch.setattr(system, "SYSTEMD_PATH", f"{tools}:{system.SYSTEMD_PATH}")
+    monkeypatch.setattr(programs, "_EQUIVALENT", {"clamscan-gone": "clamdscan"})
     for old, new in (("clamscan-gone", "clamdscan"), ("mail-sacn", "mail-scan")):
         site.filter.write_text(f'#!/bin/sh\n{old} - < "$EMAIL" || exit 2\nexit 1\n')
         checked = check(site, capsys, "--offline")
@@ -342,8 +343,8 @@ def test_remedy_replaces_missing_program(
 
 
 def test_program_outside_path_of_spawned_proxy_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "SYSTEMD_PATH", "/bin")
-    missing = probe._missing_command("cat x\n", "/bin/sh", "root", "/nonexistent")
+    monkeypatch.setattr(system, "SYSTEMD_PATH", "/bin")
+    missing = programs._missing_command("cat x\n", "/bin/sh", "root", "/nonexistent")
     assert missing
     assert (missing.program, missing.replacement) == ("cat", "/bin/cat")
 
@@ -351,9 +352,9 @@ def test_program_outside_path_of_spawned_proxy_is_found(monkeypatch: pytest.Monk
 def test_program_that_user_cannot_execute_is_reported(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    may = probe._may
+    may = accounts.may
     monkeypatch.setattr(
-        probe, "_may", lambda u, r, p: False if p == "/etc/passwd" else may(u, r, p)
+        accounts, "may", lambda u, r, p: False if p == "/etc/passwd" else may(u, r, p)
     )
     site.filter.write_text("#!/bin/sh\n/etc/passwd x\nexit 2\n")
     checked = check(site, capsys, "--offline")

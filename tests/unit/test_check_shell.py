@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe, shell_command
+from postprox.check.probe import accounts
+from postprox.check.scripts import shell_command
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -149,7 +150,7 @@ def test_script_passed_to_interpreter_need_not_be_executable(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        probe, "_may", lambda user, right, path: path != str(site.filter) or right == 4
+        accounts, "may", lambda user, right, path: path != str(site.filter) or right == 4
     )
     command_of(site, f"sh {site.filter}")
     assert check(site, capsys).names() == []
@@ -382,8 +383,8 @@ def test_remedy_gives_spool_to_new_user(
     state: str,
 ) -> None:
     owner = {"own": "postprox", "other": "postfix"}.get(state, "")
-    monkeypatch.setattr(probe, "_user_name", lambda user: owner if user.isdigit() else user)
-    monkeypatch.setattr(probe, "has_user", lambda _: state != "missing")
+    monkeypatch.setattr(accounts, "user_name", lambda user: owner if user.isdigit() else user)
+    monkeypatch.setattr(accounts, "has_user", lambda _: state != "missing")
     spool = site.directory / "own-spool"
     if owner:
         spool.mkdir(mode=0o700)

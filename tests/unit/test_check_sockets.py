@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe
+from postprox.check.probe import accounts, script_files, units
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -40,9 +40,9 @@ def server(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
         path.chmod(0o660)
         monkeypatch.setattr(
-            probe, "_may", lambda _, right, name: right != os.W_OK or name != str(path)
+            accounts, "may", lambda _, right, name: right != os.W_OK or name != str(path)
         )
-        monkeypatch.setattr(probe, "_closed", lambda *_: "")
+        monkeypatch.setattr(accounts, "closed_directory", lambda *_: "")
         yield path
 
 
@@ -63,7 +63,7 @@ def test_remedy_adds_group_of_socket(
     assert "systemctl restart postprox.service" in checked.remedy
     apply(site, checked)
     assert "cannot connect" not in check(site, capsys).problem
-    unit = probe.read_unit(site.units / "postprox.service")
+    unit = units.read_unit(site.units / "postprox.service")
     assert unit.settings["SupplementaryGroups"] == [GROUP]
 
 
@@ -95,9 +95,9 @@ def test_spawned_proxy_has_no_supplementary_group() -> None:
         file.touch()
         os.chown(file, -1, group.gr_gid)
         file.chmod(0o660)
-        assert probe._may(account.pw_name, os.W_OK, str(file))
-        assert not probe._may(f"{account.pw_name}:", os.W_OK, str(file))
-        assert probe._may(f"{account.pw_name}:{group.gr_name}", os.W_OK, str(file))
+        assert accounts.may(account.pw_name, os.W_OK, str(file))
+        assert not accounts.may(f"{account.pw_name}:", os.W_OK, str(file))
+        assert accounts.may(f"{account.pw_name}:{group.gr_name}", os.W_OK, str(file))
 
 
 @as_root
@@ -112,7 +112,7 @@ def test_socket_without_permissions_for_group_is_shown(
 def test_socket_for_all_users_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str], server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_may", lambda *_: True)
+    monkeypatch.setattr(accounts, "may", lambda *_: True)
     site.filter.write_text(PYTHON.format(server))
     assert check(site, capsys).names() == []
 
@@ -137,9 +137,9 @@ def test_socket_of_clamdscan_is_in_configuration(
 ) -> None:
     configuration = server.parent / "clamd.conf"
     configuration.write_text(f"LocalSocket {server}\n{setting}\n")
-    monkeypatch.setattr(probe, "_CLAMD", (str(configuration),))
+    monkeypatch.setattr(script_files, "_CLAMD", (str(configuration),))
     script = f'clamdscan {option} --no-summary - < "$EMAIL"\n'
-    found = list(probe._closed_sockets(script, "nobody"))
+    found = list(script_files.sockets(script, "nobody"))
     assert [each.correction for each in found] == [GROUP] * is_found
 
 
@@ -148,6 +148,6 @@ def test_socket_of_clamdscan_is_in_configuration(
 def test_script_with_two_sockets_is_not_judged(
     server: Path, monkeypatch: pytest.MonkeyPatch, other: str, is_found: bool
 ) -> None:
-    monkeypatch.setattr(probe, "_is_socket", lambda _: True)
-    found = list(probe._closed_sockets(f"nc -U {server}\n{other}", "nobody"))
+    monkeypatch.setattr(script_files, "_is_socket", lambda _: True)
+    found = list(script_files.sockets(f"nc -U {server}\n{other}", "nobody"))
     assert [each.correction for each in found] == [GROUP] * is_found

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe
 from postprox.check.findings import Fault
 from postprox.check.fixes import plan, set_own
+from postprox.check.probe import postfix
 from postprox.check.rules import judge
 from postprox.check.setup import Setup
 from postprox.check.source_text import Correction, corrections, misplaced, orphans
@@ -191,7 +191,7 @@ def test_postconf_reads_entry_moved_to_master_cf(
     postconf(tmp_path, monkeypatch, 'test "$3" != -M || tail -n 1 "$2/master.cf"')
     (tmp_path / "main.cf").write_text(MAIN + SCAN)
     (tmp_path / "master.cf").write_text(MASTER)
-    read = probe.read_configuration(str(tmp_path))
+    read = postfix.read_configuration(str(tmp_path))
     assert [service.label for service in read.services] == ["scan/unix"]
     (finding,) = judge(Setup(read, [], {}))
     assert (finding.name, finding.where) == ("arguments", "main.cf")
@@ -226,7 +226,7 @@ def test_postconf_reads_corrected_copy(tmp_path: Path, monkeypatch: pytest.Monke
     postconf(tmp_path, monkeypatch, 'test "$3" != -M || sed 1q "$2/master.cf"')
     (tmp_path / "main.cf").write_text(MAIN)
     (tmp_path / "master.cf").write_text("smtp inet n - y - - smtpd -oa=b\n")
-    read = probe.read_configuration(str(tmp_path))
+    read = postfix.read_configuration(str(tmp_path))
     assert read.services[0].words == ("smtpd", "-o", "a=b")
     # postconf(1) would write back the entry that it misread, so the file is corrected first.
     fault = Fault("value", "", "", (set_own(read.services[0], "a", "c"),))

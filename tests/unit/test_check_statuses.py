@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import script_statuses
+from postprox.check.scripts import replies, statuses
+from postprox.check.scripts.lines import code_lines
+from postprox.check.scripts.mistake import Kind, Mistake
 from tests.unit.test_check_results import run
 from tests.unit.test_check_running import Site, apply, check, site
 
@@ -24,8 +26,14 @@ echo "stream: OK"
 """
 
 
+def mistakes(script: str) -> list[Mistake]:
+    """Return the mistakes in the use of exit statuses."""
+    code = list(code_lines(script))
+    return [*statuses.mistakes(script, code), *replies.mistakes(code)]
+
+
 def kinds(script: str) -> list[str]:
-    return [found.kind for found in script_statuses.mistakes(script)]
+    return [found.kind for found in mistakes(script)]
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.sh")), ids=lambda path: path.name)
@@ -82,11 +90,11 @@ def test_remedy_tests_status_of_scanner(
         f"if {SCAN} | grep -q FOUND; then exit 1; fi\n{SCAN} || exit 2",
         f"echo '{SCAN} | grep -q FOUND'",
         f"[ -S /run/clamd.ctl ] || exit 2\nif {SCAN} | grep -q FOUND; then exit 1; fi",
-        f'out=$({SCAN})\n[ -n "$out" ] || exit 2\necho "$out" | grep -q FOUND && exit 1',
+        f'out=$({SCAN})\n[ -n "$out" ] || exit 2\nif echo "$out" | grep -q FOUND; then exit 1; fi',
         f"out=$({SCAN})\ncase $out in\n*FOUND*) exit 1 ;;\n'') exit 2 ;;\nesac",
         f"# {SCAN} | grep -q FOUND",
         f"{SCAN}\ncase $? in\n0) ;;\n1) exit 1 ;;\n*) exit 2 ;;\nesac",
-        f"{SCAN}\ns=$?\n[ $s -eq 1 ] && exit 1\n[ $s -ne 0 ] && exit 2",
+        f"{SCAN}\ns=$?\n[ $s -eq 1 ] && exit 1\n[ $s -eq 0 ] || exit 2",
         f"{SCAN} || [ $? -eq 1 ] || exit 2",
     ],
 )
@@ -179,8 +187,8 @@ def test_grep_that_may_find_nothing_is_not_reported(script: str) -> None:
 @pytest.mark.parametrize("test", ["if [ $? -eq 0 ]; then", 'if [ "$?" = 0 ]; then'])
 def test_remedy_tests_status_of_scan_after_log_entry(tmp_path: Path, test: str) -> None:
     script = f'#!/bin/sh\ngrep -q virus "$EMAIL"\necho scanned\n{test}\n{REPLY}\nexit 1\nfi\n'
-    (found,) = script_statuses.mistakes(script)
-    assert found.kind == script_statuses.STALE
+    (found,) = mistakes(script)
+    assert found.kind == Kind.STALE
     path, mail = tmp_path / "filter", tmp_path / "mail"
     path.write_text(script)
     path.chmod(0o755)
@@ -194,4 +202,4 @@ def test_remedy_tests_status_of_scan_after_log_entry(tmp_path: Path, test: str) 
 
 
 def test_status_that_is_tested_at_once_is_not_reported() -> None:
-    assert kinds('grep -q virus "$EMAIL"\nif [ $? -eq 0 ]; then\necho x\nexit 1\nfi\n') == []
+    assert kinds('grep -q virus "$EMAIL"\nif [ $? -eq 0 ]; then\necho x\nexit 2\nfi\n') == []

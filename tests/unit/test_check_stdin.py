@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import python_mistakes
+from postprox.check.scripts import python
 from tests.unit.test_check_results import run
 from tests.unit.test_check_running import Site, apply, check, site
 
@@ -73,9 +73,9 @@ def test_command_may_redirect_standard_input(
     ],
 )
 def test_other_use_of_standard_input_is_not_found(script: str) -> None:
-    assert list(python_mistakes.standard_input(script, ["os", "sys", "subprocess"])) == []
+    assert list(python.standard_input(script, ["os", "sys", "subprocess"])) == []
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_example_reads_message(file: Path) -> None:
-    assert list(python_mistakes.standard_input(file.read_text(), sys.stdlib_module_names)) == []
+    assert list(python.standard_input(file.read_text(), sys.stdlib_module_names)) == []

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import fixes, probe, table_rules
+from postprox.check import fixes, table_rules
 from postprox.check.findings import Finding
 from postprox.check.postconf import BrokenTable, parse
+from postprox.check.probe import postconf_command, postfix_files
 from postprox.check.setup import Setup
 
 pytestmark = pytest.mark.any_account
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.any_account
 
 def tables_in(main: str) -> list[BrokenTable]:
     """Return the tables that Postfix cannot open."""
-    return list(probe._broken_tables(parse(main, "", "")))
+    return list(postfix_files.broken_tables(parse(main, "", "")))
 
 
 def finding(table: BrokenTable) -> Finding:
@@ -56,7 +57,7 @@ def test_table_that_postfix_creates_or_needs_no_index_is_not_reported(line: str)
 
 
 def test_unsupported_table_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_postconf", lambda *words: "btree\nhash\n")
+    monkeypatch.setattr(postconf_command, "run", lambda *words: "btree\nhash\n")
     (table,) = tables_in("header_checks = pcre:/etc/postfix/header_checks\n")
     assert table.is_unsupported
     found = finding(table)
@@ -94,13 +95,13 @@ def test_program_without_group_bit_is_reported(tmp_path: Path) -> None:
     program.touch()
     main = f"command_directory = {tmp_path}\nsetgid_group = root\n"
     configuration = parse(main, "", "")
-    assert list(probe._closed_programs(configuration)) == [str(program)]
+    assert list(postfix_files.closed_programs(configuration)) == [str(program)]
     configuration = replace(configuration, closed_programs=(str(program),))
     (found,) = fixes.plan(configuration, list(table_rules.programs(configuration)))
     assert found.commands == (f"chgrp root {program} && chmod 2755 {program}",)
     if os.getuid() == 0:
         program.chmod(0o2755)
-        assert list(probe._closed_programs(configuration)) == []
+        assert list(postfix_files.closed_programs(configuration)) == []
 
 
 def test_queue_directory_of_another_group_is_reported(tmp_path: Path) -> None:
@@ -109,9 +110,9 @@ def test_queue_directory_of_another_group_is_reported(tmp_path: Path) -> None:
     own = grp.getgrgid((tmp_path / "public").stat().st_gid).gr_name
     other = next(each.gr_name for each in grp.getgrall() if each.gr_name != own)
     main = f"queue_directory = {tmp_path}\nsetgid_group = "
-    assert list(probe._closed_directories(parse(f"{main}{own}\n", "", ""))) == []
+    assert list(postfix_files.closed_directories(parse(f"{main}{own}\n", "", ""))) == []
     configuration = parse(f"{main}{other}\n", "", "")
-    closed = tuple(probe._closed_directories(configuration))
+    closed = tuple(postfix_files.closed_directories(configuration))
     assert closed == (f"{tmp_path}/maildrop", f"{tmp_path}/public")
     (fault,) = table_rules.programs(replace(configuration, closed_directories=closed))
     assert fault.name == "postdrop"
@@ -124,9 +125,9 @@ def test_queue_directories_of_another_owner_are_reported(tmp_path: Path) -> None
     own = pwd.getpwuid((tmp_path / "active").stat().st_uid)
     other = next(each for each in pwd.getpwall() if each.pw_uid != own.pw_uid)
     main = f"queue_directory = {tmp_path}\nmail_owner = "
-    assert list(probe._foreign_directories(parse(f"{main}{own.pw_name}\n", "", ""))) == []
+    assert list(postfix_files.foreign_directories(parse(f"{main}{own.pw_name}\n", "", ""))) == []
     configuration = parse(f"{main}{other.pw_name}\n", "", "")
-    foreign = tuple(probe._foreign_directories(configuration))
+    foreign = tuple(postfix_files.foreign_directories(configuration))
     assert foreign == ("active", "corrupt", "incoming")
     configuration = replace(configuration, foreign_directories=foreign)
     (found,) = fixes.plan(configuration, list(table_rules.programs(configuration)))
@@ -174,7 +175,7 @@ def test_foreign_address_in_inet_interfaces_is_reported(
     value: str, foreign: tuple[str, ...], remedy: str
 ) -> None:
     configuration = parse(f"inet_interfaces = {value}\n", "", "")
-    assert tuple(probe._foreign_interfaces(configuration)) == foreign
+    assert tuple(postfix_files.foreign_interfaces(configuration)) == foreign
     configuration = replace(configuration, foreign_interfaces=foreign)
     found = fixes.plan(configuration, list(table_rules.foreign_interfaces(configuration)))
     assert [each.remedy for each in found] == ([remedy] if remedy else [])

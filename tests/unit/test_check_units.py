@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from postprox.check import probe, values
+from postprox.check import values
+from postprox.check.probe import accounts
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -284,7 +285,7 @@ def test_working_directory_closed_to_user_is_reported(
 ) -> None:
     closed = site.directory / "closed"
     closed.mkdir()
-    monkeypatch.setattr(probe, "_may", lambda user, right, path: path != str(closed))
+    monkeypatch.setattr(accounts, "may", lambda user, right, path: path != str(closed))
     site.write(site.arguments, f"WorkingDirectory={closed}")
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (2, ["failing"])

@@ -6,23 +6,30 @@ import subprocess
 
 import pytest
 
-from postprox.check import script_variables
+from postprox.check.scripts import proxy_variables
+from postprox.check.scripts.lines import code_lines
+from postprox.check.scripts.mistake import Mistake
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
 REPLY = "echo '550 5.7.1 A virus' >&2"
 
 
+def mistakes(script: str) -> list[Mistake]:
+    """Return the mistakes in the use of variables."""
+    return list(proxy_variables.mistakes(list(code_lines(script))))
+
+
 def kinds(script: str) -> list[str]:
-    return [found.kind for found in script_variables.mistakes(f"#!/bin/sh\n{script}\n")]
+    return [found.kind for found in mistakes(f"#!/bin/sh\n{script}\n")]
 
 
 def corrected(script: str) -> str:
     """Return a script after the only correction."""
-    (found,) = script_variables.mistakes(script)
+    (found,) = mistakes(script)
     sed = ["/bin/sed", found.correction]
     new = subprocess.run(sed, input=script, capture_output=True, text=True, check=True).stdout
-    assert list(script_variables.mistakes(new)) == []
+    assert mistakes(new) == []
     return new
 
 

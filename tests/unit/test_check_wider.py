@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import pipe_filters, probe
 from postprox.check.findings import Finding
 from postprox.check.postconf import parse
+from postprox.check.probe import postconf_command, postfix, programs, units, written_files
+from postprox.check.scripts import sending
+from postprox.check.scripts.mistake import Kind
 from tests.unit.checking import FRONT, PROXY, found
 from tests.unit.test_check_running import Site, apply, check, site
 
@@ -117,9 +119,9 @@ INSTANCE = "multi_instance_enable = yes\ninet_interfaces = all\n"
 def test_other_instance_without_filter_is_reported(
     monkeypatch: pytest.MonkeyPatch, main: str, master: str, is_open: bool
 ) -> None:
-    monkeypatch.setattr(probe, "_outputs", lambda directory: (main, master, ""))
+    monkeypatch.setattr(postconf_command, "outputs", lambda directory: (main, master, ""))
     own = "multi_instance_enable = yes\nmulti_instance_directories = /etc/postfix-lan\n"
-    instances = list(probe._open_instances(parse(own, "", "")))
+    instances = list(postfix._open_instances(parse(own, "", "")))
     assert instances == [("/etc/postfix-lan", "smtp/inet")] * is_open
 
 
@@ -127,7 +129,7 @@ def test_remedy_filters_other_instance(
     monkeypatch: pytest.MonkeyPatch, site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        probe, "_open_instances", lambda configuration: iter([("/etc/p2", "smtp/inet")])
+        postfix, "_open_instances", lambda configuration: iter([("/etc/p2", "smtp/inet")])
     )
     checked = check(site, capsys)
     assert checked.names() == ["no-way"]
@@ -141,7 +143,7 @@ def test_unit_of_root_is_reported(site: Site, capsys: pytest.CaptureFixture[str]
     checked = check(site, capsys)
     assert (checked.status, checked.names()) == (1, ["root"])
     apply(site, checked)
-    assert probe.read_unit(site.units / "postprox.service").user == "postprox"
+    assert units.read_unit(site.units / "postprox.service").user == "postprox"
 
 
 LOOP = """\
@@ -153,15 +155,15 @@ exit 1
 
 
 def test_filter_that_sends_message_and_discards_it_is_found() -> None:
-    (mistake,) = pipe_filters.mistakes(f"#!/bin/sh\n{LOOP}")
-    assert mistake.kind == pipe_filters.LOOPED
+    (mistake,) = sending.mistakes(f"#!/bin/sh\n{LOOP}")
+    assert mistake.kind == Kind.LOOPED
     silent = LOOP.replace("echo '250 sent' >&2\n", "")
-    assert list(pipe_filters.mistakes(f"#!/bin/sh\n{silent}")) == []
+    assert list(sending.mistakes(f"#!/bin/sh\n{silent}")) == []
 
 
 def test_message_captured_from_standard_input_is_found() -> None:
-    (mistake,) = pipe_filters.mistakes('#!/bin/sh\nmessage=$(cat)\necho "$message" > x\n')
-    assert (mistake.kind, mistake.number) == (pipe_filters.UNREAD, 2)
+    (mistake,) = sending.mistakes('#!/bin/sh\nmessage=$(cat)\necho "$message" > x\n')
+    assert (mistake.kind, mistake.number) == (Kind.UNREAD, 2)
     assert mistake.correction
 
 
@@ -172,15 +174,15 @@ def test_program_in_directory_of_other_software_is_found(
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    monkeypatch.setattr(probe, "Path", lambda path: tmp_path if path == "/" else Path(path))
-    assert probe._elsewhere("scan") == str(program)
-    assert probe._elsewhere("*") == ""
+    monkeypatch.setattr(programs, "Path", lambda path: tmp_path if path == "/" else Path(path))
+    assert programs._elsewhere("scan") == str(program)
+    assert programs._elsewhere("*") == ""
 
 
 def test_writable_file_in_closed_directory_is_target(tmp_path: Path) -> None:
     file = tmp_path / "log"
     script = f"echo x >> {file}\n"
-    assert probe._targets(script, "/bin/sh", "") == (str(tmp_path),)
+    assert written_files.targets(script, "/bin/sh", "") == (str(tmp_path),)
     file.touch()
     user = file.owner()
-    assert probe._targets(script, "/bin/sh", user) == (str(file),)
+    assert written_files.targets(script, "/bin/sh", user) == (str(file),)

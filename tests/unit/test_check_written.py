@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import probe, sandbox, shell_command
+from postprox.check import sandbox
+from postprox.check.probe import accounts, written_files
+from postprox.check.scripts import languages, shell_command
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -39,13 +41,13 @@ def test_script_with_embedded_python_is_shell_script(
 
 @pytest.mark.parametrize("end", ["<<A\nx\nA", "<<-'A'\nx\n\tA", "<<\\A\nx\nA", "<<A <<B\nx\nA\nB"])
 def test_text_of_here_document_is_removed(end: str) -> None:
-    kept = shell_command.without_here_documents(f"cat {end}\ny\n").split("\n")
+    kept = languages.without_here_documents(f"cat {end}\ny\n").split("\n")
     assert kept == [f"cat {end}".split("\n")[0], *[""] * end.count("\n"), "y", ""]
 
 
 @pytest.mark.parametrize("text", ["cat <<< x\ny\n", "# <<A\ny\n", "cat <<A\ny\n"])
 def test_text_without_complete_here_document_is_kept(text: str) -> None:
-    assert shell_command.without_here_documents(text) == text
+    assert languages.without_here_documents(text) == text
 
 
 @pytest.mark.parametrize("command", ["umask 027; exec {}", "ulimit -v 1000000 && {}", "cd /; {}"])
@@ -79,8 +81,10 @@ def test_state_directory_of_unit_is_not_reported(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With DynamicUser, only the service can search the parent of this directory.
-    monkeypatch.setattr(probe, "_targets", lambda *_: ("/var/lib/postprox", "/var/lib/postprox/q"))
-    monkeypatch.setattr(probe, "_may", lambda _, right, path: not path.startswith("/var/lib/"))
+    monkeypatch.setattr(
+        written_files, "targets", lambda *_: ("/var/lib/postprox", "/var/lib/postprox/q")
+    )
+    monkeypatch.setattr(accounts, "may", lambda _, right, path: not path.startswith("/var/lib/"))
     assert check(site, capsys).names() == []
 
 
@@ -94,8 +98,8 @@ def test_remedy_lets_user_write_to_directory(
     (programs / "chown").write_text(f'#!/bin/sh\necho "$@" > {site.directory}/chown\n')
     (programs / "chown").chmod(0o755)
     monkeypatch.setattr(
-        probe,
-        "_may",
+        accounts,
+        "may",
         lambda _, right, path: right != os.W_OK or not path.startswith(str(quarantine)),
     )
     if not is_unit:
@@ -135,7 +139,7 @@ def test_remedy_gives_file_of_root_to_user(
         site.write(site.arguments, f"ReadWritePaths={state}")
     target = f"{file}/$$" if is_directory else str(file)
     may = lambda _, right, path: right != os.W_OK or path != str(file)  # noqa: E731
-    monkeypatch.setattr(probe, "_may", may)
+    monkeypatch.setattr(accounts, "may", may)
     site.filter.write_text(f'#!/bin/sh\necho "$SENDER" >> {target} || exit 2\nexit 0\n')
     checked = check(site, capsys)
     assert checked.names() == ["filter-write"]
@@ -151,7 +155,7 @@ def test_directory_that_systemd_will_give_to_user_is_not_reported(
     state = site.directory / "state"
     state.mkdir()
     (state / "senders").touch()
-    monkeypatch.setattr(probe, "_may", lambda _, right, path: not path.startswith(str(state)))
+    monkeypatch.setattr(accounts, "may", lambda _, right, path: not path.startswith(str(state)))
     made = sandbox._made
     monkeypatch.setattr(sandbox, "_made", lambda unit: [*made(unit), str(state)])
     site.filter.write_text(f'#!/bin/sh\necho "$SENDER" >> {state}/senders || exit 2\nexit 0\n')
@@ -162,14 +166,14 @@ def test_directory_that_systemd_will_give_to_user_is_not_reported(
     "path", ["/etc/mail", "/usr/local/bin", "/var/log", "/var/log/mail.log", "/srv", "/var/spool"]
 )
 def test_directory_of_other_programs_keeps_its_owner(path: str) -> None:
-    assert not probe._is_private(path, "nobody")
+    assert not written_files.is_private(path, "nobody")
 
 
 def test_quarantine_that_filter_creates_in_tmp_is_found() -> None:
     script = '#!/bin/sh\nQ=/tmp/quarantine\nmkdir -p "$Q" || exit 2\ncp "$EMAIL" "$Q/$$.eml"\n'
-    assert "/tmp/quarantine" in probe._targets(script, "/bin/sh", "nobody")
+    assert "/tmp/quarantine" in written_files.targets(script, "/bin/sh", "nobody")
     work = script.replace("quarantine", "work")
-    assert "/tmp/work" not in probe._targets(work, "/bin/sh", "nobody")
+    assert "/tmp/work" not in written_files.targets(work, "/bin/sh", "nobody")
 
 
 def test_hidden_quarantine_moves_to_the_state_directory(
@@ -192,8 +196,8 @@ def test_remedy_lets_logrotate_create_log_for_user(
     log.touch()
     rotation.parent.mkdir()
     rotation.write_text(f"{log} {{\n    weekly\n    create 0640 root adm\n}}\n")
-    monkeypatch.setattr(probe, "_LOGROTATE", str(rotation.parent))
-    monkeypatch.setattr(probe, "_may", lambda _user, _right, path: path != str(log))
+    monkeypatch.setattr(written_files, "_LOGROTATE", str(rotation.parent))
+    monkeypatch.setattr(accounts, "may", lambda _user, _right, path: path != str(log))
     site.filter.write_text(f'#!/bin/sh\necho "$SENDER" >> {log}\nexit 0\n')
     checked = check(site, capsys)
     assert f"logrotate(8) creates the file again like this ({rotation})" in checked.problem

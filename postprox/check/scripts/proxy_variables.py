@@ -1,4 +1,4 @@
-"""Finds lines of a shell script that use or change the proxy's variables by mistake.
+"""Finds lines that use or change the proxy's variables by mistake.
 
 Rule: the functions depend only on the text and evaluate nothing. A line is not reported if another
 part of the script may make it harmless.
@@ -10,14 +10,9 @@ import difflib
 import re
 from collections.abc import Iterator
 
-from .script_mistakes import Mistake, code_lines
+from .lines import Code, code_lines
+from .mistake import Kind, Mistake
 
-#: The kinds of mistakes.
-OVERWRITTEN = "overwritten"
-FOREIGN = "foreign"
-UNQUOTED = "unquoted"
-EMPTY = "empty"
-_Code = list[tuple[int, str]]
 #: The variables that the proxy sets for the filter.
 _SET = (
     *("EMAIL", "OUTFILE", "SENDER", "RECIPIENT", "REMOTEIP", "HELO", "RECIPIENTS"),
@@ -49,9 +44,8 @@ _PRINTED = re.compile(r"(?:.*[;&{]\s*)?(?:echo|printf|logger|mail)\s")
 _READS = re.compile(r"(^|[;&|]\s*)(\.|source|eval|set -a)\s", re.MULTILINE)
 
 
-def mistakes(script: str) -> Iterator[Mistake]:
-    """Yield the mistakes in a shell script."""
-    code = list(code_lines(script))
+def mistakes(code: Code) -> Iterator[Mistake]:
+    """Yield the mistakes in the lines of a script."""
     text = "\n".join(line for _, line in code)
     yield from _unquoted(code)
     yield from _empty(code, text)
@@ -64,25 +58,25 @@ def mistakes(script: str) -> Iterator[Mistake]:
 _NOT_EMPTY = re.compile(r"(?<!\[)\[\s+(?P<not>!\s+)?-n\s+(?P<value>\$\{?\w+\}?)\s+\](?!\])")
 
 
-def _unquoted(code: _Code) -> Iterator[Mistake]:
+def _unquoted(code: Code) -> Iterator[Mistake]:
     """Yield a test that is always true, because the shell removes an empty value."""
     for number, line in code:
         if found := _NOT_EMPTY.search(line):
             edit = rf'{number}s/-n \+\{found["value"]}/-n "{found["value"]}"/'
-            yield Mistake(UNQUOTED, line, number, edit)
+            yield Mistake(Kind.UNQUOTED, line, number, edit)
             return
 
 
-def _empty(code: _Code, text: str) -> Iterator[Mistake]:
+def _empty(code: Code, text: str) -> Iterator[Mistake]:
     """Yield a line without the variables, which a here-document without quotes has removed."""
     written = next(((n, line) for n, line in code if re.search(r"(?<!\d)>\s*\"\"", line)), None)
     if written and "EMAIL" not in text and "OUTFILE" not in text:
         result, message = r's/>\( *\)""/>\1"$OUTFILE"/', r's/\(cat\|grep [^;|&]*\) ""/\1 "$EMAIL"/'
         edits = [f"{n}{result};{n}{message}" for n, _ in code]
-        yield Mistake(EMPTY, written[1], written[0], ";".join(edits))
+        yield Mistake(Kind.EMPTY, written[1], written[0], ";".join(edits))
 
 
-def _overwritten(code: _Code) -> Iterator[Mistake]:
+def _overwritten(code: Code) -> Iterator[Mistake]:
     """Yield a line that overwrites EMAIL or OUTFILE, the path of the message or of the result."""
     for position, (number, line) in enumerate(code):
         found = _FIXED.fullmatch(line)
@@ -98,10 +92,10 @@ def _overwritten(code: _Code) -> Iterator[Mistake]:
             for n in printed
             if not re.search(r"[<>]\s*\"?\$|\bcat\b", dict(later)[n])
         ]
-        yield Mistake(OVERWRITTEN, line, number, ";".join(edits), path=name)
+        yield Mistake(Kind.OVERWRITTEN, line, number, ";".join(edits), path=name)
 
 
-def _foreign(code: _Code, text: str) -> Iterator[Mistake]:
+def _foreign(code: Code, text: str) -> Iterator[Mistake]:
     """Yield a line with a variable of another program, or with a misspelt variable."""
     own = {*re.findall(r"\b(\w+)\+?=", text), *re.findall(r"\bfor\s+(\w+)", text)}
     own |= {name for names in re.findall(r"\bread\s+([\w\s-]+)", text) for name in names.split()}
@@ -111,7 +105,7 @@ def _foreign(code: _Code, text: str) -> Iterator[Mistake]:
             right = "" if name in own else _meant(name)
             if right:
                 edit = rf"s/\${{{name}}}/${{{right}}}/g;s/\${name}\b/${right}/g"
-                yield Mistake(FOREIGN, line, number, edit, path=f"{name} {right}")
+                yield Mistake(Kind.FOREIGN, line, number, edit, path=f"{name} {right}")
                 return
 
 
@@ -127,3 +121,25 @@ def _names(line: str) -> list[str]:
     """Return the names of the variables that a line expands without a default value."""
     outside = re.sub(r"'[^']*'", "", line)
     return [found[1] or found[2] for found in _USE.finditer(outside)]
+
+
+#: A use of a variable that login(1) sets, in Python and in a shell that exits at an unset variable.
+_LOGIN = r"(?P<name>HOME|USER|LOGNAME)\b"
+_PYTHON_LOGIN = re.compile(rf"\benviron\[[\"']{_LOGIN}")
+_SHELL_LOGIN = re.compile(rf"\$(?:\{{{_LOGIN}[:?}}]|(?P<bare>HOME|USER|LOGNAME)\b)")
+_STRICT_SHELL = re.compile(r"^\s*set\s+(-[a-z]*u|-o\s+nounset)", re.MULTILINE)
+
+
+def login_variables(script: str, *, is_python: bool) -> Iterator[Mistake]:
+    """Yield the first line that fails without a variable that login(1) sets.
+
+    The name of the variable is in `path`.
+    """
+    if not is_python and not _STRICT_SHELL.search(script):
+        return
+    for number, line in code_lines(script):
+        found = (_PYTHON_LOGIN if is_python else _SHELL_LOGIN).search(line)
+        name = next(filter(None, found.groups()), "") if found else ""
+        if name and not re.search(rf"\b{name}=|environ\[.{name}.\]\s*=|[{{]{name}:-", script):
+            yield Mistake(Kind.LOGIN, line, number, path=name)
+            return

@@ -1,4 +1,4 @@
-"""Finds lines of a shell script whose exit statuses do not give the intended result.
+"""Finds lines whose exit statuses do not give the intended result.
 
 Rule: the functions depend only on the text and evaluate nothing. A line is not reported if another
 part of the script may make it harmless.
@@ -9,29 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .script_mistakes import Mistake, code_lines, constants, outer_positions, replaced
-from .shell_command import is_bare
+from .lines import Code, has_here_document, is_bare, outer_positions
+from .mistake import Kind, Mistake, replaced
 
-#: The kinds of mistakes.
-SEARCH = "search"
-SYSEXIT = "sysexit"
-UNFOUND = "unfound"
-UNTESTED = "untested"
-STALE = "stale"
-_Code = list[tuple[int, str]]
 _STRICT = re.compile(r"^set\s+(-[a-z]*e|.*errexit)", re.MULTILINE)
 _STRICT_HEAD = re.compile(r"#!\s*/\S+\s+-[a-z]*e")
 
 
-def mistakes(script: str) -> Iterator[Mistake]:
-    """Yield the mistakes in a shell script."""
-    code = list(code_lines(script))
-    text = "\n".join(line for _, line in code)
-    if "<<" in text:
+def mistakes(script: str, code: Code) -> Iterator[Mistake]:
+    """Yield the mistakes in the lines of a script."""
+    yield from _refused(code)
+    if has_here_document(code):
         return
+    text = "\n".join(line for _, line in code)
     is_strict = bool(_STRICT.search(text) or _STRICT_HEAD.match(script))
     yield from _searches(code, text, is_strict=is_strict)
-    yield from _sysexits(code)
     yield from _untested(code, text)
     yield from _stale(code)
     if is_strict:
@@ -56,7 +48,7 @@ _CHECKED = re.compile(
 _SAVED = "scanned=$({}) || [ $? = 1 ] || exit 2; "
 
 
-def _searches(code: _Code, text: str, *, is_strict: bool) -> Iterator[Mistake]:
+def _searches(code: Code, text: str, *, is_strict: bool) -> Iterator[Mistake]:
     """Yield a line that looks for a virus only in a scanner's output.
 
     The output of a scanner that fails looks like that for a message without a virus.
@@ -71,11 +63,11 @@ def _searches(code: _Code, text: str, *, is_strict: bool) -> Iterator[Mistake]:
             if re.search(rf"(-[nz]|\bcase)\s+\"?\$\{{?{saved['name']}\b", text):
                 continue  # the script may handle other outputs
             edit = replaced(number, line, f"{line.rstrip('; ')} || [ $? = 1 ] || exit 2")
-            yield Mistake(SEARCH, line, number, edit)
+            yield Mistake(Kind.SEARCH, line, number, edit)
         elif (found := _SEARCH.search(line)) and is_bare(
             line.replace('="$(', "= $("), found.start("scan")
         ):
-            yield Mistake(SEARCH, line, number, _with_status(number, line, found))
+            yield Mistake(Kind.SEARCH, line, number, _with_status(number, line, found))
 
 
 def _with_status(number: int, line: str, found: re.Match[str]) -> str:
@@ -94,75 +86,6 @@ def _with_status(number: int, line: str, found: re.Match[str]) -> str:
     return replaced(number, found[0], f"{saved}{new}")
 
 
-#: The exit statuses of sysexits.h with which a filter for pipe(8) rejects a message.
-_REJECTED = ("65", "69", "77")
-_SYSEXIT = re.compile(
-    r"(?:^|[;&{]|\b(?:then|do|else)\b)\s*(?P<exit>exit\s+[\"']?\$?\{?\w+\}?[\"']?)"
-)
-#: A command that prints a text without a reply code, and words that indicate a rejection or a
-#: failure.
-_TEXT = re.compile(
-    r"(?:^|[;&{]|\b(?:then|do|else)\b)\s*(?P<print>(?P<printer>echo|printf)\s+(?P<quote>[\"']?)"
-    r"(?P<text>(?:5\.[0-9]\.[0-9] )?[A-Za-z](?:[^;&|<>\"'`(){}]|\$\{\w+\})*)(?P=quote)"
-    r"[^;&|<>`(){}]*"
-    r"(?P<target>1?>&2|>\s*/dev/stderr)?)\s*(?=$|[;&}])"
-)
-_REFUSAL = re.compile(
-    r"reject|refus|virus|infected|spam|malware|content|den(ied|y)|not\s+(allowed|accepted|permitted)"
-    r"|forbidden|prohibited|banned|blocked|policy",
-    re.IGNORECASE,
-)
-_FAILURE = re.compile(
-    r"unavail|cannot|can't|could|fail|error|time|running|not found|missing|exist|usage|later|broken"
-    r"|down\b|unable|no such|no (answer|reply|response)|scan|check|engine|database|did not"
-    r"|signature|abort|incomplete|update|config|invalid|memory|disk|busy|limit|crash|kill|dead|stopped|lost"
-    r"|connect|permission|socket|clamd|spamd|daemon|server",
-    re.IGNORECASE,
-)
-
-
-def _sysexits(code: _Code) -> Iterator[Mistake]:
-    """Yield an `exit` with which a script for pipe(8) rejects a message.
-
-    Only an `exit` after a text about a rejection counts, because status 69 can also report that a
-    scanner is not available.
-    """
-    values = dict(constants(code))
-    for position, (number, line) in enumerate(code):
-        for found in _SYSEXIT.finditer(line):
-            word = re.sub(r"^exit\s+|[\"'${}]", "", found["exit"])
-            if values.get(word, word) not in _REJECTED:
-                continue
-            before = [(number, line[: found.start("exit")]), *reversed(code[:position])][:2]
-            if before[0][1].strip(" {"):
-                before = before[:1]
-            printed = next(((n, each) for n, text in before if (each := _last_text(text))), None)
-            if printed:
-                edits = [
-                    _as_reply(printed[0], printed[1]),
-                    replaced(number, found["exit"], "exit 1"),
-                ]
-                yield Mistake(SYSEXIT, line, number, ";".join(edits))
-
-
-def _last_text(line: str) -> re.Match[str] | None:
-    """Return the last command of a line if it prints a text about a rejection."""
-    found = list(_TEXT.finditer(line))
-    if not found or line[found[-1].end() :].strip("; "):
-        return None
-    text = found[-1]["text"]
-    return found[-1] if _REFUSAL.search(text) and not _FAILURE.search(text) else None
-
-
-def _as_reply(number: int, found: re.Match[str]) -> str:
-    """Return a script for sed(1) that turns a printed text into a reply on standard error."""
-    start = f"{found['printer']} {found['quote']}"
-    code = "550" if found["text"].startswith("5") else "550 5.7.1"
-    new = found["print"].replace(found["text"], f"{code} {found['text']}", 1)
-    new = re.sub(r"^\w+\s+[\"']?", lambda _: start, new)
-    return replaced(number, found["print"], new if found["target"] else f">&2 {new}")
-
-
 #: An assignment whose status is that of grep(1), which is 1 if grep(1) finds nothing.
 _COUNTED = re.compile(
     r"\w+=\"?\$\((?P<before>[^()`]*\|\s*)?(?:/\S*/)?[ef]?grep\s(?P<arguments>[^|;&()`]*)\)\"?\s*;?"
@@ -173,7 +96,7 @@ _ALWAYS_FOUND = re.compile(
 )
 
 
-def _unfound(code: _Code, text: str) -> Iterator[Mistake]:
+def _unfound(code: Code, text: str) -> Iterator[Mistake]:
     """Yield an assignment that ends the script if grep(1) finds nothing in the message."""
     if re.search(r"set\s+\+|\b(trap|eval|source)\b", text):
         return
@@ -182,7 +105,7 @@ def _unfound(code: _Code, text: str) -> Iterator[Mistake]:
         found = _COUNTED.fullmatch(line)
         if found and "EMAIL" in line and not _ALWAYS_FOUND.search(found["arguments"]):
             edit = replaced(number, line, f"{line.rstrip('; ')} || [ $? = 1 ] || exit 2")
-            yield Mistake(UNFOUND, line, number, edit)
+            yield Mistake(Kind.UNFOUND, line, number, edit)
 
 
 #: A command that only runs a scanner.
@@ -201,7 +124,7 @@ _HANDLED = re.compile(
 )
 
 
-def _untested(code: _Code, text: str) -> Iterator[Mistake]:
+def _untested(code: Code, text: str) -> Iterator[Mistake]:
     """Yield a line that tests a scanner's exit status only for status 1 (a virus).
 
     A scanner that fails has a higher status. The script then treats the message as clean.
@@ -219,10 +142,10 @@ def _untested(code: _Code, text: str) -> Iterator[Mistake]:
             is_one = re.search(rf"\$\{{?{name}\}}?[\"']?\s+(-eq|==?)\s+[\"']?1\b", later)
             if len(uses) == 1 and is_one:
                 new = f"{test.rstrip('; ')}; [ ${name} -le 1 ] || exit 2"
-                yield Mistake(UNTESTED, line, number, replaced(number, test, new))
+                yield Mistake(Kind.UNTESTED, line, number, replaced(number, test, new))
         elif (found := _IS_ONE.match(test)) and not found["name"] and text.count("$?") == 1:
             new = f"scanned=$?; [ $scanned -le 1 ] || exit 2; {found['if'] or ''}[ $scanned -eq 1 ]"
-            yield Mistake(UNTESTED, line, number, replaced(number, found[0], new))
+            yield Mistake(Kind.UNTESTED, line, number, replaced(number, found[0], new))
 
 
 #: A command whose status the script should test, and a command that replaces this status.
@@ -230,11 +153,36 @@ _TESTED = re.compile(r"(?:(?:/\S*/)?(?:[ef]?grep\s+-\w*q|clamd?scan\b)[^|;&]*|sp
 _MESSAGE = re.compile(r"(?:logger|echo|printf|date|rm)\s[^;&|]*")
 
 
-def _stale(code: _Code) -> Iterator[Mistake]:
+def _stale(code: Code) -> Iterator[Mistake]:
     """Yield a test of `$?` if another command has replaced the status of the scan."""
     for first, second, third in zip(code, code[1:], code[2:], strict=False):
         is_test = re.match(r"(if\s+)?(\[|case\s+)\s*[\"']?\$\?", third[1])
         if _TESTED.fullmatch(first[1]) and _MESSAGE.fullmatch(second[1]) and is_test:
             # The command `a` of sed(1) ends only at the end of the script.
             edits = [replaced(third[0], "$?", "$scanned"), f"{first[0]}a scanned=$?"]
-            yield Mistake(STALE, third[1], third[0], ";".join(edits))
+            yield Mistake(Kind.STALE, third[1], third[0], ";".join(edits))
+
+
+#: A part of a script that can end it with status 0 before its last line, or run other commands.
+_OTHER_END = re.compile(
+    r"\bexit\b(?!\s+[1-9])|\b(exec|return|trap|kill|source|eval)\b|<<|(^|[;&|]\s*)\.\s", re.M
+)
+#: A list of commands whose exit status is never 0.
+_NEVER_ZERO = re.compile(
+    r"(?!(?:if|case|for|while|until|function)\b|[\w-]+\s*\(\)|[{(])(?:[^;|{}\n]|\|(?!\|))+&&\s*"
+    r"(?:exit\s+[1-9][0-9]*|\{(?:[^{}|]|\|(?!\|))*\bexit\s+[1-9][0-9]*\s*;?\s*\})\s*;?"
+)
+
+
+def _refused(code: Code) -> Iterator[Mistake]:
+    """Yield a last line, such as `grep && exit 1`, that always ends the script with a failure."""
+    outer = set(outer_positions(code))
+    if _OTHER_END.search("\n".join(line for _, line in code)) or len(code) - 1 not in outer:
+        return
+    start = len(code) - 1
+    while start and start - 1 not in outer:
+        start -= 1
+    number, line = code[start]
+    last = "\n".join(each for _, each in code[start:])
+    if _NEVER_ZERO.fullmatch(re.sub(r"'[^']*'|\"[^\"]*\"", "x", last)):
+        yield Mistake(Kind.REFUSED, line, number, "$a exit 0")

@@ -1,4 +1,4 @@
-"""Finds lines of a shell script that was written for the simple content filter of Postfix.
+"""Finds lines of a script that was written for the simple content filter of Postfix.
 
 Rule: the functions depend only on the text and evaluate nothing. If the script might get the
 message in another way or send different text, the line is not reported.
@@ -13,25 +13,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .script_mistakes import Mistake, code_lines, replaced
-from .shell_command import SCANNERS, is_bare, without_message
+from . import message_flow, shell_command
+from .lines import code_lines, is_bare
+from .mistake import Kind, Mistake, replaced
 
-#: The script reads the message from standard input.
-UNREAD = "unread"
-#: The script reads the message from standard input, and writes the result to $OUTFILE.
-LOST = "lost"
-#: The script also sends the message to the recipients in its arguments, or scans the files in its
-#: arguments.
-UNSENT = "unsent"
-#: The script sends the message, which it reads from $EMAIL.
-RESENT = "resent"
-#: The script sends a notice that contains the message.
-ECHOED = "echoed"
-ANNOUNCED = "announced"
-#: The script sends the message with sendmail(1), and discards the original.
-LOOPED = "looped"
-#: The script sends other mail with sendmail(1).
-NOTICE = "notice"
 #: A part of a script that can run another script, or change the script's own arguments. An
 #: instance of Postfix with another configuration need not send mail to the filter.
 _OTHER_SCRIPT = re.compile(
@@ -87,10 +72,11 @@ def mistakes(script: str) -> Iterator[Mistake]:
         return
     plain = re.sub(r"'[^']*'", "''", "\n".join(line for _, line, _ in expanded))
     is_other = any(
-        _POSITIONAL.search(line) and not re.search(rf"\b({'|'.join(SCANNERS)}|sendmail)\b", line)
+        _POSITIONAL.search(line)
+        and not re.search(rf"\b({'|'.join(shell_command.SCANNERS)}|sendmail)\b", line)
         for line in plain.split("\n")
     )
-    if is_other or _OTHER_SCRIPT.search(plain) or without_message(script)[0]:
+    if is_other or _OTHER_SCRIPT.search(plain) or message_flow.without_message(script)[0]:
         return
     read = [step for step in steps if not step.source and _is_used(step, steps, plain)]
     files = _copies({"": True}, steps)
@@ -102,20 +88,21 @@ def mistakes(script: str) -> Iterator[Mistake]:
     scans = [
         (number, line)
         for number, line, _ in expanded
-        if _POSITIONAL.search(line) and re.search(rf"\b({'|'.join(SCANNERS)})\b", line)
+        if _POSITIONAL.search(line)
+        and re.search(rf"\b({'|'.join(shell_command.SCANNERS)})\b", line)
     ]
     captured = [each for each in code if _CAPTURED.search(each[1])]
-    unread = LOST if "OUTFILE" in text else UNREAD
+    unread = Kind.LOST if "OUTFILE" in text else Kind.UNREAD
     if captured and not sent and not read:
         number, line = captured[0]
         yield Mistake(unread, line, number, rf'{number}s/=\(["]*\)$(cat)/=\1$(cat "$EMAIL")/')
     elif sent:
         first = (*read, *sent)[0]
-        yield Mistake(UNSENT, first.line, first.number, _mended(script, read, steps))
+        yield Mistake(Kind.UNSENT, first.line, first.number, _mended(script, read, steps))
     elif read:
         yield Mistake(unread, read[0].line, read[0].number, _mended(script, read, steps))
     elif scans:
-        yield Mistake(UNSENT, dict(code)[scans[0][0]], scans[0][0])
+        yield Mistake(Kind.UNSENT, dict(code)[scans[0][0]], scans[0][0])
 
 
 def _constants(text: str) -> dict[str, str]:
@@ -231,7 +218,10 @@ def _resent(
         if step.source in files and not step.target and not is_rejected:
             is_exact = files[step.source] and step.is_exact
             yield Mistake(
-                RESENT, step.line, step.number, _without_sending(script, step) if is_exact else ""
+                Kind.RESENT,
+                step.line,
+                step.number,
+                _without_sending(script, step) if is_exact else "",
             )
             return
 
@@ -241,8 +231,6 @@ _SENT = re.compile(r"\$\{?EMAIL\b[^|;&]*\|\s*(?P<sender>(/\S*/)?sendmail\b[^|;&<
 #: The end of a script that accepts the message.
 _PASSED = re.compile(r"(exit(\s+(0|\$\?))?)?")
 _DISCARDED = re.compile(r"(echo|printf)\s+[\"']?2[0-9][0-9][ -].*>&2")
-
-
 #: A command that prints header fields and the message, and sends this text to the recipients.
 _MARKED_COPY = re.compile(
     r"\{\s*((echo|printf)\s[^|;&{}]*;\s*)+cat\s+\"?\$\{?EMAIL\}?\"?\s*;\s*\}"
@@ -260,7 +248,7 @@ def _resent_copy(code: Sequence[tuple[int, str]], text: str) -> Iterator[Mistake
         later = "\n".join(each for n, each in code if n > number)
         if found and "sendmail" in program and "OUTFILE" not in text and _PASSED.fullmatch(later):
             edit = replaced(number, found["sending"], ' > "$OUTFILE" || exit 2')
-            yield Mistake(RESENT, line, number, edit)
+            yield Mistake(Kind.RESENT, line, number, edit)
 
 
 #: A group of commands that prints the message, and sends this text with sendmail(1).
@@ -274,7 +262,9 @@ def _echoed(code: Sequence[tuple[int, str]]) -> Iterator[Mistake]:
     text = "\n".join(line for _, line in code)
     if found := _ECHOED.search(text):
         number, line = code[text.count("\n", 0, found.start("copy"))]
-        yield Mistake(ECHOED, line, number, replaced(number, found["copy"], 'sed "/^$/q" "$EMAIL"'))
+        yield Mistake(
+            Kind.ECHOED, line, number, replaced(number, found["copy"], 'sed "/^$/q" "$EMAIL"')
+        )
 
 
 _MAILER = r"(?:/\S*/)?(?:sendmail|mailx?|mutt)\b"
@@ -313,7 +303,7 @@ def _announced(script: str) -> Iterator[Mistake]:
         flags = "gI" if any_case else "g"
         edits = [f"{number}s/{search['word']}/forbidden text/{flags}" for number in sorted(found)]
         line = script.split("\n")[min(found) - 1].strip()
-        yield Mistake(ANNOUNCED, line, min(found), ";".join(edits))
+        yield Mistake(Kind.ANNOUNCED, line, min(found), ";".join(edits))
 
 
 def _looped(code: Sequence[tuple[int, str]], text: str) -> Iterator[Mistake]:
@@ -323,7 +313,7 @@ def _looped(code: Sequence[tuple[int, str]], text: str) -> Iterator[Mistake]:
         number, line, found = sent[0]
         edit = replaced(number, f"| {found['sender']}", '> "$OUTFILE" ')
         is_simple = f"| {found['sender']}" in line
-        yield Mistake(LOOPED, line, number, f"{edit};{number}a exit 0" if is_simple else "")
+        yield Mistake(Kind.LOOPED, line, number, f"{edit};{number}a exit 0" if is_simple else "")
 
 
 def _mended(script: str, read: Sequence[_Step], steps: Sequence[_Step]) -> str:
@@ -361,7 +351,7 @@ def notices(script: str, *, is_python: bool) -> Iterator[Mistake]:
     """Yield the first line that sends mail with sendmail(1), if no other mistake explains it."""
     code = list(code_lines(script))
     text = "\n".join(line for _, line in code)
-    others = () if is_python else (each for each in mistakes(script) if each.kind != ANNOUNCED)
+    others = () if is_python else (each for each in mistakes(script) if each.kind != Kind.ANNOUNCED)
     if _NOT_QUEUED.search(text) or any(others):
         return
     values = {} if is_python else _constants(text)
@@ -369,5 +359,5 @@ def notices(script: str, *, is_python: bool) -> Iterator[Mistake]:
     for number, line in code:
         found = pattern.search(_expanded(line, values))
         if found and (is_python or is_bare(_expanded(line, values), found.start())):
-            yield Mistake(NOTICE, line, number)
+            yield Mistake(Kind.NOTICE, line, number)
             return

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .shell_command import targets_of_words
+from . import shell_command
 
 #: Constructs that this module does not parse, or that can define or find commands.
 _UNSUPPORTED = re.compile(
@@ -77,7 +77,7 @@ def commands(script: str) -> list[Command]:
         if is_guarded and (each.depth or before == "&&"):
             continue
         is_last = number == len(simple) - 1 and each.depth == 0 and each.end in ("", "\n", ";")
-        for position, target in enumerate(targets_of_words(each.words)):
+        for position, target in enumerate(shell_command.targets_of_words(each.words)):
             if (
                 _NAME.fullmatch(target)
                 and target.count("/") == target.startswith("/") * target.count("/")
@@ -94,7 +94,7 @@ _FAILURES = ("exit", "return", "{", *_PRINTERS)
 
 
 def _runs(words: list[str], word: str) -> bool:
-    return word in targets_of_words(words)
+    return word in shell_command.targets_of_words(words)
 
 
 class _Parser:

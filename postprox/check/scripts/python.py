@@ -9,14 +9,8 @@ import ast
 import re
 from collections.abc import Collection, Iterator
 
-from .pipe_filters import LOST, UNREAD
-from .script_mistakes import Mistake, replaced
+from .mistake import Kind, Mistake, replaced
 
-#: The kinds of mistakes.
-TEXT = "text"
-MODULE = "module"
-RESULT = "result"
-SHELL = "shell"
 #: The encodings in which some octets are invalid.
 _STRICT = ("ascii", "us-ascii", "utf-8", "utf8", "utf-8-sig")
 _EXCEPTIONS = ("UnicodeDecodeError", "UnicodeError", "ValueError", "Exception", "BaseException")
@@ -40,7 +34,7 @@ def text_mode(script: str) -> Iterator[Mistake]:
         return
     edits = [_with_octets(script, each) for each, name in used if name]
     line = script.split("\n")[first.lineno - 1].strip()
-    yield Mistake(TEXT, line, first.lineno, ";".join(edits) if all(edits) else "")
+    yield Mistake(Kind.TEXT, line, first.lineno, ";".join(edits) if all(edits) else "")
 
 
 def _paths(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -175,7 +169,7 @@ def standard_input(script: str, library: Collection[str]) -> Iterator[Mistake]:
     ]
     if read and imports:
         line = script.split("\n")[min(read) - 1].strip()
-        kind = LOST if "OUTFILE" in script else UNREAD
+        kind = Kind.LOST if "OUTFILE" in script else Kind.UNREAD
         yield Mistake(kind, line, min(read), _from_email(script, imports[0]))
 
 
@@ -228,7 +222,7 @@ def lost_result(script: str) -> Iterator[Mistake]:
     if 1 in results:
         line = script.split("\n")[call.lineno - 1].strip()
         edit = replaced(call.lineno, f"{name}()", f"raise SystemExit({name}())")
-        yield Mistake(RESULT, line, call.lineno, edit)
+        yield Mistake(Kind.RESULT, line, call.lineno, edit)
 
 
 #: A variable of the proxy that a remote host can set.
@@ -258,5 +252,5 @@ def shell_commands(script: str) -> Iterator[Mistake]:
         edits += [replaced(number, each, _SAFE.format(each)) for each in direct]
         if edits:
             is_nested = direct and re.search(r"\bf[\"']", line)  # the quotes cannot be nested
-            yield Mistake(SHELL, line.strip(), number, "" if is_nested else ";".join(edits))
+            yield Mistake(Kind.SHELL, line.strip(), number, "" if is_nested else ";".join(edits))
             return
