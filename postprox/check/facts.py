@@ -241,6 +241,8 @@ class UnitState:
     words: tuple[str, ...] = ()
     #: The time at which the unit became active, in seconds since 1970, or 0.
     started: float = 0.0
+    #: The mounts of the main process whose directories have been removed.
+    removed: tuple[str, ...] = ()
 
     def is_failing(self) -> bool:
         """Return whether the most recent attempts to start the unit failed."""
@@ -375,3 +377,5 @@ class SampleRuns:
     runs: tuple[SampleRun, ...] = ()
     #: The reason why the other test messages could not be used, or "".
     unchecked: str = ""
+    #: True if the script itself handles an empty sender.
+    handles_empty_sender: bool = False

@@ -6,6 +6,7 @@ problem. So a caller reports an error in the log only if no other finding can ex
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from . import fixes
@@ -38,7 +39,11 @@ def logged(setup: Setup) -> Iterator[Fault]:
     """
     facts = setup.running.log if setup.running else LogFacts()
     has_tested = bool(setup.samples) and not any(s.unchecked for s in setup.samples.values())
-    errors = [each for each in facts.errors if not (has_tested and _is_of_filter(each))]
+    errors = [
+        each
+        for each in facts.errors
+        if not (has_tested and _is_of_filter(each)) and not _is_of_answering_proxy(setup, each)
+    ]
     kinds = list(_EFFECTS)
     for error in sorted(errors, key=lambda error: kinds.index(error.kind))[:1]:
         times = "once" if error.count == 1 else f"{error.count} times"
@@ -50,6 +55,19 @@ def logged(setup: Setup) -> Iterator[Fault]:
             f"{_quoted(error.text)}{cause}; {_EFFECTS[error.kind]}",
             (fixes.run(facts.command),),
         )
+
+
+#: Warnings of smtpd(8) about the connection to a proxy.
+_ABOUT_PROXY = re.compile(r"(lost connection with|timeout \w+ \w+|connect to) proxy")
+
+
+def _is_of_answering_proxy(setup: Setup, error: LoggedError) -> bool:
+    """Return whether an error is about a connection to a proxy, and all proxies answer now."""
+    sessions = setup.running.sessions if setup.running else {}
+    places = [place for proxy in setup.proxies for place in proxy.endpoints]
+    answers = [sessions[place].greeting for place in places if place in sessions]
+    is_answering = bool(answers) and all(answer.startswith("220") for answer in answers)
+    return is_answering and bool(_ABOUT_PROXY.match(error.warning))
 
 
 def _is_of_filter(error: LoggedError) -> bool:

@@ -88,6 +88,15 @@ class Machine:
             return ()
         return tuple(text.split("\0")[:-1])
 
+    def removed_mounts(self, pid: int) -> tuple[str, ...]:
+        """Return the mounts of a process whose directories have been removed."""
+        try:
+            lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+        except OSError:
+            return ()
+        mounts = (line.split() for line in lines)
+        return tuple(words[4] for words in mounts if words[3].endswith("//deleted"))
+
     def sockets(self) -> str:
         """Return the kernel's TCP socket tables."""
         tables = (Path("/proc/net", name) for name in ("tcp", "tcp6"))

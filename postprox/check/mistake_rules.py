@@ -134,6 +134,13 @@ _EFFECTS = {
         "filter",
         ("overwrites $EMAIL or $OUTFILE, the path of the message or of the result; {effect}"),
     ),
+    Kind.INPUT: (
+        "filter",
+        (
+            "reads standard input, which is empty; the message is in the file $EMAIL, so the "
+            "filter does not see its text, and all mail passes or is deferred"
+        ),
+    ),
     Kind.STALE: (
         "exit-status",
         (

@@ -56,16 +56,25 @@ def missing(setup: Setup) -> Iterator[Fault]:
             continue
         known = setup.running.policy_units if setup.running else ()
         unit = next((unit for unit in known if UNITS[unit].search(place)), "")
+        reason = _reason(setup.configuration, place)
+        problem = f"which {reason}" if reason else "but no program answers there"
         yield Fault(
             "policy",
             "main.cf",
-            f"smtpd(8) asks the policy service {place}, but no program answers there; mail is "
-            f"deferred (451); {'start' if unit else 'start or remove'} this policy service",
+            f"smtpd(8) asks the policy service {place}, {problem}; mail is deferred (451); "
+            f"{'start' if unit else 'start or remove'} this policy service",
             (fixes.run(f"systemctl enable --now {unit}"),) if unit else edits,
         )
 
 
+def _reason(configuration: Configuration, place: str) -> str:
+    """Return the reason why spawn(8) cannot run a policy service, or ""."""
+    return configuration.unrunnable.get(f"{place.removeprefix('unix:private/')}/unix", "")
+
+
 def _is_missing(setup: Setup, place: str) -> bool:
+    if _reason(setup.configuration, place):
+        return True
     if place.startswith("unix:private/"):
         name = place.removeprefix("unix:private/")
         services = (each for each in setup.configuration.services if each.type == "unix")

@@ -23,6 +23,7 @@ DEFAULTS = {
     "default_destination_concurrency_limit": "20",
     "default_process_limit": "100",
     "inet_interfaces": "all",
+    "mail_spool_directory": "/var/mail",
     "message_size_limit": "10240000",
     "queue_directory": "/var/spool/postfix",
     "smtp_data_done_timeout": "600s",
@@ -161,8 +162,8 @@ class Configuration:
     broken_tables: tuple[BrokenTable, ...] = ()
     #: The programs of Postfix for local users whose group or mode is wrong.
     closed_programs: tuple[str, ...] = ()
-    #: The missing users of pipe(8) services, indexed by the service's label.
-    missing_users: Mapping[str, str] = field(default_factory=dict)
+    #: The reason why a pipe(8) or spawn(8) service cannot run, indexed by the service's label.
+    unrunnable: Mapping[str, str] = field(default_factory=dict)
     #: The free space in the file system of the queue in octets, or None if unknown.
     free_space: int | None = None
     #: The program of mailbox_command if it does not exist, or "".
@@ -178,6 +179,18 @@ class Configuration:
     is_queue_in_memory: bool = False
     #: The addresses in inet_interfaces that this machine does not have.
     foreign_interfaces: tuple[str, ...] = ()
+    #: The socket of each transport for local mail, if the socket does not exist, indexed by the
+    #: name of the parameter.
+    missing_sockets: Mapping[str, str] = field(default_factory=dict)
+    #: The group of the directory for mailboxes, or the user of a mailbox, for each path to which
+    #: local(8) cannot deliver.
+    closed_mailboxes: Mapping[str, str] = field(default_factory=dict)
+    #: The files for STARTTLS that do not exist, indexed by the name of the parameter.
+    missing_certificates: Mapping[str, str] = field(default_factory=dict)
+    #: main.cf and its directory, if ordinary users cannot read them.
+    closed_files: tuple[str, ...] = ()
+    #: The default queue directory, if it is not in use but contains messages, or "".
+    old_queue: str = ""
     #: The names of the queue directories that do not belong to the user in mail_owner.
     foreign_directories: tuple[str, ...] = ()
     #: The directory of each other Postfix instance that receives mail without a filter, and the

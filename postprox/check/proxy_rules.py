@@ -15,7 +15,7 @@ from .facts import DirectoryFacts, ProgramFacts, ProxyFacts, SpoolFacts
 from .findings import Fault
 from .fixes import Edit
 from .postfix_rules import add_service, sent_to
-from .routes import Endpoint, Proxy, arguments, is_proxy, target_endpoint
+from .routes import Endpoint, Proxy, arguments, is_proxy, target_endpoint, upstream
 from .setup import Setup
 from .unit import Unit, split_words
 
@@ -431,6 +431,15 @@ def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) 
             (fixes.send_to(proxy, local) if text.startswith("localhost") else edit,),
         )
         return
+    if addresses := _wrong_localhost(setup, proxy, endpoint):
+        yield Fault(
+            "no-upstream",
+            proxy.where,
+            f"/etc/hosts gives localhost the address {addresses}, but the server behind the proxy "
+            f"listens on 127.0.0.1:{endpoint.port}; all mail is deferred (451)",
+            (fixes.send_to(proxy, f"127.0.0.1:{endpoint.port}"),),
+        )
+        return
     is_proxy = any(each.is_at(endpoint) for each in setup.proxies)  # that proxy may be stopped
     if facts.upstream_missing and not is_proxy:
         address, reason = wanted.target.text, _elsewhere(setup, endpoint)
@@ -443,6 +452,16 @@ def no_upstream(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) 
             "deferred (451)",
             edits,
         )
+
+
+def _wrong_localhost(setup: Setup, proxy: Proxy, endpoint: Endpoint) -> str:
+    """Return the addresses of localhost if the upstream server listens on none of them, or ""."""
+    addresses = setup.configuration.hosts.get("localhost", ())
+    service = upstream(setup.configuration, proxy)
+    place = setup.endpoint_of(service) if service else None
+    if endpoint.host != "localhost" or place is None or place.host != "127.0.0.1":
+        return ""
+    return "" if any(each.startswith("127.") for each in addresses) else " and ".join(addresses)
 
 
 def _elsewhere(setup: Setup, endpoint: Endpoint) -> str:

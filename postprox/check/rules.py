@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from ..core.options import Options
 from . import (
+    delivery_rules,
     filter_rules,
     fixes,
     inherited_rules,
@@ -21,6 +22,7 @@ from . import (
     policy_rules,
     postfix_rules,
     proxy_rules,
+    restriction_rules,
     running_rules,
     sample_rules,
     service_rules,
@@ -78,7 +80,9 @@ def judge(setup: Setup) -> list[Finding]:
 
 def _sample_faults(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     if proxy.options and (samples := setup.samples.get(proxy)):
-        yield from sample_rules.sample_faults(proxy, proxy.options, samples)
+        yield from sample_rules.sample_faults(
+            proxy, proxy.options, samples, setup.facts[proxy].filter
+        )
         yield from sample_rules.refused_fields(setup, proxy, samples)
 
 
@@ -86,14 +90,18 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from parameters.numbers(setup.configuration)
     yield from parameters.comments(setup.configuration)
     yield from table_rules.broken(setup.configuration)
-    yield from table_rules.pipe_users(setup.configuration)
+    yield from table_rules.unrunnable_filters(setup.configuration)
     yield from table_rules.pipe_loops(setup.configuration)
     yield from table_rules.space(setup.configuration)
-    yield from table_rules.delivery(setup.configuration)
+    yield from delivery_rules.command(setup.configuration)
     yield from table_rules.checks_for_all(setup)
     yield from table_rules.foreign_interfaces(setup.configuration)
     yield from table_rules.sasl(setup.configuration)
-    yield from table_rules.mailbox_size(setup.configuration)
+    yield from delivery_rules.mailbox_size(setup.configuration)
+    yield from delivery_rules.sockets(setup.configuration)
+    yield from delivery_rules.mailboxes(setup.configuration)
+    yield from delivery_rules.certificates(setup.configuration)
+    yield from restriction_rules.misspelt(setup.configuration)
     yield from table_rules.programs(setup.configuration)
     yield from service_rules.items(setup.configuration)
     yield from service_rules.disabled(setup)
@@ -106,6 +114,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from service_rules.unknown_recipients(setup)
     yield from service_rules.forged_senders(setup)
     yield from service_rules.silent_ports(setup)
+    yield from service_rules.required_starttls(setup)
     yield from master_rules.unknown_port(setup)
     yield from master_rules.defined_twice(setup)
     yield from master_rules.port_twice(setup)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from . import fixes, loading
+from . import fixes, loading, sandbox
 from .facts import LoggedError, RunningFacts, Session, UnitState
 from .findings import Fault
 from .routes import Proxy, routes, without_wrappers
@@ -59,6 +59,7 @@ def unit_state(proxy: Proxy, seen: RunningFacts) -> Iterator[Fault]:
     if not found and not _is_masked(unit, [*services, *sockets]):
         found = [*_stopped(unit, services, sockets)]
     yield from found
+    yield from _removed_spool(proxy, services)
     yield from _not_enabled(unit, services, sockets)
     if not found:
         yield from _out_of_date(proxy, unit, services, sockets)
@@ -155,6 +156,20 @@ def _not_enabled(
             "deferred (451)",
             (fixes.run(_start(unit)),),
         )
+
+
+def _removed_spool(proxy: Proxy, services: list[UnitState]) -> Iterator[Fault]:
+    """Report a service whose private directory for messages was removed while it was running."""
+    directory = proxy.options.directory if proxy.options else ""
+    for state in services:
+        if any(sandbox.is_below(directory, (mount,)) for mount in state.removed):
+            yield Fault(
+                "spool",
+                state.name,
+                f"the directory that the service sees as {directory} has been removed, so the "
+                "proxy cannot store messages; all mail is deferred (452)",
+                (fixes.run(f"systemctl restart {state.name}"),),
+            )
 
 
 def _out_of_date(

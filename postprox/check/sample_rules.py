@@ -1,7 +1,8 @@
 """Problems that the filter has with test messages (--run-filter).
 
-Rule: each check is a pure function. A test message may be rejected for a good reason, so only the
-rejection of all test messages is reported.
+Rule: each check is a pure function. A test message may be rejected for a good reason. So a
+rejection is reported only if the filter rejects all test messages, or a message only because its
+sender is empty.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from ..core.options import Options
 from ..core.verdict import DISCARD, FAIL, FAIL_OPEN, REJECT
 from . import filter_rules, fixes
-from .facts import EXECUTED, SampleRun, SampleRuns
+from .facts import EXECUTED, ProgramFacts, SampleRun, SampleRuns
 from .findings import Fault
 from .fixes import Edit
+from .proxy_rules import set_filter
 from .routes import Proxy
 from .setup import Setup
 from .tables import refusing_checks
@@ -45,10 +48,13 @@ _REJECTION = re.compile(r"[45][0-9][0-9][ -][45A-Za-z]")
 _QUOTED = 150
 
 
-def sample_faults(proxy: Proxy, wanted: Options, seen: SampleRuns) -> Iterator[Fault]:
+def sample_faults(
+    proxy: Proxy, wanted: Options, seen: SampleRuns, program: ProgramFacts | None = None
+) -> Iterator[Fault]:
     """Report the first problem of the filter that the test messages show."""
-    found = [*_executed(proxy, seen), *_failed(proxy, wanted, seen), *_damaged(proxy, seen)]
-    found += [*_passed(proxy, seen), *_never_accepted(proxy, seen), *_errors(proxy, seen)]
+    found = [*_executed(proxy, seen), *_failed(proxy, wanted, program, seen)]
+    found += [*_damaged(proxy, seen), *_passed(proxy, wanted, seen), *_never_accepted(proxy, seen)]
+    found += [*_refused_bounce(proxy, program, seen), *_errors(proxy, seen)]
     found += _accepted(proxy, seen)
     yield from found[:1]
 
@@ -94,7 +100,9 @@ def _executed(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
             )
 
 
-def _failed(proxy: Proxy, wanted: Options, seen: SampleRuns) -> Iterator[Fault]:
+def _failed(
+    proxy: Proxy, wanted: Options, program: ProgramFacts | None, seen: SampleRuns
+) -> Iterator[Fault]:
     """Report test messages for which the filter failed."""
     runs = [run for run in seen.runs if run.verdict in (FAIL, FAIL_OPEN)]
     if not runs:
@@ -106,6 +114,8 @@ def _failed(proxy: Proxy, wanted: Options, seen: SampleRuns) -> Iterator[Fault]:
     if last := _last_line(run.errors):
         reason += f": {last}"
     cause, edits = _cause(proxy, run)
+    if run.kind == SampleRun.BOUNCE:
+        edits = edits or _with_sender(program)
     yield Fault(
         "filter-run",
         proxy.where,
@@ -173,17 +183,26 @@ def _encoding(header: str) -> str:
     return "".join(sorted(field.lower() for field in fields))
 
 
-def _passed(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
+#: A command that only runs programs in sequence, and the operators between them.
+_SEQUENCE = re.compile(r"/[\w./-]+(\s+[\w./-]+)*(\s*(;|\|\||&)\s*/[\w./-]+(\s+[\w./-]+)*)+\s*;?")
+_OPERATOR = re.compile(r"\s*(?:;|\|\||&)\s*(?=/)")
+
+
+def _passed(proxy: Proxy, wanted: Options, seen: SampleRuns) -> Iterator[Fault]:
     """Report a message that passes although the filter prints a reply that rejects it."""
     for run in seen.runs:
         reply = next((line for line in run.errors.splitlines() if _REJECTION.match(line)), "")
         if reply and run.received is not None:
-            yield _fault(
-                proxy,
-                run,
+            command = wanted.command or ""
+            edit = fixes.run(run.command)
+            if _SEQUENCE.fullmatch(command):
+                edit = set_filter(proxy, wanted, _OPERATOR.sub(" && ", command).rstrip("; "))
+            yield Fault(
+                "exit-status",
+                proxy.where,
                 f"the filter rejected {_TITLES[run.kind]} with the reply {_quoted(reply)!r}, but "
                 "ended with exit status 0; the message passes",
-                name="exit-status",
+                (edit,),
             )
             return
 
@@ -200,6 +219,43 @@ def _never_accepted(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
             f"the filter {verb} all test messages, which are harmless; all mail may be {verb}: "
             f"{_quoted(runs[0].reply)}",
         )
+
+
+def _refused_bounce(
+    proxy: Proxy, program: ProgramFacts | None, seen: SampleRuns
+) -> Iterator[Fault]:
+    """Report a filter that rejects a message only because its sender is empty."""
+    if seen.handles_empty_sender:
+        return
+    verdicts = {run.kind: run for run in seen.runs}
+    ordinary, bounce = verdicts.get(SampleRun.ORDINARY), verdicts.get(SampleRun.BOUNCE)
+    if bounce and ordinary and ordinary.received is not None and bounce.verdict == REJECT:
+        yield Fault(
+            "filter-run",
+            proxy.where,
+            f"the filter rejected {_TITLES[bounce.kind]}, but accepted the same message with a "
+            f"sender; all delivery reports are refused or lost: {_quoted(bounce.reply)}",
+            _with_sender(program) or (fixes.run(bounce.command),),
+        )
+
+
+#: Statements that replace an empty sender in a script, indexed by the name of the interpreter.
+_REPLACED_SENDER = {
+    **dict.fromkeys(
+        ("sh", "dash", "bash"), '[ "$SENDER" != "<>" ] || SENDER=MAILER-DAEMON@mail.invalid'
+    ),
+    "python3": "import os; os.environ.update(SENDER=os.environ['SENDER'].replace('<>', "
+    "'MAILER-DAEMON@mail.invalid'))",
+}
+
+
+def _with_sender(program: ProgramFacts | None) -> tuple[Edit, ...]:
+    """Return a command that lets a script see an address instead of an empty sender, or ()."""
+    name = PurePosixPath(program.interpreter).name if program else ""
+    if program is None or name not in _REPLACED_SENDER:
+        return ()
+    script = shlex.quote(f"1a {_REPLACED_SENDER[name]}")
+    return (fixes.run(f"sed -i {script} {shlex.quote(program.path)}"),)
 
 
 def _accepted(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:

@@ -137,7 +137,7 @@ def sample_runs(proxy: Proxy, filter_path: str = "") -> SampleRuns:
             run = replace(run, relaxed=_relaxed(proxy, wanted, sample, paths))
             run = replace(run, foreign_file=_foreign_file(run, paths), group=_group(run))
         runs.append(run)
-    return SampleRuns(tuple(runs))
+    return SampleRuns(tuple(runs), handles_empty_sender="<>" in _text(filter_path))
 
 
 def _has_failed(run: SampleRun | str) -> bool:

@@ -316,6 +316,42 @@ def silent_ports(setup: Setup) -> Iterator[Fault]:
         )
 
 
+#: The ports to which other mail servers connect, and the parameters that require STARTTLS.
+_SERVER_PORTS = (25,)
+_STARTTLS = (("smtpd_tls_security_level", "encrypt", "may"), ("smtpd_enforce_tls", "yes", "no"))
+
+
+def required_starttls(setup: Setup) -> Iterator[Fault]:
+    """Report a public service that accepts mail from other servers only with STARTTLS.
+
+    RFC 3207, section 4, forbids this for a server to which MX records lead.
+    """
+    services = [each for each in setup.configuration.services if setup.is_public(each)]
+    for name, value, new in _STARTTLS:
+        wrong = [
+            each
+            for each in services
+            if each.parameter(name) == value
+            and each.parameter("smtpd_tls_wrappermode") != "yes"
+            and (place := setup.endpoint_of(each))
+            and place.port in _SERVER_PORTS
+        ]
+        inherits = [each for each in services if name not in each.own and each not in wrong]
+        if wrong:
+            own = [each for each in wrong if name in each.own]
+            edits = [fixes.set_own(each, name, new) for each in own]
+            if len(own) < len(wrong):
+                edits.append(fixes.set_main(name, new))
+                edits += [fixes.set_own(each, name, value) for each in inherits]
+            yield Fault(
+                "starttls",
+                ", ".join(f"master.cf, {each.label}" for each in wrong),
+                f"{name} = {value} refuses mail from servers that do not use STARTTLS (530), "
+                "although RFC 3207 forbids this for a public server",
+                tuple(edits),
+            )
+
+
 #: Restrictions that depend only on data that any client can choose.
 _CHOSEN = re.compile(r"check_(sender|helo)\w*_access")
 

@@ -85,18 +85,6 @@ def space(configuration: Configuration) -> Iterator[Fault]:
         )
 
 
-def delivery(configuration: Configuration) -> Iterator[Fault]:
-    """Report a mailbox_command whose program does not exist."""
-    if configuration.missing_delivery:
-        yield Fault(
-            "value",
-            "main.cf",
-            f"mailbox_command runs {configuration.missing_delivery}, which does not exist; mail "
-            "for local users is returned to its senders",
-            (fixes.set_main("mailbox_command", ""),),
-        )
-
-
 def sasl(configuration: Configuration) -> Iterator[Fault]:
     """Report services that require SASL authentication, but cannot use it.
 
@@ -201,13 +189,13 @@ def pipe_loops(configuration: Configuration) -> Iterator[Fault]:
             )
 
 
-def pipe_users(configuration: Configuration) -> Iterator[Fault]:
-    """Report a content filter that pipe(8) cannot start, because its user does not exist."""
+def unrunnable_filters(configuration: Configuration) -> Iterator[Fault]:
+    """Report a content filter that pipe(8) cannot start."""
     name = "content_filter"
     for service in configuration.services:
         transport = service.parameter(name).partition(":")[0]
-        user = configuration.missing_users.get(f"{transport}/unix", "")
-        if not user or service.program not in ("smtpd", "pickup", "qmqpd"):
+        reason = configuration.unrunnable.get(f"{transport}/unix", "")
+        if not reason or service.program not in ("smtpd", "pickup", "qmqpd"):
             continue
         value = configuration.main.get(name, "")
         other = value if name in service.own and not value.startswith(f"{transport}:") else ""
@@ -215,24 +203,26 @@ def pipe_users(configuration: Configuration) -> Iterator[Fault]:
         yield Fault(
             "transport",
             f"master.cf, {service.label}",
-            f"{name} = {transport} runs a program as user {user}, who does not exist; all its mail "
-            "stays in the queue",
+            f"{name} = {transport} {reason}; all its mail stays in the queue",
             (fixes.set_own(service, name, other) if is_own else fixes.set_main(name, ""),),
         )
 
 
-def mailbox_size(configuration: Configuration) -> Iterator[Fault]:
-    """Report a mailbox_size_limit below message_size_limit, with which local(8) does not run."""
-    mailbox = configuration.main.get("mailbox_size_limit", "").strip()
-    message = configuration.number("message_size_limit")
-    if re.fullmatch("[0-9]{1,18}", mailbox) and 0 < int(mailbox) < message:
-        yield Fault(
-            "number",
-            "main.cf",
-            f"mailbox_size_limit = {mailbox} is lower than message_size_limit ({message}), so "
-            "local(8) does not run; mail for local users is deferred",
-            (fixes.set_main("mailbox_size_limit", "0"),),
-        )
+def _old_queue(configuration: Configuration, old: str) -> Fault:
+    """Report messages in the default queue directory, which is not in use."""
+    new = shlex.quote(configuration.parameter("queue_directory"))
+    moved = f"cp -a {old}/$q/. {new}/$q/ && find {old}/$q -type f -delete"
+    names = "maildrop incoming active deferred hold"
+    return Fault(
+        "queue",
+        "main.cf",
+        f"queue_directory is {new}, but {old} still contains messages; Postfix does not deliver "
+        "them",
+        (
+            fixes.run(f"{configuration.postfix} stop; for q in {names}; do {moved}; done"),
+            fixes.run(f"{configuration.postfix} start; sleep 1; postqueue -f"),
+        ),
+    )
 
 
 def programs(configuration: Configuration) -> Iterator[Fault]:
@@ -262,6 +252,18 @@ def programs(configuration: Configuration) -> Iterator[Fault]:
                 fixes.run(f"umount {place} && cp -a {kept}/. {place}"),
                 fixes.run(f"sed -E -i {script} /etc/fstab; {configuration.postfix} start"),
             ),
+        )
+    if old := configuration.old_queue:
+        yield _old_queue(configuration, old)
+    if configuration.closed_files:
+        paths = shlex.join(configuration.closed_files)
+        yield Fault(
+            "postdrop",
+            "main.cf",
+            f"ordinary users cannot read {' and '.join(configuration.closed_files)}, which "
+            "sendmail(1) and postdrop(1) require; mail from local users and programs is not "
+            "accepted",
+            (fixes.run(f"chmod a+rX {paths}"),),
         )
     if foreign := configuration.foreign_directories:
         owner = shlex.quote(configuration.parameter("mail_owner") or "postfix")

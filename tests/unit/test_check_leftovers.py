@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +23,7 @@ from postprox.check.facts import (
 from postprox.check.filter_rules import no_filter
 from postprox.check.findings import Finding
 from postprox.check.fixes import Shell
-from postprox.check.postconf import Configuration, parse
+from postprox.check.postconf import DEFAULTS, Configuration, parse
 from postprox.check.probe import postfix_files, spool
 from postprox.check.routes import Proxy, spawned_proxies
 from postprox.check.rules import judge
@@ -47,15 +48,15 @@ def setup_of(main: str, master: str, overrides: str, **changes: object) -> Setup
     return Setup(configuration, proxies, dict.fromkeys(proxies, SEEN))
 
 
-@pytest.mark.parametrize("user", ["debian-spamd", ""])
-def test_pipe_filter_with_missing_user_is_reported(user: str) -> None:
-    missing = {"spamassassin/unix": user} if user else {}
+@pytest.mark.parametrize("reason", ["runs /usr/bin/spamc, which does not exist", ""])
+def test_pipe_filter_that_cannot_run_is_reported(reason: str) -> None:
+    missing = {"spamassassin/unix": reason} if reason else {}
     overrides = own("127.0.0.1:10026", UNMAPPED) + "smtp/inet/content_filter = spamassassin\n"
     master = FRONT + UP + BEHIND + SCAN + PIPE
-    findings = judge(setup_of(AFTER, master, overrides, missing_users=missing))
+    findings = judge(setup_of(AFTER, master, overrides, unrunnable=missing))
     remedies = [each.remedy for each in findings if each.name == "transport"]
     assert remedies == ["postconf -P 'smtp/inet/content_filter=scan:[127.0.0.1]:10025'"] * bool(
-        user
+        reason
     )
 
 
@@ -260,7 +261,7 @@ def test_missing_mailbox_command_is_reported(tmp_path: Path) -> None:
     main = f"mailbox_command = {tmp_path}/procmail -a x\n"
     missing = postfix_files.missing_delivery(parse(main, "", ""))
     assert missing == f"{tmp_path}/procmail"
-    (tmp_path / "procmail").touch()
+    (tmp_path / "procmail").touch(0o755)
     assert postfix_files.missing_delivery(parse(main, "", "")) == ""
     setup = setup_of(BEFORE, FRONT + UP + BEHIND, own(), missing_delivery=missing)
     (finding,) = judge(setup)
@@ -292,3 +293,117 @@ def test_directory_is_writable_in_the_own_namespace(tmp_path: Path) -> None:
     configuration = parse(f"queue_directory = {tmp_path}\n", "", "")
     assert spool._closing_unit(configuration, tmp_path) == ""
     assert spool._closing_unit(parse("queue_directory = /x\n", "", ""), tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("no-such-procmail -a x", "no-such-procmail"),
+        ("exec /no/procmail -t", "/no/procmail"),
+        ("IFS=' ' && exec /no/procmail", "/no/procmail"),
+        ("sh -c true", ""),
+        ("cd / && true", ""),
+        ("$HOME/bin/filter", ""),
+        ("", ""),
+    ],
+)
+def test_program_of_mailbox_command_is_found_in_path(command: str, missing: str) -> None:
+    assert (
+        postfix_files.missing_delivery(parse(f"mailbox_command = {command}\n", "", "")) == missing
+    )
+
+
+def test_service_without_user_or_program_cannot_run() -> None:
+    entry = "{} unix - n n - 0 {} user={} argv={}\n"
+    master = (
+        entry.format("spf", "spawn", "no-such-user", "/bin/sh")
+        + entry.format("spam", "pipe", "root:", "/no/spamc -f")
+        + entry.format("right", "pipe", "root", "/bin/sh -c true")
+        + entry.format("proxy", "spawn", "root", "/no/postprox up")
+    )
+    assert dict(postfix_files.unrunnable(parse("", master, ""))) == {
+        "spf/unix": "runs a program as user no-such-user, who does not exist",
+        "spam/unix": "runs /no/spamc, which does not exist",
+    }
+
+
+def test_configuration_that_only_root_can_read_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = tmp_path / "main.cf"
+    main.touch()
+    main.chmod(0o600)
+    tmp_path.chmod(0o700)
+    configuration = parse(BEFORE, "", "")
+    monkeypatch.setenv("MAIL_CONFIG", str(tmp_path))
+    closed = tuple(postfix_files.closed_files(configuration))
+    assert closed == (str(tmp_path), str(main))
+    (finding,) = judge(setup_of(BEFORE, FRONT + UP + BEHIND, own(), closed_files=closed))
+    assert finding.name == "postdrop"
+    assert finding.remedy == f"chmod a+rX {tmp_path} {main}"
+    main.chmod(0o644)
+    tmp_path.chmod(0o755)
+    assert list(postfix_files.closed_files(configuration)) == []
+
+
+def test_messages_in_default_queue_are_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "deferred/A").mkdir(parents=True)
+    new.mkdir()
+    monkeypatch.setitem(DEFAULTS, "queue_directory", str(old))
+    configuration = parse(f"queue_directory = {new}\n", "", "")
+    assert postfix_files.old_queue(configuration) == ""
+    (old / "deferred/A/AB12").touch()
+    assert postfix_files.old_queue(configuration) == str(old)
+    assert postfix_files.old_queue(parse("", "", "")) == ""
+    setup = setup_of(f"{BEFORE}queue_directory = {new}\n", FRONT + UP + BEHIND, own())
+    setup = replace(setup, configuration=replace(setup.configuration, old_queue=str(old)))
+    (finding,) = judge(setup)
+    assert finding.name == "queue"
+    (new / "deferred").mkdir()
+    copied = re.search("for q in .*done", finding.remedy)
+    assert copied
+    subprocess.run(["/bin/sh", "-c", f"mkdir -p {old}/hold {new}/hold; {copied[0]}"], check=True)
+    assert (new / "deferred/A/AB12").exists()
+    assert not (old / "deferred/A/AB12").exists()
+
+
+@pytest.mark.parametrize(
+    ("addresses", "count"), [(("192.0.2.1", "::1"), 1), (("::1", "127.0.0.1"), 0), ((), 0)]
+)
+def test_localhost_without_its_address_is_reported(addresses: tuple[str, ...], count: int) -> None:
+    master = FRONT + UP.replace("127.0.0.1:10026", "localhost:10026") + BEHIND
+    hosts = {"localhost": addresses} if addresses else {}
+    findings = judge(setup_of(BEFORE, master, own(), hosts=hosts))
+    remedies = [each.remedy for each in findings if each.name == "no-upstream"]
+    assert len(remedies) == count
+    assert all(" 127.0.0.1:10026" in each for each in remedies)
+
+
+@pytest.mark.parametrize(
+    ("main", "overrides", "remedy"),
+    [
+        ("smtpd_tls_security_level = encrypt", "", "postconf -e smtpd_tls_security_level=may"),
+        ("smtpd_enforce_tls = yes", "", "postconf -e smtpd_enforce_tls=no"),
+        (
+            "",
+            "smtp/inet/smtpd_tls_security_level = encrypt",
+            "postconf -P smtp/inet/smtpd_tls_security_level=may",
+        ),
+        ("smtpd_tls_security_level = may", "", ""),
+        ("", "submission/inet/smtpd_tls_security_level = encrypt", ""),
+    ],
+)
+def test_starttls_is_not_required_from_servers(main: str, overrides: str, remedy: str) -> None:
+    master = FRONT + "submission inet n - n - - smtpd\n" + UP + BEHIND
+    kept = "127.0.0.1:10026/inet/smtpd_{}\n"
+    kept = kept.format("tls_security_level = none") + kept.format("enforce_tls = no")
+    own_values = f"{own()}{kept}submission/inet/smtpd_proxy_filter = 127.0.0.1:10025\n{overrides}\n"
+    findings = judge(setup_of(f"{BEFORE}{main}\n", master, own_values))
+    remedies = [each.remedy for each in findings if each.name == "starttls"]
+    assert len(remedies) == bool(remedy)
+    assert all(each.startswith(remedy) for each in remedies)
+    if main.endswith("encrypt"):
+        assert remedies[0].endswith("postconf -P submission/inet/smtpd_tls_security_level=encrypt")

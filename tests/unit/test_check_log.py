@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from postprox.check import machine as machine_module
-from postprox.check.facts import LogFacts, LoggedError, RunningFacts, SampleRuns
+from postprox.check.facts import LogFacts, LoggedError, RunningFacts, SampleRuns, Session
 from postprox.check.findings import LEVELS
 from postprox.check.log_rules import logged
 from postprox.check.machine import Machine
@@ -302,3 +303,14 @@ def test_last_change_is_newest_ctime_in_directory(tmp_path: Path) -> None:
     file.touch()
     os.utime(file, (0, 0))
     assert Machine().changed([str(tmp_path), "/missing"]) == file.stat().st_ctime
+
+
+@pytest.mark.parametrize(("greeting", "count"), [("220 a ESMTP", 0), ("421 4.4.1 no", 1)])
+def test_lost_connection_to_answering_proxy_does_not_count(greeting: str, count: int) -> None:
+    warning = "lost connection with proxy 127.0.0.1:10025"
+    error = LoggedError(LoggedError.REFUSED, "smtpd", "451 4.3.0 Error", warning)
+    case = setup(error)
+    (place,) = case.proxies[0].endpoints
+    assert case.running is not None
+    running = replace(case.running, sessions={place: Session(greeting)})
+    assert len(list(logged(replace(case, running=running)))) == count

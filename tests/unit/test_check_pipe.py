@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check.scripts import sending
+from postprox.check.scripts import sending, shell
 from postprox.check.scripts.mistake import Kind
 from tests.unit.test_check_running import Site, apply, check, site
 
@@ -229,3 +229,23 @@ def test_notice_contains_only_the_header_of_the_message() -> None:
     )
     assert '        sed "/^$/q" "$EMAIL"\n    } | /usr/sbin/sendmail' in sed.stdout
     assert list(sending.mistakes(sed.stdout)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "new"),
+    [
+        ("message=$(cat)", 'message=$(cat "$EMAIL")'),
+        ('message="$(cat -)";', 'message="$(cat "$EMAIL")";'),
+        ('message=$(cat "$EMAIL")', ""),
+        ('exec < "$EMAIL"\nmessage=$(cat)', ""),
+        ("if true; then\nmessage=$(cat)\nfi", ""),
+    ],
+)
+def test_standard_input_of_script_with_email_is_replaced(line: str, new: str) -> None:
+    script = f'#!/bin/sh\n{line}\ncp "$EMAIL" "$OUTFILE" || exit 2\nexit 0\n'
+    found = [each for each in shell.mistakes(script) if each.kind == Kind.INPUT]
+    assert len(found) == bool(new)
+    for each in found:
+        sed = ["/bin/sed", each.correction]
+        done = subprocess.run(sed, input=script, capture_output=True, text=True, check=True)
+        assert done.stdout == script.replace(line, new)

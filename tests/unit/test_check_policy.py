@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,13 @@ def test_policy_service_is_not_checked_offline() -> None:
 def test_comment_behind_value_is_removed(line: str, value: str | None, tmp_path: Path) -> None:
     found = list(comments(parse(f"{line}\n", "", "")))
     assert [each.edits[0].change("") for each in found] == ([] if value is None else [value])
+
+
+def test_policy_service_that_cannot_run_is_removed() -> None:
+    main = f"{NAME} = check_policy_service unix:private/spf, permit\n"
+    configuration = parse(main, f"{FRONT}spf unix - n n - 0 spawn user=spf argv=/p/spf\n", "")
+    reason = "runs a program as user spf, who does not exist"
+    setup = Setup(replace(configuration, unrunnable={"spf/unix": reason}), [], {})
+    (finding,) = [each for each in judge(setup) if each.name == "policy"]
+    assert reason in finding.problem
+    assert finding.remedy == f"postconf -e {NAME}=permit"

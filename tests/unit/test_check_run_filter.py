@@ -21,6 +21,7 @@ from postprox.check.facts import SampleRun, SampleRuns
 from postprox.check.findings import DANGER, Finding
 from postprox.check.fixes import Setting, Shell, plan
 from postprox.check.postconf import parse
+from postprox.check.probe import programs
 from postprox.check.routes import Proxy, spawned_proxies
 from postprox.check.rules import unchecked
 from postprox.check.sample_rules import sample_faults
@@ -444,3 +445,48 @@ def test_filter_of_another_user_requires_root(spool: Path, monkeypatch: pytest.M
     assert sample_runs.sample_runs(proxy).unchecked == (
         "only root can run the filter as user daemon"
     )
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"#!/bin/sh\ncase $SENDER in\n*@*.*) ;;\n*) {REPLY};;\nesac\nexit 0\n",
+        '#!/bin/sh\n[ "$SENDER" = "<>" ] && exit 75\nexit 0\n',
+        (
+            "#!/usr/bin/env python3\nimport os, sys\n"
+            "if '@' not in os.environ['SENDER']:\n    sys.exit('550 5.1.7 no sender')\n"
+        ),
+    ],
+)
+def test_filter_that_refuses_bounces_is_corrected(spool: Path, script: str) -> None:
+    proxy = proxy_of(script, spool)
+    assert proxy.options is not None
+    path = spool.parent / "filter"
+    program = programs.program_facts(str(path), USER, "/usr/bin:/bin")
+    for count in (1, 0):
+        seen = sample_runs.sample_runs(proxy, str(path))
+        found = list(sample_faults(proxy, proxy.options, seen, program))
+        assert len(found) == count
+        for finding in plan(parse(MAIN, FRONT, ""), found):
+            assert "empty sender" in finding.problem
+            subprocess.run(["/bin/sh", "-c", finding.remedy], check=True)
+
+
+@pytest.mark.parametrize("operator", [";", " ||"])
+def test_filters_in_sequence_are_joined(spool: Path, operator: str) -> None:
+    first, second = spool.parent / "first", spool.parent / "second"
+    first.write_text(f"#!/bin/sh\ngrep -q virus $EMAIL && {{ {REPLY}; }}\nexit 0\n")
+    second.write_text("#!/bin/sh\nexit 0\n")
+    for path in (first, second):
+        path.chmod(0o755)
+    entry = (
+        f"127.0.0.1:10025 inet n n n - 20 spawn user={USER} argv=/p/postprox --strict -d {spool} "
+        f"-c {{{first}{operator} {second} 1000}} 127.0.0.1:10026\n"
+    )
+    (proxy,) = spawned_proxies(parse(MAIN, FRONT + entry, ""))
+    assert proxy.options is not None
+    seen = sample_runs.sample_runs(proxy, str(first))
+    (fault,) = sample_faults(proxy, proxy.options, seen)
+    (finding,) = plan(parse(MAIN, FRONT, ""), [fault])
+    assert finding.name == "exit-status"
+    assert f"{first} && {second} 1000" in finding.remedy

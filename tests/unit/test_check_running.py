@@ -1013,6 +1013,7 @@ def test_lines_after_comment_for_same_program_are_accepted(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = f"{BEHIND}{FRONT}#submission inet n - n - - smtpd\n  -o x=y\n"
+    site.directory.chmod(0o755)
     (site.directory / "master.cf").write_text(text)
     (site.directory / "main.cf").write_text(site.main)
     monkeypatch.setenv("MAIL_CONFIG", str(site.directory))
@@ -1332,3 +1333,23 @@ def test_postfix_counts_as_stopped_if_master_pid_is_invalid(
     if text is not None:
         (tmp_path / "pid/master.pid").write_text(text.format(pid=os.getpid()))
     assert Machine().master_runs(str(tmp_path)) is runs
+
+
+@pytest.mark.any_account
+def test_removed_private_directory_is_reported(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeMachine, "removed_mounts", lambda _, pid: ("/run",))
+    checked = check(site, capsys)
+    assert checked.names() == ["spool"]
+    assert checked.remedy == "systemctl restart postprox.service"
+    monkeypatch.setattr(FakeMachine, "removed_mounts", lambda _, pid: ("/var/tmp",))
+    assert check(site, capsys).names() == []
+
+
+@pytest.mark.any_account
+def test_mount_of_removed_directory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "8{} 1 254:0 /tmp/systemd-private-x/tmp{} {} rw - ext4 /dev/a rw\n"
+    table = line.format(1, "//deleted", "/tmp") + line.format(2, "", "/var/tmp")
+    monkeypatch.setattr(Path, "read_text", lambda _: table)
+    assert Machine().removed_mounts(1) == ("/tmp",)

@@ -151,3 +151,22 @@ def test_script_with_two_sockets_is_not_judged(
     monkeypatch.setattr(script_files, "_is_socket", lambda _: True)
     found = list(script_files.sockets(f"nc -U {server}\n{other}", "nobody"))
     assert [each.correction for each in found] == [GROUP] * is_found
+
+
+@as_root
+def test_group_of_closed_directory_permits_to_read_a_file(tmp_path: Path) -> None:
+    group = grp.getgrnam(GROUP)
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        words = Path(directory, "words")
+        words.touch()
+        for path, mode in ((Path(directory), 0o750), (words, 0o640)):
+            os.chown(path, -1, group.gr_gid)
+            path.chmod(mode)
+        script = f'grep -q -f {words} "$EMAIL"\n'
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(script_files, "VOLATILE", ())
+            (found,) = script_files.unreadable(script, "nobody:")
+            assert found.correction == f"group {GROUP}"
+            words.chmod(0o600)
+            (found,) = script_files.unreadable(script, "nobody:")
+            assert found.correction == ""

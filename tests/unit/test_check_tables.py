@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from postprox.check import fixes, table_rules
+from postprox.check import delivery_rules, fixes, table_rules
 from postprox.check.findings import Finding
 from postprox.check.postconf import BrokenTable, parse
 from postprox.check.probe import postconf_command, postfix_files
@@ -86,7 +86,7 @@ def test_mailbox_limit_below_message_limit_is_reported(
 ) -> None:
     main = f"mailbox_size_limit = {mailbox}\n"
     main += f"message_size_limit = {message}\n" if message else ""
-    found = list(table_rules.mailbox_size(parse(main, "", "")))
+    found = list(delivery_rules.mailbox_size(parse(main, "", "")))
     assert [each.name for each in found] == ["number"] * is_reported
 
 

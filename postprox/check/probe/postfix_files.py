@@ -13,15 +13,16 @@ import ipaddress
 import os
 import pwd
 import re
+import shutil
 import socket
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from .. import table_rules
-from ..postconf import BrokenTable, Configuration
-from . import accounts, postconf_command, units
+from .. import delivery_rules, table_rules
+from ..postconf import DEFAULTS, BrokenTable, Configuration
+from . import accounts, postconf_command, system, units
 
 
 def broken_tables(configuration: Configuration) -> Iterator[BrokenTable]:
@@ -96,10 +97,94 @@ def free_space(directory: str) -> int | None:
     return system.f_bavail * system.f_frsize
 
 
+#: The program that a command runs, possibly with exec and after an assignment.
+_COMMAND = re.compile(r"(?:\w+=\S*\s+)?(?:.*\bexec\s+)?(?P<program>/?[\w./+-]+)(?=\s|$)")
+_BUILTINS = ("case", "cd", "exec", "exit", "for", "if", "test", "umask", "while")
+
+
 def missing_delivery(configuration: Configuration) -> str:
     """Return the program of mailbox_command if it does not exist, or ""."""
-    program = (configuration.parameter("mailbox_command").split() or [""])[0]
-    return program if program.startswith("/") and not Path(program).exists() else ""
+    found = _COMMAND.match(configuration.parameter("mailbox_command").strip())
+    program = found["program"] if found else ""
+    is_known = (
+        not program or program in _BUILTINS or shutil.which(program, path=system.SYSTEMD_PATH)
+    )
+    return "" if is_known else program
+
+
+def closed_files(configuration: Configuration) -> Iterator[str]:
+    """Yield main.cf and its directory, if sendmail(1) cannot read them as an ordinary user."""
+    if configuration.directory:
+        return
+    directory = Path(postconf_command.default_directory())
+    for path, mode in ((directory, stat.S_IXOTH), (directory / "main.cf", stat.S_IROTH)):
+        with contextlib.suppress(OSError):
+            if not path.stat().st_mode & mode:
+                yield str(path)
+
+
+def missing_sockets(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """Yield each parameter with an LMTP transport whose socket does not exist, and the socket."""
+    queue = Path(configuration.parameter("queue_directory"))
+    for name in delivery_rules.TRANSPORTS:
+        found = re.fullmatch(r"lmtp:unix:(?P<path>[\w./-]+)", configuration.main.get(name, ""))
+        if found and not os.path.lexists(queue / found["path"]):
+            yield name, str(queue / found["path"])
+
+
+#: The directory for mailboxes that programs for local mail share.
+MAILBOXES = "/var/mail"
+
+
+def closed_mailboxes(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """Yield the paths to which local(8) cannot deliver, each with the right group or user."""
+    directory = Path(configuration.parameter("mail_spool_directory").rstrip("/"))
+    if not accounts.has_user("mail") or os.geteuid() or str(directory) != MAILBOXES:
+        return
+    group = grp.getgrgid(pwd.getpwnam("mail").pw_gid)
+    try:
+        status = directory.stat()
+    except OSError:
+        yield str(directory), group.gr_name
+        return
+    is_open = status.st_mode & stat.S_IWOTH or (
+        status.st_gid == group.gr_gid and status.st_mode & stat.S_IWGRP
+    )
+    if not is_open:
+        yield str(directory), group.gr_name
+    for path in directory.iterdir():
+        account = accounts.find(path.name)
+        if account and path.is_file() and path.stat().st_uid != account.pw_uid:
+            yield str(path), account.pw_name
+
+
+def missing_certificates(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """Yield the files for STARTTLS that do not exist, each with the parameter's name."""
+    level = configuration.main.get("smtpd_tls_security_level", "")
+    if os.geteuid() or level not in ("may", "encrypt"):
+        return
+    for name in delivery_rules.TLS_FILES:
+        for path in re.split(r"[,\s]+", configuration.main.get(name, "")):
+            if path.startswith("/") and "$" not in path and not Path(path).exists():
+                yield name, path
+
+
+#: The directories of the queue that contain messages.
+_MESSAGES = ("maildrop", "incoming", "active", "deferred", "hold")
+
+
+def old_queue(configuration: Configuration) -> str:
+    """Return the default queue directory, if it is not in use but contains messages, or ""."""
+    default = Path(DEFAULTS["queue_directory"])
+    queue = configuration.parameter("queue_directory")
+    if configuration.directory or not queue or default == Path(queue):
+        return ""
+    with contextlib.suppress(OSError):
+        if default.samefile(queue):
+            return ""
+        files = (each for name in _MESSAGES for each in (default / name).rglob("*"))
+        return str(default) if any(each.is_file() for each in files) else ""
+    return ""
 
 
 #: A plug-in of the package libsasl2-modules. libsasl2-2 itself has only ANONYMOUS, which Postfix
@@ -129,12 +214,20 @@ def is_dovecot_stopped() -> bool:
     return has_unit and not Path("/run/dovecot/master.pid").exists()
 
 
-def missing_users(configuration: Configuration) -> Iterator[tuple[str, str]]:
-    """Yield the label of each pipe(8) service whose user does not exist, and the user's name."""
+def unrunnable(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """Yield the label of each pipe(8) or spawn(8) service that cannot run, and the reason.
+
+    A missing proxy is left out, because other findings report it.
+    """
     for service in configuration.services:
-        users = [word[5:].partition(":")[0] for word in service.words if word.startswith("user=")]
-        if service.program == "pipe" and users and not accounts.has_user(users[0]):
-            yield service.label, users[0]
+        values = dict(word.split("=", 1) for word in service.words if "=" in word)
+        user, program = values.get("user", "").partition(":")[0], values.get("argv", "")
+        if service.program not in ("pipe", "spawn") or "postprox" in program:
+            continue
+        if user and not accounts.has_user(user):
+            yield service.label, f"runs a program as user {user}, who does not exist"
+        elif program.startswith("/") and not os.path.lexists(program):
+            yield service.label, f"runs {program}, which does not exist"
 
 
 def is_shared(queue_directory: str, path: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import grp
+import ipaddress
 import os
 import re
 import shutil
@@ -200,7 +201,7 @@ def _upstream_missing(configuration: Configuration, proxy: Proxy) -> bool:
     if proxy.options is None or upstream(configuration, proxy) is not None:
         return False
     place = upstream_endpoint(configuration, proxy.options)
-    if not place.is_here():
+    if not place.is_here() and not _is_own(place.host):
         return False
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     try:
@@ -212,6 +213,17 @@ def _upstream_missing(configuration: Configuration, proxy: Proxy) -> bool:
     except OSError:
         pass
     return False
+
+
+def _is_own(address: str) -> bool:
+    """Return whether this machine has an IP address."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family) as own:
+            own.bind((str(ipaddress.ip_address(address)), 0))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _is_upstream_unknown(proxy: Proxy) -> bool:

@@ -96,8 +96,16 @@ def unreadable(script: str, user: str) -> Iterator[Mistake]:
 
 def _read_permission(user: str, path: str, status: os.stat_result) -> str:
     """Return the mode that lets a user read a file, or the group that can read it, or ""."""
-    if accounts.closed_directory(path, user) or not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return ""
+    if closed := accounts.closed_directory(path, user):
+        above = Path(closed).stat()
+        places = [
+            (each.st_gid, each.st_mode & bit)
+            for each, bit in ((above, stat.S_IXGRP), (status, stat.S_IRGRP))
+        ]
+        group = _common_group(places)
+        return f"group {group}" if group else ""
     account = accounts.find(user)
     if account and status.st_uid == account.pw_uid:
         return "u+r"

@@ -66,8 +66,25 @@ _CHANGE = re.compile(
 
 def mistakes(code: Code) -> Iterator[Mistake]:
     """Yield the mistakes in the lines of a script."""
+    yield from _inputs(code)
     yield from _changes(code)
     yield from _outputs(code)
+
+
+#: An assignment of the text of standard input, which is empty.
+_INPUT = re.compile(r"\w+=\"?(?P<input>\$\(\s*cat\s*-?\s*\))\"?\s*;?")
+
+
+def _inputs(code: Code) -> Iterator[Mistake]:
+    """Yield a line that reads standard input, if other lines use EMAIL."""
+    text = "\n".join(line for _, line in code)
+    if "EMAIL" not in text or re.search(r"\bexec\b[^\n]*<|<<|\b(read|source|eval)\b", text):
+        return
+    for position in outer_positions(code):
+        number, line = code[position]
+        if found := _INPUT.fullmatch(line):
+            new = '$(cat "$EMAIL")'
+            yield Mistake(Kind.INPUT, line, number, replaced(number, found["input"], new))
 
 
 def _changes(code: Code) -> Iterator[Mistake]:

@@ -54,6 +54,7 @@ class Kind(enum.StrEnum):
     FOREIGN = "foreign"
     UNQUOTED = "unquoted"
     EMPTY = "empty"
+    INPUT = "input"
     UNREAD = "unread"
     LOST = "lost"
     UNSENT = "unsent"
