@@ -241,6 +241,8 @@ class UnitState:
     words: tuple[str, ...] = ()
     #: The time at which the unit became active, in seconds since 1970, or 0.
     started: float = 0.0
+    #: The groups of the unit's user to which the main process does not belong.
+    missing_groups: tuple[str, ...] = ()
     #: The mounts of the main process whose directories have been removed.
     removed: tuple[str, ...] = ()
 
@@ -362,6 +364,8 @@ class SampleRun:
     received: str | None = None
     #: The word for which the filter searches, or "".
     word: str = ""
+    #: The directory of a file in the error message, if the directory does not exist, or "".
+    missing_directory: str = ""
     #: A file that belongs to root, although its directory belongs to another user, or "".
     foreign_file: str = ""
     #: The group that has access to a path for which the filter reports a denied permission, or "".

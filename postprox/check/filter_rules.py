@@ -594,11 +594,14 @@ def _login_variables(
         if found.kind != Kind.LOGIN or not proxy.service or f"{found.path}=" in command:
             continue
         value = "/nonexistent" if found.path == "HOME" else proxy.user
+        result = f"the filter fails, and {effect}"
+        if found.correction:  # the value in the file of the unit
+            value, result = found.correction, "mail is deferred or passes unfiltered"
         yield Fault(
             "filter",
             proxy.where,
             f"line {found.number} of the filter {seen.path} requires the variable {found.path}, "
-            f"which spawn(8) does not set; the filter fails, and {effect}: {found.line}",
+            f"which spawn(8) does not set; {result}: {found.line}",
             (set_filter(proxy, wanted, f"{found.path}={shlex.quote(value)} {command}"),),
         )
 
@@ -676,13 +679,18 @@ def _lacks_programs(search: str) -> bool:
 
 def _short_path(proxy: Proxy, unit: Unit, missing: MissingCommand) -> Fault:
     """Report a unit whose PATH replaces the default PATH instead of extending it."""
-    path = ":".join([missing.sought_path.strip(":"), *_PROGRAMS])
+    own = re.sub(r"\$\{?PATH\}?", "", missing.sought_path)  # systemd does not expand variables
+    path = ":".join([*filter(None, own.split(":")), *_PROGRAMS])
+    edit = fixes.add_variable(unit, "PATH", path)
+    if file := unit.variable_files.get("PATH"):
+        script = f"s,^[ \t]*PATH=.*,PATH={path},"
+        edit = fixes.run(f"sed -i {shlex.quote(script)} {shlex.quote(file)}")
     return Fault(
         "filter",
         proxy.where,
         f"PATH={missing.sought_path} in the unit contains neither /usr/bin nor /bin, so the filter "
         f"cannot run programs such as {missing.program}; mail is deferred or passes unfiltered",
-        (fixes.add_variable(unit, "PATH", path),),
+        (edit,),
     )
 
 

@@ -8,8 +8,10 @@ to the proxy's port can start a socket-activated service.
 from __future__ import annotations
 
 import contextlib
+import grp
 import io
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -87,6 +89,25 @@ class Machine:
         except OSError:
             return ()
         return tuple(text.split("\0")[:-1])
+
+    def missing_groups(self, pid: int) -> tuple[str, ...]:
+        """Return the groups of a process's user to which the process does not belong.
+
+        A process keeps the groups that its user had when the process was started.
+        """
+        try:
+            text = Path(f"/proc/{pid}/status").read_text()
+            user = re.search(r"^Uid:\t(\d+)", text, re.MULTILINE)
+            main = re.search(r"^Gid:\t(\d+)", text, re.MULTILINE)
+            more = re.search(r"^Groups:\t(.*)", text, re.MULTILINE)
+            if not user or user[1] == "0" or not main or not more:
+                return ()
+            account = pwd.getpwuid(int(user[1]))
+            wanted = set(os.getgrouplist(account.pw_name, account.pw_gid))
+            own = {int(main[1]), *map(int, more[1].split())}
+            return tuple(grp.getgrgid(gid).gr_name for gid in sorted(wanted - own))
+        except (OSError, KeyError):
+            return ()
 
     def removed_mounts(self, pid: int) -> tuple[str, ...]:
         """Return the mounts of a process whose directories have been removed."""

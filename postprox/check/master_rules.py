@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, permutations
 
 from . import fixes
 from .facts import Listener
@@ -363,6 +363,24 @@ def units_on_one_port(setup: Setup) -> Iterator[tuple[Proxy, Fault]]:
                     "it may be the wrong one",
                     (fixes.stop(setup.configuration, extra),),
                 ),
+            )
+
+
+def shared_port(setup: Setup) -> Iterator[Fault]:
+    """Report instances that share a port, although they have different filters."""
+    units = [proxy for proxy in setup.proxies if proxy.unit and proxy.unit.enabled]
+    for proxy, other in permutations(units, 2):
+        own = [each for each in proxy.endpoints if not other.is_at(each)]
+        shared = [each for each in proxy.endpoints if other.is_at(each)]
+        is_same = proxy.options and other.options and proxy.options.command == other.options.command
+        socket = proxy.unit.socket if proxy.unit else None
+        if socket and shared and len(own) == 1 and not is_same:
+            yield Fault(
+                "port-twice",
+                socket.name,
+                f"it also listens on {shared[0]}, the port of {other.where}, whose filter is "
+                "another one; each of them filters a part of the mail",
+                (fixes.set_setting(socket, "ListenStream", str(own[0])),),
             )
 
 

@@ -118,6 +118,7 @@ def _configuration_faults(setup: Setup) -> Iterator[Fault]:
     yield from master_rules.unknown_port(setup)
     yield from master_rules.defined_twice(setup)
     yield from master_rules.port_twice(setup)
+    yield from master_rules.shared_port(setup)
     yield from master_rules.private(setup)
     yield from master_rules.missing_transport(setup)
     yield from master_rules.postscreen(setup)

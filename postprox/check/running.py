@@ -90,6 +90,7 @@ def states_of(machine: Machine, units: Sequence[Unit]) -> tuple[dict[str, UnitSt
             state,
             words=machine.command_line(pid) if pid else (),
             removed=machine.removed_mounts(pid) if pid else (),
+            missing_groups=machine.missing_groups(pid) if pid else (),
             started=machine.boot_time() + state.started if state.started else 0.0,
         )
         for state, pid in unit_states(text)

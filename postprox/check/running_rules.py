@@ -63,6 +63,7 @@ def unit_state(proxy: Proxy, seen: RunningFacts) -> Iterator[Fault]:
     yield from _not_enabled(unit, services, sockets)
     if not found:
         yield from _out_of_date(proxy, unit, services, sockets)
+        yield from _new_groups(services)
 
 
 def _is_masked(unit: Unit, states: list[UnitState]) -> bool:
@@ -156,6 +157,20 @@ def _not_enabled(
             "deferred (451)",
             (fixes.run(_start(unit)),),
         )
+
+
+def _new_groups(services: list[UnitState]) -> Iterator[Fault]:
+    """Report a service that runs without a group of its user."""
+    for state in services:
+        if state.missing_groups:
+            yield Fault(
+                "not-reloaded",
+                state.name,
+                "the service was started before its user became a member of "
+                f"{' and '.join(state.missing_groups)}, so it runs without the permissions of this "
+                "group",
+                (fixes.run(f"systemctl restart {state.name}"),),
+            )
 
 
 def _removed_spool(proxy: Proxy, services: list[UnitState]) -> Iterator[Fault]:

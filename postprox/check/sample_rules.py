@@ -22,6 +22,7 @@ from .proxy_rules import set_filter
 from .routes import Proxy
 from .setup import Setup
 from .tables import refusing_checks
+from .unit import Unit
 
 _TITLES = {
     SampleRun.ORDINARY: "an ordinary test message",
@@ -124,23 +125,51 @@ def _failed(
     )
 
 
-def _cause(proxy: Proxy, run: SampleRun) -> tuple[str, tuple[Edit, ...]]:
+#: An error message of Python, or of a shell, about a file that the unit protects.
+_READ_ONLY = re.compile(r"Read-only file system: '(?P<path>/(?:var|srv)/[\w./-]+)'")
+
+
+_Cause = tuple[str, tuple[Edit, ...]]
+
+
+def _cause(proxy: Proxy, run: SampleRun) -> _Cause:
     """Return the cause of a failure, with the edits that remove it, if they are known."""
-    if proxy.unit and run.relaxed:
-        ((name, value),) = run.relaxed
-        if name == "BindPaths":
-            edit = fixes.add_path(proxy.unit, name, value)
-            return f" because the unit hides {value}", (edit,)
-        edit = fixes.set_setting(proxy.unit, name, value)
-        return f" because of {name}={proxy.unit.setting(name)} in the unit", (edit,)
+    if proxy.unit and (cause := _cause_in_unit(proxy.unit, run)):
+        return cause
     if run.foreign_file:
         path = shlex.quote(run.foreign_file)
         edit = fixes.run(f"chown --reference=$(dirname {path})/ {path}")
         return f", probably because {run.foreign_file} belongs to root", (edit,)
+    if run.missing_directory:
+        return _missing_directory(proxy, run.missing_directory)
     if run.group and run.group not in filter_rules.groups(proxy):
         edits = filter_rules.with_group(proxy, run.group)
         return f", which does not run with the group {run.group}", edits
     return "", ()
+
+
+def _cause_in_unit(unit: Unit, run: SampleRun) -> _Cause | None:
+    """Return the setting of a unit that causes a failure, with the edit that changes it."""
+    if found := _READ_ONLY.search(run.errors):
+        edit = fixes.add_path(unit, "ReadWritePaths", found["path"])
+        return f", because the unit does not permit writing to {found['path']}", (edit,)
+    if not run.relaxed:
+        return None
+    ((name, value),) = run.relaxed
+    if name == "BindPaths":
+        return f" because the unit hides {value}", (fixes.add_path(unit, name, value),)
+    edit = fixes.set_setting(unit, name, value)
+    return f" because of {name}={unit.setting(name)} in the unit", (edit,)
+
+
+def _missing_directory(proxy: Proxy, directory: str) -> _Cause:
+    """Return a cause of a failure, and a command that creates a directory, also after a reboot."""
+    command = f"install -d -o {shlex.quote(proxy.user)} -m 0755 {shlex.quote(directory)}"
+    if directory.startswith("/run/"):
+        line = shlex.quote(f"d {directory} 0755 {proxy.user} - -")
+        file = "/etc/tmpfiles.d/mail-filter.conf"
+        command = f"echo {line} >> {file}; systemd-tmpfiles --create {file}"
+    return f", because the directory {directory} does not exist", (fixes.run(command),)
 
 
 def _damaged(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:

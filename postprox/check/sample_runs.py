@@ -136,6 +136,7 @@ def sample_runs(proxy: Proxy, filter_path: str = "") -> SampleRuns:
             paths = sample_words.absolute_paths(_text(filter_path))
             run = replace(run, relaxed=_relaxed(proxy, wanted, sample, paths))
             run = replace(run, foreign_file=_foreign_file(run, paths), group=_group(run))
+            run = replace(run, missing_directory=_missing_directory(run))
         runs.append(run)
     return SampleRuns(tuple(runs), handles_empty_sender="<>" in _text(filter_path))
 
@@ -179,6 +180,20 @@ def _foreign_file(run: SampleRun, paths: Sequence[str]) -> str:
             if not status.st_uid and above.st_uid and not status.st_mode & stat.S_IWOTH:
                 return path
     return ""
+
+
+#: Error messages of shells and of Python about a file that they could not open.
+_NOT_OPENED = re.compile(
+    r"(?:cannot create |FileNotFoundError: .*'|line \d+: )"
+    r"(?P<path>/(?:run|var|srv)/[\w./-]+)(?=:|')"
+)
+
+
+def _missing_directory(run: SampleRun) -> str:
+    """Return the directory of a file in the error message, if it does not exist, or ""."""
+    found = _NOT_OPENED.search(run.errors)
+    directory = found["path"].rpartition("/")[0] if found else ""
+    return "" if not directory or os.path.lexists(directory) else directory
 
 
 def _group(run: SampleRun) -> str:

@@ -285,24 +285,27 @@ def any_client(setup: Setup) -> Iterator[Fault]:
         )
 
 
-#: The ports whose clients begin with a TLS handshake (RFC 8314).
+#: The ports whose clients begin with a TLS handshake (RFC 8314), and those of other mail servers.
 _TLS_PORTS = (465,)
+_SERVER_PORTS = (25,)
 
 
 def silent_ports(setup: Setup) -> Iterator[Fault]:
     """Report a wrapper mode in main.cf with which services for plain SMTP send no greeting.
 
-    Without a service for TLS, the mode may be intended for all services.
+    Without a service for TLS, the mode may be intended for services on other ports than 25.
     """
     name = "smtpd_tls_wrappermode"
     if setup.configuration.parameter(name) != "yes":
         return
     services = [each for each in setup.configuration.services if setup.is_public(each)]
-    ports = {each: setup.endpoint_of(each) for each in services if name not in each.own}
-    plain = [each for each, place in ports.items() if place and place.port not in _TLS_PORTS]
-    wrapped = [each for each, place in ports.items() if place and place.port in _TLS_PORTS]
+    places = {each: setup.endpoint_of(each) for each in services if name not in each.own}
+    ports = {each: place.port for each, place in places.items() if place}
+    plain = [each for each, port in ports.items() if port not in _TLS_PORTS]
+    wrapped = [each for each, port in ports.items() if port in _TLS_PORTS]
     has_own_mode = any(each.own.get(name) == "yes" for each in services)
-    if plain and (wrapped or has_own_mode):
+    is_for_servers = any(ports[each] in _SERVER_PORTS for each in plain)
+    if plain and (wrapped or has_own_mode or is_for_servers):
         labels = ", ".join(each.label for each in plain)
         yield Fault(
             "starttls",
@@ -316,8 +319,7 @@ def silent_ports(setup: Setup) -> Iterator[Fault]:
         )
 
 
-#: The ports to which other mail servers connect, and the parameters that require STARTTLS.
-_SERVER_PORTS = (25,)
+#: The parameters that require STARTTLS, each with the value that requires it and the right value.
 _STARTTLS = (("smtpd_tls_security_level", "encrypt", "may"), ("smtpd_enforce_tls", "yes", "no"))
 
 

@@ -253,8 +253,6 @@ def programs(configuration: Configuration) -> Iterator[Fault]:
                 fixes.run(f"sed -E -i {script} /etc/fstab; {configuration.postfix} start"),
             ),
         )
-    if old := configuration.old_queue:
-        yield _old_queue(configuration, old)
     if configuration.closed_files:
         paths = shlex.join(configuration.closed_files)
         yield Fault(
@@ -290,3 +288,5 @@ def programs(configuration: Configuration) -> Iterator[Fault]:
                 fixes.run(f"chmod 1730 {queue}/maildrop; chmod 2710 {queue}/public"),
             ),
         )
+    if old := configuration.old_queue:
+        yield _old_queue(configuration, old)

@@ -83,6 +83,8 @@ class Unit:
     dynamic_user: bool = False
     private_tmp: bool = False
     environment: dict[str, str] = field(default_factory=dict)
+    #: The environment file that sets a variable, indexed by the variable's name.
+    variable_files: dict[str, str] = field(default_factory=dict)
     environment_files: list[str] = field(default_factory=list)
     #: All settings in the [Service] section. An empty value removes earlier values.
     settings: dict[str, list[str]] = field(default_factory=dict)
@@ -213,7 +215,9 @@ def parse(name: str, texts: Sequence[str], files: Mapping[str, str]) -> Unit:
     ]
     contents = {path: environment.parse(files[path]) for path in files}
     for path in _last_of_each(unit.environment_files):
-        unit.environment.update(contents[path].values if path in contents else {})
+        values = contents[path].values if path in contents else {}
+        unit.environment.update(values)
+        unit.variable_files.update(dict.fromkeys(values, path))
     unit.comments = tuple(_comments(unit, contents))
     unit.unused = _unused(unit, contents)
     if unit.environment_files and _OPTION_VARIABLE.search(unit.setting("ExecStart")):

@@ -407,3 +407,13 @@ def test_starttls_is_not_required_from_servers(main: str, overrides: str, remedy
     assert all(each.startswith(remedy) for each in remedies)
     if main.endswith("encrypt"):
         assert remedies[0].endswith("postconf -P submission/inet/smtpd_tls_security_level=encrypt")
+
+
+def test_wrapper_mode_without_tls_service_is_reported_for_port_25() -> None:
+    mode = "smtpd_tls_wrappermode = yes\n"
+    overrides = f"{own()}127.0.0.1:10026/inet/{mode.replace('yes', 'no')}"
+    for front, count in ((FRONT, 1), (FRONT.replace("smtp ", "2525 ", 1), 0)):
+        values = overrides.replace("smtp/inet", "2525/inet") if not count else overrides
+        findings = judge(setup_of(f"{BEFORE}{mode}", f"{front}{UP}{BEHIND}", values))
+        found = [each.remedy for each in findings if each.name == "starttls"]
+        assert found == ["postconf -e smtpd_tls_wrappermode=no"] * count

@@ -437,3 +437,17 @@ def test_remedy_extends_path_without_usr_bin(
     assert check(site, capsys).names() == []
     unit = units.read_unit(site.units / "postprox.service")
     assert unit.environment["A"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ('/opt/scan "$EMAIL" | logger -t scan\ncase $? in 0) exit 0;; esac\nexit 2\n', 1),
+        ('/opt/scan "$EMAIL" | tee /srv/log\nif [ $? -eq 1 ]; then exit 2; fi\nexit 0\n', 1),
+        ('/opt/scan "$EMAIL" | grep -q FOUND\nif [ $? -eq 0 ]; then exit 2; fi\nexit 0\n', 0),
+        ("date | logger\nif [ $? -eq 1 ]; then exit 2; fi\nexit 0\n", 0),
+    ],
+)
+def test_status_of_any_program_in_a_pipeline_is_lost(line: str, count: int) -> None:
+    found = list(shell.mistakes(f"#!/bin/sh\n{line}"))
+    assert [each.kind for each in found] == [Kind.PIPE] * count

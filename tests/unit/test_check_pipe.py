@@ -249,3 +249,17 @@ def test_standard_input_of_script_with_email_is_replaced(line: str, new: str) ->
         sed = ["/bin/sed", each.correction]
         done = subprocess.run(sed, input=script, capture_output=True, text=True, check=True)
         assert done.stdout == script.replace(line, new)
+
+
+def test_marked_copy_on_two_lines_becomes_the_result() -> None:
+    script = (
+        '#!/bin/sh\n{ echo "X-A: b"; cat "$EMAIL"; } |\n'
+        '    /usr/sbin/sendmail -G -i -f "$SENDER" -- $RECIPIENTS || exit 75\nexit 0\n'
+    )
+    (found,) = sending.mistakes(script)
+    assert found.kind == Kind.RESENT
+    sed = ["/bin/sed", found.correction]
+    done = subprocess.run(sed, input=script, capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        '#!/bin/sh\n{ echo "X-A: b"; cat "$EMAIL"; } > "$OUTFILE" || exit 2\nexit 0\n'
+    )

@@ -334,6 +334,16 @@ def test_group_that_may_use_a_denied_path_is_found(tmp_path: Path) -> None:
             "chown --reference=$(dirname /a/b)/",
         ),
         ({"group": "scan"}, "does not run with the group scan", f"user={USER}:scan"),
+        (
+            {"missing_directory": "/run/f"},
+            "the directory /run/f does not exist",
+            f"echo 'd /run/f 0755 {USER} - -' >> /etc/tmpfiles.d/mail-filter.conf",
+        ),
+        (
+            {"missing_directory": "/var/spool/f"},
+            "the directory /var/spool/f does not exist",
+            f"install -d -o {USER} -m 0755 /var/spool/f",
+        ),
     ],
 )
 def test_cause_of_failure_is_corrected(
@@ -490,3 +500,30 @@ def test_filters_in_sequence_are_joined(spool: Path, operator: str) -> None:
     (finding,) = plan(parse(MAIN, FRONT, ""), [fault])
     assert finding.name == "exit-status"
     assert f"{first} && {second} 1000" in finding.remedy
+
+
+def test_file_that_the_unit_protects_is_made_writable(spool: Path) -> None:
+    proxy = proxy_of("#!/bin/sh\n", spool)
+    assert proxy.options is not None
+    error = "OSError: [Errno 30] Read-only file system: '/var/log/f.log'"
+    run = SampleRun(SampleRun.ORDINARY, "", "fail", errors=error)
+    with_unit = replace(proxy, unit=Unit("postprox.service"))
+    (fault,) = sample_faults(with_unit, proxy.options, SampleRuns((run,)))
+    (finding,) = plan(parse(MAIN, FRONT, ""), [fault])
+    assert "does not permit writing to /var/log/f.log" in finding.problem
+    assert "ReadWritePaths=/var/log/f.log" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "#!/bin/sh\nexec 9>> {}/no/lock || exit 2\n",
+        "#!/usr/bin/env python3\nopen('{}/no/log', 'w')\n",
+        "#!/bin/bash\nexec 9>> {}/no/lock || exit 2\n",
+    ],
+)
+def test_missing_directory_of_a_file_is_found(spool: Path, script: str) -> None:
+    place = "/var/tmp"
+    proxy = proxy_of(script.format(f"{place}/postprox-test"), spool)
+    run = sample_runs.sample_runs(proxy).runs[0]
+    assert run.missing_directory == f"{place}/postprox-test/no"

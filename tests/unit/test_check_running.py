@@ -5,8 +5,10 @@ The output of `systemctl show` is recorded. Units and drop-ins are in a temporar
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -1353,3 +1355,26 @@ def test_mount_of_removed_directory_is_found(monkeypatch: pytest.MonkeyPatch) ->
     table = line.format(1, "//deleted", "/tmp") + line.format(2, "", "/var/tmp")
     monkeypatch.setattr(Path, "read_text", lambda _: table)
     assert Machine().removed_mounts(1) == ("/tmp",)
+
+
+@pytest.mark.any_account
+def test_service_without_new_group_of_its_user_is_restarted(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeMachine, "missing_groups", lambda _, pid: ("scan",))
+    checked = check(site, capsys)
+    assert checked.names() == ["not-reloaded"]
+    assert "became a member of scan" in checked.problem
+    assert checked.remedy == "systemctl restart postprox.service"
+
+
+@pytest.mark.any_account
+def test_groups_that_process_lacks_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = pwd.getpwnam("nobody")
+    status = f"Name:\tx\nUid:\t{account.pw_uid}\t1\nGid:\t{account.pw_gid}\t1\nGroups:\t{{}} \n"
+    mail = grp.getgrnam("mail").gr_gid
+    monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [gid, mail])
+    monkeypatch.setattr(Path, "read_text", lambda _: status.format(""))
+    assert Machine().missing_groups(1) == ("mail",)
+    monkeypatch.setattr(Path, "read_text", lambda _: status.format(mail))
+    assert Machine().missing_groups(1) == ()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from postprox.check.probe import script_files
 from postprox.check.scripts import proxy_variables
 from postprox.check.scripts.lines import code_lines
 from postprox.check.scripts.mistake import Mistake
@@ -130,3 +132,21 @@ def test_removed_variables_are_restored() -> None:
 
 def test_empty_file_name_in_complete_script_is_accepted() -> None:
     assert kinds('cat "$EMAIL" > "$OUTFILE"\necho > ""') == []
+
+
+@pytest.mark.any_account
+def test_variable_of_the_unit_is_set_for_spawned_proxy(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = tmp_path / "default"
+    defaults.write_text("WORDS=/etc/words\nOTHER=x\n")
+    monkeypatch.setattr(script_files, "DEFAULTS", str(defaults))
+    site.disable()
+    site.filter.write_text('#!/bin/sh\ngrep -q -f "$WORDS" "$EMAIL" && exit 2\nexit 0\n')
+    site.master += (
+        "127.0.0.1:10025 inet n n n - 20 spawn user=nobody "
+        f"argv={site.launcher} --strict -t 60 -c {site.filter} 127.0.0.1:10026\n"
+    )
+    checked = check(site, capsys, "--offline")
+    assert "requires the variable WORDS, which spawn(8) does not set" in checked.problem
+    assert f"-c {{WORDS=/etc/words {site.filter}}}" in checked.remedy

@@ -12,7 +12,7 @@ import pytest
 
 from postprox.check import sandbox
 from postprox.check.probe import accounts, written_files
-from postprox.check.scripts import languages, shell_command
+from postprox.check.scripts import languages, shell_command, used_files
 from tests.unit.test_check_running import Site, apply, check, site
 
 __all__ = ["site"]
@@ -204,3 +204,15 @@ def test_remedy_lets_logrotate_create_log_for_user(
     script = checked.remedy[checked.remedy.index("sed -E -i") :].partition("; ")[0]
     subprocess.run(["/bin/sh", "-c", script], check=True)
     assert rotation.read_text() == f"{log} {{\n    weekly\n    create 0640 nobody adm\n}}\n"
+
+
+@pytest.mark.any_account
+@pytest.mark.parametrize(
+    "call",
+    [
+        'logging.basicConfig(level=1, filename="/var/log/f.log")',
+        "logging.handlers.RotatingFileHandler('/var/log/f.log')",
+    ],
+)
+def test_log_file_of_python_script_is_found(call: str) -> None:
+    assert used_files.written_paths(f"import logging\n{call}\n") == ["/var/log/f.log"]

@@ -141,6 +141,7 @@ def program_facts(path: str, user: str, search: str, interpreter: str = "") -> P
         else (
             *machine.mistakes(interpreter, text),
             *proxy_variables.login_variables(text, is_python="python" in interpreter),
+            *(script_files.unset(text) if is_shell else ()),
             *script_files.in_python(path, text, interpreter),
             *(script_files.working_directories(text, user) if is_shell else ()),
             *(script_files.unreadable(text, user) if is_shell else ()),

@@ -18,8 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .. import sandbox
-from ..scripts import python, sending, used_files
+from .. import environment, sandbox
+from ..postconf import UnreadableError
+from ..scripts import proxy_variables, python, sending, used_files
 from ..scripts.mistake import Kind, Mistake
 from . import accounts, system
 
@@ -53,6 +54,17 @@ def _private_module(name: str) -> str:
         found = [place / file for place in places for file in (name, f"{name}.py")]
         return next((str(path) for path in found if path.exists()), "")
     return ""
+
+
+#: The environment file of the packaged unit. Proxies that spawn(8) starts do not read it.
+DEFAULTS = "/etc/default/postprox"
+
+
+def unset(script: str) -> Iterator[Mistake]:
+    """Yield the line that uses a variable of the unit's environment file."""
+    with contextlib.suppress(OSError, UnreadableError):
+        values = environment.parse(system.read_text(Path(DEFAULTS))).values
+        yield from proxy_variables.unset_variables(script, values)
 
 
 def working_directories(text: str, user: str) -> Iterator[Mistake]:

@@ -31,6 +31,8 @@ _TEE = re.compile(
 _USE = re.compile(
     r"([A-Za-z_]\w*=|case\s+|(if\s+)?(!\s+)?(\[\[?|test)\s+|exit\s+|return\s+)\"?\$\??"
 )
+#: A test of the exit status of the previous command.
+_TESTED = re.compile(r"(case\s+|(if\s+)?(!\s+)?(\[\[?|test)\s+)[\"']?\$\?")
 _STATUS = re.compile(r"[^;|#]*\$\{?\?")
 #: A part of a script that reads the scanner's output, or the status of each command in a pipeline.
 _OTHER_STATUS = re.compile(r"pipefail|PIPESTATUS|pipestatus|mispipe|FOUND|nfected|>&[3-9]|<<")
@@ -50,8 +52,10 @@ def mistakes(code: Code) -> Iterator[Mistake]:
             following = line[found.end() :].strip().strip('"').strip()
             if not following and found["end"] in ("", ")") and position + 1 < len(code):
                 following = code[position + 1][1]
+            is_other = "EMAIL" in command and not shell_command.SCANNER.search(command)
+            is_tested = is_other and _TESTED.match(following.lstrip("; "))
             if (
-                _VERDICT.search(command)
+                (_VERDICT.search(command) or is_tested)
                 and is_bare(line, found.start())
                 and _uses_status(head, found["end"], following.lstrip("; "))
                 and not _reads(code, position, found["arguments"])

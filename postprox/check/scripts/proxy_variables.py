@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from .lines import Code, code_lines
 from .mistake import Kind, Mistake
@@ -128,6 +128,18 @@ _LOGIN = r"(?P<name>HOME|USER|LOGNAME)\b"
 _PYTHON_LOGIN = re.compile(rf"\benviron\[[\"']{_LOGIN}")
 _SHELL_LOGIN = re.compile(rf"\$(?:\{{{_LOGIN}[:?}}]|(?P<bare>HOME|USER|LOGNAME)\b)")
 _STRICT_SHELL = re.compile(r"^\s*set\s+(-[a-z]*u|-o\s+nounset)", re.MULTILINE)
+
+
+def unset_variables(script: str, values: Mapping[str, str]) -> Iterator[Mistake]:
+    """Yield the first line with a variable that the script does not set, but that `values` has.
+
+    `values` contains the variables of an environment file that the proxy does not read.
+    """
+    for number, line in code_lines(script):
+        for name in _names(line):
+            if name in values and not re.search(rf"\b{name}\+?=|\bread\b.*\b{name}\b", script):
+                yield Mistake(Kind.LOGIN, line, number, values[name], path=name)
+                return
 
 
 def login_variables(script: str, *, is_python: bool) -> Iterator[Mistake]:

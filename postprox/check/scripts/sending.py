@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from . import message_flow, shell_command
 from .lines import code_lines, is_bare
@@ -242,6 +243,7 @@ _MARKED_COPY = re.compile(
 def _resent_copy(code: Sequence[tuple[int, str]], text: str) -> Iterator[Mistake]:
     """Yield the line that sends a marked copy, if the proxy also delivers the message."""
     values = _constants(text)
+    yield from _resent_group(code, values, text)
     for number, line in code:
         found = _MARKED_COPY.search(line)
         program = _expanded(found["sender"], values) if found else ""
@@ -249,6 +251,29 @@ def _resent_copy(code: Sequence[tuple[int, str]], text: str) -> Iterator[Mistake
         if found and "sendmail" in program and "OUTFILE" not in text and _PASSED.fullmatch(later):
             edit = replaced(number, found["sending"], ' > "$OUTFILE" || exit 2')
             yield Mistake(Kind.RESENT, line, number, edit)
+
+
+#: The first line of a pipeline that prints header fields and the message, and the second line,
+#: which sends this text to the recipients.
+_GROUP = re.compile(
+    r"\{\s*((echo|printf)\s[^;|&{}]*;\s*)+cat\s+\"?\$\{?EMAIL\}?\"?\s*;?\s*\}(?P<pipe>\s*\|)"
+)
+_GROUP_END = re.compile(
+    r"(?P<sender>(/\S*/)?sendmail|\$\{?\w+\}?)\b[^|;&<>]*\$\{?RECIPIENTS?\}?\"?(\s*\|\|\s*exit\s+\S+)?"
+)
+
+
+def _resent_group(
+    code: Sequence[tuple[int, str]], values: dict[str, str], text: str
+) -> Iterator[Mistake]:
+    """Yield the first line of a pipeline that sends a marked copy, as `_resent_copy` does."""
+    for (number, line), (last, end) in pairwise(code):
+        found, sent = _GROUP.fullmatch(line), _GROUP_END.fullmatch(end)
+        program = _expanded(sent["sender"], values) if sent else ""
+        later = "\n".join(each for n, each in code if n > last)
+        if found and "sendmail" in program and "OUTFILE" not in text and _PASSED.fullmatch(later):
+            edit = replaced(number, found["pipe"], ' > "$OUTFILE" || exit 2')
+            yield Mistake(Kind.RESENT, line, number, f"{edit};{last}d")
 
 
 #: A group of commands that prints the message, and sends this text with sendmail(1).

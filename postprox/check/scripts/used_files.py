@@ -36,6 +36,8 @@ def written_paths(script: str) -> list[str]:
         ]
         found += [words[-1]] if words and words[-1].startswith("/") else []
     found += re.findall(rf"\bopen\(\s*f?{path}[^\n]*?,\s*[\"'][wax]", code)
+    found += re.findall(rf"\blogging\.basicConfig\([^()]*\bfilename\s*=\s*{path}", code)
+    found += re.findall(rf"\b\w*FileHandler\(\s*{path}", code)
     names = [re.split(r"[$`*?\"'{]", name)[0] for name in found]
     return [name for name in dict.fromkeys(names) if not name.startswith(("/dev/", "/proc/"))]
 
