@@ -13,8 +13,8 @@ from . import fixes
 from .findings import Fault
 from .postconf import Configuration
 
-#: The parameters that name a transport for local mail, each with a value that does not require
-#: another program.
+#: The parameters that name a transport for local mail, each with a replacement value that requires
+#: no other program.
 TRANSPORTS = {
     "mailbox_transport": "",
     "fallback_transport": "",
@@ -72,7 +72,7 @@ def mailboxes(configuration: Configuration) -> Iterator[Fault]:
     for path, owner in configuration.closed_mailboxes.items():
         place = shlex.quote(path)
         edit = f"install -d -m 2775 -g {owner} {place}"
-        problem = f"the directory for mailboxes, {path}, is missing or not writable for its group"
+        problem = f"the directory for mailboxes, {path}, is missing or not writable by its group"
         if path != configuration.parameter("mail_spool_directory"):
             edit = f"chown {shlex.quote(owner)} {place} && chmod u+rw {place}"
             problem = f"the mailbox {path} does not belong to its user {owner}"
@@ -84,12 +84,12 @@ def mailboxes(configuration: Configuration) -> Iterator[Fault]:
         )
 
 
-#: The parameters with files for TLS, and the test certificate that many systems have.
+#: The parameters that name the certificate and key files for TLS.
 TLS_FILES = ("smtpd_tls_cert_file", "smtpd_tls_key_file", "smtpd_tls_chain_files")
 
 
 def certificates(configuration: Configuration) -> Iterator[Fault]:
-    """Report certificates that do not exist, although smtpd(8) offers STARTTLS."""
+    """Report missing certificates if smtpd(8) offers STARTTLS."""
     for name, path in configuration.missing_certificates.items():
         yield Fault(
             "starttls",

@@ -97,7 +97,8 @@ class ProgramFacts:
     private_targets: tuple[str, ...] = ()
     #: The paths in `private_targets` whose directory belongs to the user.
     foreign_targets: tuple[str, ...] = ()
-    #: The configurations of logrotate(8) that create closed targets again, indexed by the target.
+    #: The configuration file of logrotate(8) that recreates each path in `closed_targets`, indexed
+    #: by path.
     rotations: Mapping[str, str] = field(default_factory=dict)
     #: The directories and files that the script writes to.
     targets: tuple[str, ...] = ()
@@ -189,7 +190,7 @@ class ProxyFacts:
     #: True if the upstream server is on this machine but is neither listening nor listed in
     #: master.cf.
     upstream_missing: bool = False
-    #: The scripts in the filter command that replace each other's changes in $OUTFILE.
+    #: The scripts in the filter command that overwrite each other's changes in $OUTFILE.
     rewriters: tuple[str, ...] = ()
     #: True if the host name of the upstream server has no address.
     is_upstream_unknown: bool = False
@@ -368,7 +369,7 @@ class SampleRun:
     missing_directory: str = ""
     #: A file that belongs to root, although its directory belongs to another user, or "".
     foreign_file: str = ""
-    #: The group that has access to a path for which the filter reports a denied permission, or "".
+    #: The group that could access the path in the filter's 'permission denied' message, or "".
     group: str = ""
     #: Each change to the unit that lets the filter succeed, as a setting and its new value.
     relaxed: tuple[tuple[str, str], ...] = ()
@@ -381,5 +382,8 @@ class SampleRuns:
     runs: tuple[SampleRun, ...] = ()
     #: The reason why the other test messages could not be used, or "".
     unchecked: str = ""
+    #: The result for the ordinary message if the filter's standard output becomes the result, or
+    #: None if this was not tested.
+    printed: SampleRun | None = None
     #: True if the script itself handles an empty sender.
     handles_empty_sender: bool = False

@@ -145,7 +145,7 @@ def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
             problems = [f"user {proxy.user} cannot write there{owner}"]
             edits = (_opened(proxy.user, path, path in seen.private_targets),)
             if file := seen.rotations.get(path):
-                problems[0] += f", and logrotate(8) creates the file again like this ({file})"
+                problems[0] += f", and logrotate(8) recreates it with the wrong owner ({file})"
                 edits += (_rotated(proxy.user, path, file),)
         if unit and seen and hiding:
             problems.append(f"the unit hides it ({hiding})")
@@ -165,7 +165,7 @@ def written(proxy: Proxy, facts: ProxyFacts) -> Iterator[Fault]:
 
 
 def _rotated(user: str, path: str, file: str) -> Edit:
-    """Let logrotate(8) create a file that belongs to the user."""
+    """Return an edit that makes logrotate(8) create a file with this user as its owner."""
     place = re.sub(r"[/.]", r"\\\g<0>", path)
     blank = "[[:space:]]"
     created = f"^({blank}*create{blank}+[0-7]+){blank}+[^[:space:]]+"
@@ -214,7 +214,7 @@ _ENVELOPE = re.compile(r"\$\{?(SENDER|RECIPIENTS?|RECIPIENTCOUNT|QUEUE_ID|CLIENT
 
 
 def chained(setup: Setup, proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
-    """Report filters that replace each other's changes."""
+    """Report filters that overwrite each other's changes."""
     if facts.rewriters:
         names = " and ".join(facts.rewriters)
         example = f"{setup.examples.removesuffix('/postfix')}/filters/chain.py"
@@ -561,7 +561,7 @@ def _closed_sockets(proxy: Proxy, seen: ProgramFacts) -> Iterator[Fault]:
 
 
 def with_group(proxy: Proxy, group: str) -> tuple[Edit, ...]:
-    """Return the edits that add a group to the filter, or () if they are not known."""
+    """Return the edits that run the filter with another group, or () if there are none."""
     if proxy.unit:
         return tuple(_joins(proxy.unit, group))
     if proxy.service and not proxy.group:

@@ -62,7 +62,7 @@ _ABOUT_PROXY = re.compile(r"(lost connection with|timeout \w+ \w+|connect to) pr
 
 
 def _is_of_answering_proxy(setup: Setup, error: LoggedError) -> bool:
-    """Return whether an error is about a connection to a proxy, and all proxies answer now."""
+    """Return whether an error concerns a connection to a proxy, but all proxies now respond."""
     sessions = setup.running.sessions if setup.running else {}
     places = [place for proxy in setup.proxies for place in proxy.endpoints]
     answers = [sessions[place].greeting for place in places if place in sessions]

@@ -54,7 +54,8 @@ _NO_QUEUE_FILE = re.compile(
 _FILTER_FAILED = re.compile(r"filter failed: (?P<reason>.*?); message (?P<fate>.*?): client=")
 _SUCCESSES = {
     "postprox": re.compile(r"verdict=(accept|rewrite|reject|discard) "),
-    # Restrictions often permit this machine, so its mail shows nothing about other clients.
+    # Restrictions often permit this machine, so success for its mail does not prove that other
+    # clients can send mail.
     "smtpd": re.compile(r"\w+: client=(?!\S*\[(127\.|::1\]))"),
 }
 _SENT = re.compile(r".*, status=sent \(")

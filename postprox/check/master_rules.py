@@ -350,7 +350,7 @@ def units_on_one_port(setup: Setup) -> Iterator[tuple[Proxy, Fault]]:
     units = [proxy for proxy in setup.proxies if proxy.unit and proxy.unit.enabled]
     for pair in combinations(units, 2):
         shared = [each for each in pair[0].endpoints if pair[1].is_at(each)]
-        # The instances of a template share a port with ReusePort=yes.
+        # With ReusePort=yes, the instances of a template share a port.
         is_same = len({re.sub("@.*", "@", each.where) for each in pair}) == 1
         if shared and not is_same:
             kept, extra = sorted(pair, key=lambda proxy: _is_superfluous(setup, proxy))

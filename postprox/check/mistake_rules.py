@@ -258,7 +258,7 @@ _EFFECTS = {
 
 
 def mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Fault]:
-    """Report the lines of a script that change the filter's result by mistake."""
+    """Report the lines of a script that give the filter a wrong result."""
     for found in seen.mistakes:
         if found.kind in _EFFECTS and not _is_intended(proxy, wanted, found):
             name, effect = _EFFECTS[found.kind]
@@ -272,7 +272,7 @@ def mistakes(proxy: Proxy, wanted: Options, seen: ProgramFacts) -> Iterator[Faul
 
 
 def _filled(effect: str, wanted: Options) -> str:
-    """Complete the text of an effect, which depends on the options of the proxy."""
+    """Insert into the text of an effect the parts that depend on the options of the proxy."""
     deferred = "is deferred (451) until senders give up"
     return effect.format(
         effect=effect_of_failure(wanted),

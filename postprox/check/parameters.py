@@ -14,8 +14,8 @@ from .fixes import Edit
 from .postconf import DEFAULTS, Configuration
 
 _NO_PROCESS_LIMIT = "-"
-#: Parameters whose values are words, in which a number sign has no meaning. Other rules check the
-#: addresses of filters.
+#: Parameters whose values never contain a number sign, except in a misplaced comment. Other rules
+#: check the addresses of filters.
 _WORDS = re.compile(
     r"\w+_(restrictions|maps|domains|networks|checks|transport|options|milters|enable|level|file)"
     r"|mynetworks|mydestination|myorigin|relayhost|inet_\w+"
@@ -46,7 +46,7 @@ def numbers(configuration: Configuration) -> Iterator[Fault]:
 
 
 def comments(configuration: Configuration) -> Iterator[Fault]:
-    """Report comments behind values, which Postfix reads as parts of the values."""
+    """Report comments after values, which Postfix reads as part of the values."""
     for name, value in configuration.main.items():
         found = _COMMENT.fullmatch(value)
         is_number = found is not None and re.fullmatch("[0-9]+[smhdw]?", found["value"].strip())

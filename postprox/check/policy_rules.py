@@ -1,4 +1,4 @@
-"""Problems with policy services, such as postgrey, that smtpd(8) asks about each recipient.
+"""Problems with policy services, such as postgrey, that smtpd(8) queries for each recipient.
 
 Rule: each check is a pure function.
 """

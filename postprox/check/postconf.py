@@ -182,8 +182,8 @@ class Configuration:
     #: The socket of each transport for local mail, if the socket does not exist, indexed by the
     #: name of the parameter.
     missing_sockets: Mapping[str, str] = field(default_factory=dict)
-    #: The group of the directory for mailboxes, or the user of a mailbox, for each path to which
-    #: local(8) cannot deliver.
+    #: The paths to which local(8) cannot deliver. The value is the group that the directory for
+    #: mailboxes requires, or the user that the mailbox requires.
     closed_mailboxes: Mapping[str, str] = field(default_factory=dict)
     #: The files for STARTTLS that do not exist, indexed by the name of the parameter.
     missing_certificates: Mapping[str, str] = field(default_factory=dict)

@@ -53,7 +53,7 @@ _SIMILAR = 0.85
 
 
 def misspelt(configuration: Configuration) -> Iterator[Fault]:
-    """Report restrictions that do not exist, with which smtpd(8) refuses all mail (451)."""
+    """Report unknown restrictions, because of which smtpd(8) refuses all mail (451)."""
     classes = re.split(r"[,\s]+", configuration.parameter("smtpd_restriction_classes"))
     known = {*_KNOWN, *classes}
     for service, name, value in _lists(configuration):

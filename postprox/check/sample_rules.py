@@ -1,8 +1,8 @@
 """Problems that the filter has with test messages (--run-filter).
 
 Rule: each check is a pure function. A test message may be rejected for a good reason. So a
-rejection is reported only if the filter rejects all test messages, or a message only because its
-sender is empty.
+rejection is reported only if the filter rejects all test messages, or if it rejects a message only
+because the sender is empty.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def sample_faults(
     found = [*_executed(proxy, seen), *_failed(proxy, wanted, program, seen)]
     found += [*_damaged(proxy, seen), *_passed(proxy, wanted, seen), *_never_accepted(proxy, seen)]
     found += [*_refused_bounce(proxy, program, seen), *_errors(proxy, seen)]
-    found += _accepted(proxy, seen)
+    found += [*_accepted(proxy, seen), *_printed(proxy, wanted, program, seen)]
     yield from found[:1]
 
 
@@ -144,7 +144,7 @@ def _cause(proxy: Proxy, run: SampleRun) -> _Cause:
         return _missing_directory(proxy, run.missing_directory)
     if run.group and run.group not in filter_rules.groups(proxy):
         edits = filter_rules.with_group(proxy, run.group)
-        return f", which does not run with the group {run.group}", edits
+        return f", because it does not run with the group {run.group}", edits
     return "", ()
 
 
@@ -279,7 +279,7 @@ _REPLACED_SENDER = {
 
 
 def _with_sender(program: ProgramFacts | None) -> tuple[Edit, ...]:
-    """Return a command that lets a script see an address instead of an empty sender, or ()."""
+    """Return a command that replaces an empty sender with an address in a script, or ()."""
     name = PurePosixPath(program.interpreter).name if program else ""
     if program is None or name not in _REPLACED_SENDER:
         return ()
@@ -310,6 +310,27 @@ def _accepted(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
                 f"the filter runs a virus scanner, but accepted {_TITLES[run.kind]}; viruses are "
                 "delivered",
             )
+
+
+def _printed(
+    proxy: Proxy, wanted: Options, program: ProgramFacts | None, seen: SampleRuns
+) -> Iterator[Fault]:
+    """Report a filter that prints the changed message instead of writing it to $OUTFILE."""
+    run = seen.printed
+    if run is None or run.received in (None, run.sent) or _damage(run.sent, run.received or ""):
+        return
+    redirection = 'exec > "$OUTFILE"'
+    edit = set_filter(proxy, wanted, f"{redirection}; {wanted.command}")
+    if program and PurePosixPath(program.interpreter).name in ("sh", "dash", "bash"):
+        script = shlex.quote(f"1a {redirection}")
+        edit = fixes.run(f"sed -i {script} {shlex.quote(program.path)}")
+    yield Fault(
+        "lost-change",
+        proxy.where,
+        "the filter prints the changed message to standard output, but the proxy reads changes "
+        "only from $OUTFILE; the mail is delivered unchanged",
+        (edit,),
+    )
 
 
 def _errors(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:

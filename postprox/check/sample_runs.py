@@ -72,7 +72,8 @@ _RELAXED = {
 _KINDS = ("Runtime", "State", "Cache", "Logs")
 #: A sender with a shell command. Only a shell that executes the command prints EXECUTED.
 _SUBSTITUTION = "$(echo${IFS}$((1234*4321))>&2)"
-#: The command is in single and in double quotes, so that it also ends a quoted part.
+#: The command appears in single and in double quotes. This ends quotes of either kind around the
+#: sender.
 _SENDER = f"\"{_SUBSTITUTION}'{_SUBSTITUTION}'\"@example.net"
 
 
@@ -138,7 +139,21 @@ def sample_runs(proxy: Proxy, filter_path: str = "") -> SampleRuns:
             run = replace(run, foreign_file=_foreign_file(run, paths), group=_group(run))
             run = replace(run, missing_directory=_missing_directory(run))
         runs.append(run)
-    return SampleRuns(tuple(runs), handles_empty_sender="<>" in _text(filter_path))
+    script = _text(filter_path)
+    printed = _printed(proxy, wanted, runs[0], script) if script else None
+    return SampleRuns(tuple(runs), printed=printed, handles_empty_sender="<>" in script)
+
+
+#: Shell commands that make standard output the result of the filter.
+_PRINTING = 'exec > "$OUTFILE"; '
+
+
+def _printed(proxy: Proxy, wanted: Options, ordinary: SampleRun, script: str) -> SampleRun | None:
+    """Return the result if standard output is the result of a filter that never uses OUTFILE."""
+    if "OUTFILE" in f"{script}{wanted.command}" or ordinary.received != ordinary.sent:
+        return None
+    run = _run(proxy, wanted, _ALL[0], prefix=_PRINTING)
+    return None if isinstance(run, str) else run
 
 
 def _has_failed(run: SampleRun | str) -> bool:
@@ -173,7 +188,9 @@ _DENIED = re.compile(r"permission denied|read-?only|unable to open", re.IGNORECA
 
 
 def _foreign_file(run: SampleRun, paths: Sequence[str]) -> str:
-    """Return the file of root that the filter probably cannot use, in a directory of its user."""
+    """Return the file that belongs to root in a directory of the filter's user, if the filter
+    probably cannot use it.
+    """
     for path in paths if _DENIED.search(run.errors) else ():
         with contextlib.suppress(OSError):
             status, above = Path(path).stat(), Path(path).parent.stat()
@@ -197,7 +214,7 @@ def _missing_directory(run: SampleRun) -> str:
 
 
 def _group(run: SampleRun) -> str:
-    """Return the group with which the filter could use the path in its error message."""
+    """Return the group that gives access to the path in the filter's error message, or ""."""
     for line in run.errors.splitlines():
         path = next(iter(sample_words.absolute_paths(f" {line}")), "").rstrip(":")
         if path and "ermission denied" in line:
@@ -242,12 +259,14 @@ def _run(
     wanted: Options,
     sample: _Sample,
     changed: Sequence[tuple[str, str]] = (),
+    prefix: str = "",
 ) -> SampleRun | str:
     """Return the result for one test message, or the reason why there is none.
 
     changed: settings of the unit and their values for this run.
+    prefix: shell commands before the filter command.
     """
-    arguments = _arguments(proxy, wanted, sample)
+    arguments = _arguments(proxy, wanted, sample, prefix)
     # Only root can switch to another user.
     name = f"{proxy.user}:{proxy.group}" if proxy.service and proxy.group else proxy.user
     user = ["--user", name] if proxy.user and os.geteuid() == 0 else []
@@ -296,14 +315,14 @@ def _result(sample: _Sample, command: str, message: dict[str, Any]) -> SampleRun
     )
 
 
-def _arguments(proxy: Proxy, wanted: Options, sample: _Sample) -> list[str]:
+def _arguments(proxy: Proxy, wanted: Options, sample: _Sample, prefix: str) -> list[str]:
     """Return the arguments of postprox-rehearse for a test message."""
     strictness = "--strict" if wanted.strict else "-r" if wanted.reject else ""
     sender = [] if sample.sender is None else ["--sender", sample.sender]
     return [
         *([strictness] if strictness else []),
         *("-t", f"{wanted.timeout:g}", "-d", wanted.directory),
-        *("-c", _exports(proxy) + (wanted.command or "")),
+        *("-c", _exports(proxy) + prefix + (wanted.command or "")),
         *sender,
     ]
 

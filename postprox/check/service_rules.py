@@ -326,7 +326,7 @@ _STARTTLS = (("smtpd_tls_security_level", "encrypt", "may"), ("smtpd_enforce_tls
 def required_starttls(setup: Setup) -> Iterator[Fault]:
     """Report a public service that accepts mail from other servers only with STARTTLS.
 
-    RFC 3207, section 4, forbids this for a server to which MX records lead.
+    RFC 3207, section 4, forbids this for a server that MX records name.
     """
     services = [each for each in setup.configuration.services if setup.is_public(each)]
     for name, value, new in _STARTTLS:

@@ -136,7 +136,7 @@ class Setup:
         return next((each for each in others if target and each.is_at(target)), None)
 
     def chain(self, proxy: Proxy) -> list[Proxy]:
-        """Return a proxy and the proxies that are behind it without a Postfix service between."""
+        """Return a proxy and the proxies that follow it with no Postfix service in between."""
         found = [proxy]
         while (behind := self.proxy_behind(found[-1])) and behind not in found:
             found.append(behind)

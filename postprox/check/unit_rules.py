@@ -17,6 +17,7 @@ from .facts import ProxyFacts
 from .findings import Fault
 from .fixes import Edit
 from .routes import Proxy, arguments
+from .scripts import shell_command
 from .setup import Setup
 from .unit import Ignored, Unit, expanded_words
 
@@ -49,13 +50,18 @@ _ALL_CALLS = ("@default", "@system-service", "@known")
 def hiding(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator[Fault]:
     """Report an old unit without a usable filter that hides another unit of the same name."""
     unit, seen = proxy.unit, facts.filter
-    if unit is None or not unit.hidden_path or seen is None or seen.exists or seen.sought_name:
+    if unit is None or not unit.hidden_path or seen is None or seen.sought_name:
         return
+    program = seen.missing_command.program if seen.missing_command else ""
+    is_scanner = program in shell_command.SCANNERS
+    if seen.exists and not is_scanner:
+        return
+    missing = f"requires {program}, which does not exist" if is_scanner else "does not exist"
     path = shlex.quote(unit.path)
     yield Fault(
         "filter",
         unit.name,
-        f"{unit.path} hides {unit.hidden_path}, and its filter {seen.path} does not exist; all "
+        f"{unit.path} hides {unit.hidden_path}, and its filter {seen.path} {missing}; all "
         f"mail {'is deferred' if wanted.reject else 'passes unfiltered'}",
         (
             fixes.run(f"mv {path} {path}.old"),

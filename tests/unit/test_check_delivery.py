@@ -58,14 +58,16 @@ def test_transport_to_missing_socket_is_replaced(
         ("/var/mail/ann", "ann", "chown ann /var/mail/ann && chmod u+rw /var/mail/ann"),
     ],
 )
-def test_mailbox_that_local_cannot_write_is_corrected(path: str, owner: str, remedy: str) -> None:
+def test_mailbox_not_writable_by_local_is_corrected(path: str, owner: str, remedy: str) -> None:
     assert remedies("queue", "", closed_mailboxes={path: owner}) == [remedy]
     command = "mailbox_command = /bin/true\n"
     assert remedies("queue", command, closed_mailboxes={path: owner}) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="requires root")
-def test_closed_mailboxes_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mailboxes_local_cannot_write_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     group = grp.getgrgid(pwd.getpwnam("mail").pw_gid)
     monkeypatch.setattr(postfix_files, "MAILBOXES", str(tmp_path))
     configuration = parse(f"mail_spool_directory = {tmp_path}\n", "", "")
@@ -83,7 +85,9 @@ def test_closed_mailboxes_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="requires root")
 @pytest.mark.parametrize(("level", "count"), [("may", 1), ("none", 0)])
-def test_missing_certificate_disables_starttls(tmp_path: Path, level: str, count: int) -> None:
+def test_remedy_for_missing_certificate_disables_starttls(
+    tmp_path: Path, level: str, count: int
+) -> None:
     main = f"smtpd_tls_security_level = {level}\nsmtpd_tls_cert_file = {tmp_path}/cert.pem\n"
     missing = dict(postfix_files.missing_certificates(parse(main, "", "")))
     assert len(missing) == count

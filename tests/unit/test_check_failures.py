@@ -209,7 +209,7 @@ if __name__ == "__main__":
 """
 
 
-def test_ignored_result_becomes_the_exit_status(tmp_path: Path) -> None:
+def test_ignored_function_result_becomes_exit_status(tmp_path: Path) -> None:
     mail = tmp_path / "mail"
     mail.write_text("a virus")
     script = RESULT.format(mail)
@@ -220,7 +220,7 @@ def test_ignored_result_becomes_the_exit_status(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["sys.exit(main())", "raise SystemExit(main())", "print(main())"])
-def test_used_result_is_not_reported(end: str) -> None:
+def test_used_function_result_is_not_reported(end: str) -> None:
     assert list(python.lost_result(RESULT.replace("    main()\n", f"    {end}\n"))) == []
 
 
@@ -235,7 +235,7 @@ def test_used_result_is_not_reported(end: str) -> None:
         ),
     ],
 )
-def test_corrected_python_filter_runs_no_remote_command(script: str) -> None:
+def test_corrected_python_filter_runs_no_injected_command(script: str) -> None:
     (found,) = python.shell_commands(script)
     run = [sys.executable, "-c", corrected(script, found.correction)]
     remote = "';echo EXEC$((1+1))'\"$(echo EXEC$((1+1)))"

@@ -161,7 +161,7 @@ def test_limit_that_is_lower_behind_filter_is_reported(name: str) -> None:
     assert before(f"{name} = 5000") == []
 
 
-def test_size_limit_of_front_service_is_raised_for_cleanup_too() -> None:
+def test_size_limit_raised_by_service_is_raised_globally() -> None:
     (finding,) = before("", "smtp/inet/message_size_limit = 50000000\n")
     assert finding.remedy == "postconf -e message_size_limit=50000000"
 

@@ -13,6 +13,7 @@ import pytest
 
 from postprox.check import environment
 from postprox.check.facts import (
+    MissingCommand,
     ProgramFacts,
     ProxyFacts,
     RunningFacts,
@@ -166,6 +167,10 @@ def test_old_unit_with_missing_filter_is_reported() -> None:
     assert "/etc/postprox.service hides /usr/postprox.service" in fault.problem
     kept = replace(facts, filter=ProgramFacts("/opt/scan", exists=True))
     assert list(hiding(old, proxy.options, kept)) == []
+    scanner = MissingCommand("clamscan", 2, False, "", exists=False)
+    gone = replace(facts, filter=ProgramFacts("/opt/scan", exists=True, missing_command=scanner))
+    (fault,) = hiding(old, proxy.options, gone)
+    assert "its filter /opt/scan requires clamscan, which does not exist" in fault.problem
 
 
 @pytest.mark.parametrize(
@@ -186,7 +191,7 @@ def test_wrapper_mode_for_plain_smtp_is_reported(
     assert found == [f"{each}postconf -P 465/inet/smtpd_tls_wrappermode=yes" for each in remedies]
 
 
-def test_wrapper_mode_of_one_service_in_main_cf_is_reported() -> None:
+def test_wrapper_mode_on_port_25_is_reported() -> None:
     master = f"{FRONT}{UP}{BEHIND}465 inet n - n - 20 smtpd\n"
     mode = "smtpd_tls_wrappermode = yes\n"
     overrides = f"{own()}127.0.0.1:10026/inet/{mode.replace('yes', 'no')}465/inet/{mode}"
@@ -313,7 +318,7 @@ def test_program_of_mailbox_command_is_found_in_path(command: str, missing: str)
     )
 
 
-def test_service_without_user_or_program_cannot_run() -> None:
+def test_service_with_missing_user_or_program_cannot_run() -> None:
     entry = "{} unix - n n - 0 {} user={} argv={}\n"
     master = (
         entry.format("spf", "spawn", "no-such-user", "/bin/sh")
@@ -373,7 +378,9 @@ def test_messages_in_default_queue_are_moved(
 @pytest.mark.parametrize(
     ("addresses", "count"), [(("192.0.2.1", "::1"), 1), (("::1", "127.0.0.1"), 0), ((), 0)]
 )
-def test_localhost_without_its_address_is_reported(addresses: tuple[str, ...], count: int) -> None:
+def test_localhost_without_ipv4_loopback_address_is_reported(
+    addresses: tuple[str, ...], count: int
+) -> None:
     master = FRONT + UP.replace("127.0.0.1:10026", "localhost:10026") + BEHIND
     hosts = {"localhost": addresses} if addresses else {}
     findings = judge(setup_of(BEFORE, master, own(), hosts=hosts))
@@ -396,7 +403,9 @@ def test_localhost_without_its_address_is_reported(addresses: tuple[str, ...], c
         ("", "submission/inet/smtpd_tls_security_level = encrypt", ""),
     ],
 )
-def test_starttls_is_not_required_from_servers(main: str, overrides: str, remedy: str) -> None:
+def test_required_starttls_for_mail_servers_is_corrected(
+    main: str, overrides: str, remedy: str
+) -> None:
     master = FRONT + "submission inet n - n - - smtpd\n" + UP + BEHIND
     kept = "127.0.0.1:10026/inet/smtpd_{}\n"
     kept = kept.format("tls_security_level = none") + kept.format("enforce_tls = no")

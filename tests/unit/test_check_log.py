@@ -215,7 +215,7 @@ def test_error_of_administrator_command_does_not_count() -> None:
     assert texts(("postfix/postmap[1]", "fatal: open /etc/postfix/x: No such file")) == []
 
 
-def test_start_of_running_postfix_does_not_count() -> None:
+def test_already_running_error_is_not_reported() -> None:
     line = "fatal: the Postfix mail system is already running"
     assert texts(("postfix/postfix-script[1]", line)) == []
 
@@ -306,7 +306,7 @@ def test_last_change_is_newest_ctime_in_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("greeting", "count"), [("220 a ESMTP", 0), ("421 4.4.1 no", 1)])
-def test_lost_connection_to_answering_proxy_does_not_count(greeting: str, count: int) -> None:
+def test_lost_connection_to_responding_proxy_is_not_reported(greeting: str, count: int) -> None:
     warning = "lost connection with proxy 127.0.0.1:10025"
     error = LoggedError(LoggedError.REFUSED, "smtpd", "451 4.3.0 Error", warning)
     case = setup(error)

@@ -241,7 +241,7 @@ def test_notice_contains_only_the_header_of_the_message() -> None:
         ("if true; then\nmessage=$(cat)\nfi", ""),
     ],
 )
-def test_standard_input_of_script_with_email_is_replaced(line: str, new: str) -> None:
+def test_read_of_standard_input_is_replaced_with_email(line: str, new: str) -> None:
     script = f'#!/bin/sh\n{line}\ncp "$EMAIL" "$OUTFILE" || exit 2\nexit 0\n'
     found = [each for each in shell.mistakes(script) if each.kind == Kind.INPUT]
     assert len(found) == bool(new)

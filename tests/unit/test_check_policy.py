@@ -45,7 +45,7 @@ def test_missing_policy_service_is_removed(value: str, kept: str) -> None:
     assert remedy.replace("'", "") == f"postconf -e {NAME}={kept}"
 
 
-def test_setting_of_service_is_removed() -> None:
+def test_policy_service_in_master_cf_override_is_removed() -> None:
     own = f"smtp/inet/{NAME} = check_policy_service inet:127.0.0.1:10023, permit\n"
     assert remedies("", own=own) == [f"postconf -P smtp/inet/{NAME}=permit"]
 
@@ -90,7 +90,7 @@ def test_policy_service_is_not_checked_offline() -> None:
         ("header_checks = regexp:/etc/postfix/#checks", None),
     ],
 )
-def test_comment_behind_value_is_removed(line: str, value: str | None, tmp_path: Path) -> None:
+def test_comment_after_value_is_removed(line: str, value: str | None, tmp_path: Path) -> None:
     found = list(comments(parse(f"{line}\n", "", "")))
     assert [each.edits[0].change("") for each in found] == ([] if value is None else [value])
 

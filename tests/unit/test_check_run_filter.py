@@ -310,7 +310,7 @@ def test_file_of_root_in_directory_of_user_is_found(tmp_path: Path) -> None:
         assert sample_runs._foreign_file(replace(run, errors="no"), [str(file)]) == ""
 
 
-def test_group_that_may_use_a_denied_path_is_found(tmp_path: Path) -> None:
+def test_group_with_access_to_denied_path_is_found(tmp_path: Path) -> None:
     file = tmp_path / "scan.sock"
     file.touch()
     file.chmod(0o660)
@@ -527,3 +527,26 @@ def test_missing_directory_of_a_file_is_found(spool: Path, script: str) -> None:
     proxy = proxy_of(script.format(f"{place}/postprox-test"), spool)
     run = sample_runs.sample_runs(proxy).runs[0]
     assert run.missing_directory == f"{place}/postprox-test/no"
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ('{ echo "X-Mark: yes"; cat "$EMAIL"; } || exit 2', 1),
+        ('echo "no virus in $EMAIL"', 0),
+        ('cat "$EMAIL" | grep -c x', 0),
+        ('{ echo "X-Mark: yes"; cat "$EMAIL"; } > "$OUTFILE"', 0),
+    ],
+)
+def test_message_on_standard_output_becomes_the_result(spool: Path, line: str, count: int) -> None:
+    proxy = proxy_of(f"#!/bin/sh\n{line}\nexit 0\n", spool)
+    assert proxy.options is not None
+    path = spool.parent / "filter"
+    program = programs.program_facts(str(path), USER, "/usr/bin:/bin")
+    seen = sample_runs.sample_runs(proxy, str(path))
+    found = list(sample_faults(proxy, proxy.options, seen, program))
+    assert [each.name for each in found] == ["lost-change"] * count
+    for finding in plan(parse(MAIN, FRONT, ""), found):
+        subprocess.run(["/bin/sh", "-c", finding.remedy], check=True)
+        (ordinary, *_) = sample_runs.sample_runs(proxy, str(path)).runs
+        assert ordinary.received == f"X-Mark: yes\r\n{ordinary.sent}"

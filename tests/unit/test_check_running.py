@@ -1378,3 +1378,22 @@ def test_groups_that_process_lacks_are_found(monkeypatch: pytest.MonkeyPatch) ->
     assert Machine().missing_groups(1) == ("mail",)
     monkeypatch.setattr(Path, "read_text", lambda _: status.format(mail))
     assert Machine().missing_groups(1) == ()
+
+
+def test_instances_with_different_filters_do_not_share_a_port(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chain(site, 30)
+    site.enable("sockets.target.wants/postprox@in.socket")
+    site.machine.states["postprox@in.socket"] = "listening"
+    site.machine.states["postprox@in.service"] = "waiting"
+    other = site.directory / "other"
+    shutil.copy(site.filter, other)
+    second = f"-l 10027 --foreground --strict -t 30 -d /run/%N -c {other}"
+    site.write(f"{second} 127.0.0.1:10026", name="postprox@size.service")
+    site.write(site.arguments, name="postprox@in.service")
+    site.drop_in("postprox@size.socket", "Socket", "ListenStream=127.0.0.1:10027")
+    checked = check(site, capsys)
+    assert "port-twice" in checked.names()
+    assert "the port of postprox@in.service" in checked.problem
+    assert "ListenStream= ListenStream=127.0.0.1:10027" in checked.remedy.replace("'", "")

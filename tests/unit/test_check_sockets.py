@@ -154,7 +154,7 @@ def test_script_with_two_sockets_is_not_judged(
 
 
 @as_root
-def test_group_of_closed_directory_permits_to_read_a_file(tmp_path: Path) -> None:
+def test_group_that_can_read_file_is_found(tmp_path: Path) -> None:
     group = grp.getgrnam(GROUP)
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         words = Path(directory, "words")

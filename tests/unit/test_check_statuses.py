@@ -185,7 +185,7 @@ def test_grep_that_may_find_nothing_is_not_reported(script: str) -> None:
 
 
 @pytest.mark.parametrize("test", ["if [ $? -eq 0 ]; then", 'if [ "$?" = 0 ]; then'])
-def test_remedy_tests_status_of_scan_after_log_entry(tmp_path: Path, test: str) -> None:
+def test_remedy_saves_scan_status_before_log_entry(tmp_path: Path, test: str) -> None:
     script = f'#!/bin/sh\ngrep -q virus "$EMAIL"\necho scanned\n{test}\n{REPLY}\nexit 1\nfi\n'
     (found,) = mistakes(script)
     assert found.kind == Kind.STALE

@@ -130,7 +130,7 @@ def test_removed_variables_are_restored() -> None:
     )
 
 
-def test_empty_file_name_in_complete_script_is_accepted() -> None:
+def test_empty_file_name_beside_variables_is_accepted() -> None:
     assert kinds('cat "$EMAIL" > "$OUTFILE"\necho > ""') == []
 
 

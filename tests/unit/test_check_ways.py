@@ -604,7 +604,9 @@ def test_quotation_marks_in_filter_address_are_reported() -> None:
         ("permit_mynetworks", True),
     ],
 )
-def test_service_for_own_clients_adds_no_load(restrictions: str, is_reported: bool) -> None:
+def test_service_that_refuses_strangers_is_not_counted(
+    restrictions: str, is_reported: bool
+) -> None:
     master = FRONT.replace("20 smtpd", "- smtpd") + "submission inet n - n - - smtpd\n"
     own = f"submission/inet/smtpd_client_restrictions = {restrictions}\n"
     findings = found("smtpd_proxy_options = speed_adjust\n", master + PROXY, own)

@@ -1,4 +1,4 @@
-"""Reads what the rules need to know from the system.
+"""Collects the system data that the rules require.
 
 Rule: the modules only read data and make no decisions. They open only regular files.
 

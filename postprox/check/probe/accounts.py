@@ -48,8 +48,8 @@ def unknown_permissions(user: str) -> str:
 def identity(proxy: Proxy) -> str:
     """Return the user of a proxy in the notation of spawn(8): USER, or USER:GROUP.
 
-    Like spawn(8), the check then uses only this group, or the primary group if GROUP is empty.
-    Without a colon, all groups of the user count.
+    If there is a colon, the check uses only this group, like spawn(8), or the primary group if
+    GROUP is empty. Without a colon, the check uses all groups of the user.
     """
     return f"{proxy.user}:{proxy.group}" if proxy.service and proxy.user else proxy.user
 

@@ -1,4 +1,4 @@
-"""Finds the installed package, and the files that determine what happens to mail.
+"""Finds the installed package and the configuration files that affect mail processing.
 
 Rule: this module only reads data and makes no decisions.
 """

@@ -132,7 +132,7 @@ def missing_sockets(configuration: Configuration) -> Iterator[tuple[str, str]]:
             yield name, str(queue / found["path"])
 
 
-#: The directory for mailboxes that programs for local mail share.
+#: The mailbox directory that is common to all programs for local mail.
 MAILBOXES = "/var/mail"
 
 

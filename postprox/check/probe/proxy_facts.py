@@ -216,7 +216,7 @@ def _upstream_missing(configuration: Configuration, proxy: Proxy) -> bool:
 
 
 def _is_own(address: str) -> bool:
-    """Return whether this machine has an IP address."""
+    """Return whether an IP address belongs to this machine."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family) as own:

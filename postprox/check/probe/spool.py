@@ -70,7 +70,7 @@ def spool_facts(configuration: Configuration, proxy: Proxy) -> SpoolFacts | None
 
 
 def _private_spool(directory: Path) -> SpoolFacts | None:
-    """Return the space for a unit's own /tmp, which is in the file system of /tmp."""
+    """Return the free space of a unit's private /tmp, which uses the file system of /tmp."""
     if str(directory) not in ("/tmp", "/var/tmp"):  # noqa: S108
         return None
     space = os.statvfs(directory)

@@ -18,7 +18,9 @@ _LOGROTATE = "/etc/logrotate.d"
 
 
 def rotations(targets: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each target that logrotate(8) creates with an owner, and the configuration."""
+    """Yield each target that logrotate(8) creates with a given owner, and the path of its
+    configuration file.
+    """
     for file in sorted(Path(_LOGROTATE).glob("*")) if targets else ():
         try:
             text = file.read_text("utf-8", "replace")
@@ -30,7 +32,7 @@ def rotations(targets: Sequence[str]) -> Iterator[tuple[str, str]]:
                 yield target, str(file)
 
 
-#: Directories for temporary files, and names of directories that should not be there.
+#: Directories for temporary files, and names of directories that should not be in them.
 _SHORT = ("/tmp", "/var/tmp")  # noqa: S108
 _KEPT = re.compile("quarantine|archive|infected|virus|spam", re.IGNORECASE)
 

@@ -1,4 +1,4 @@
-"""Finds lines that make text from the SMTP session part of a command.
+"""Finds lines that insert text from the SMTP session into a command.
 
 Rule: the functions depend only on the text and evaluate nothing.
 """

@@ -71,7 +71,7 @@ def mistakes(code: Code) -> Iterator[Mistake]:
     yield from _outputs(code)
 
 
-#: An assignment of the text of standard input, which is empty.
+#: An assignment that reads standard input. The proxy leaves it empty.
 _INPUT = re.compile(r"\w+=\"?(?P<input>\$\(\s*cat\s*-?\s*\))\"?\s*;?")
 
 

@@ -1,4 +1,4 @@
-"""Finds lines that use or change the proxy's variables by mistake.
+"""Finds lines that use or change the proxy's variables incorrectly.
 
 Rule: the functions depend only on the text and evaluate nothing. A line is not reported if another
 part of the script may make it harmless.
@@ -68,7 +68,9 @@ def _unquoted(code: Code) -> Iterator[Mistake]:
 
 
 def _empty(code: Code, text: str) -> Iterator[Mistake]:
-    """Yield a line without the variables, which a here-document without quotes has removed."""
+    """Yield a line that lacks $EMAIL and $OUTFILE, because an unquoted here-document expanded them
+    to nothing.
+    """
     written = next(((n, line) for n, line in code if re.search(r"(?<!\d)>\s*\"\"", line)), None)
     if written and "EMAIL" not in text and "OUTFILE" not in text:
         result, message = r's/>\( *\)""/>\1"$OUTFILE"/', r's/\(cat\|grep [^;|&]*\) ""/\1 "$EMAIL"/'

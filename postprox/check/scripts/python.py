@@ -234,7 +234,7 @@ _SHELLS = re.compile(r"\bos\.(?:system|popen)\(|\bshell\s*=\s*True\b|\bgetoutput
 
 
 def shell_commands(script: str) -> Iterator[Mistake]:
-    """Yield a line that makes text from the SMTP session part of a command for the shell."""
+    """Yield a line that inserts text from the SMTP session into a shell command."""
     lines = script.split("\n")
     assigned = {}
     for number, line in enumerate(lines, 1):

@@ -1,4 +1,4 @@
-"""Finds lines whose replies do not reach the proxy, or do not fit the exit status.
+"""Finds lines whose replies do not reach the proxy or do not match the exit status.
 
 Rule: the functions depend only on the text and evaluate nothing.
 """
