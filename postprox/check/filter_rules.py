@@ -440,6 +440,9 @@ def filter_command(proxy: Proxy, wanted: Options, facts: ProxyFacts) -> Iterator
         return
     for problem, edit in cannot_run(seen, proxy.user):
         edits = (edit,)
+        if seen.has_noexec and proxy.unit:
+            # A unit's own mounts keep the option until the service starts again.
+            edits += (fixes.run(f"systemctl restart {proxy.unit.name}"),)
         if seen.similar and not seen.exists and not seen.closed_directory:
             problem += f", but {seen.similar} exists"  # noqa: PLW2901
             edits = (_similar(proxy, wanted, seen),)

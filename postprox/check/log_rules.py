@@ -62,12 +62,18 @@ _ABOUT_PROXY = re.compile(r"(lost connection with|timeout \w+ \w+|connect to) pr
 
 
 def _is_of_answering_proxy(setup: Setup, error: LoggedError) -> bool:
-    """Return whether an error concerns a connection to a proxy, but all proxies now respond."""
+    """Return whether an error concerns a connection to a proxy, but all proxies now respond.
+
+    An error of cleanup(8) has the same text, but cleanup(8) also logs a reason.
+    """
     sessions = setup.running.sessions if setup.running else {}
     places = [place for proxy in setup.proxies for place in proxy.endpoints]
     answers = [sessions[place].greeting for place in places if place in sessions]
     is_answering = bool(answers) and all(answer.startswith("220") for answer in answers)
-    return is_answering and bool(_ABOUT_PROXY.match(error.warning))
+    is_about_proxy = _ABOUT_PROXY.match(error.warning) or (
+        not error.warning and "queue file write error" in error.text
+    )
+    return is_answering and bool(is_about_proxy)
 
 
 def _is_of_filter(error: LoggedError) -> bool:

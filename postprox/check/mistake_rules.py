@@ -183,6 +183,13 @@ _EFFECTS = {
             "always ends with status 0, so mail that it should reject passes"
         ),
     ),
+    Kind.CAUGHT: (
+        "exit-status",
+        (
+            "also catches SystemExit, so sys.exit(1) does not end the filter with status 1; mail "
+            "that it should reject passes, or {effect}"
+        ),
+    ),
     Kind.SHELL: (
         "injection",
         (

@@ -20,6 +20,7 @@ from .findings import Fault
 from .fixes import Edit
 from .proxy_rules import set_filter
 from .routes import Proxy
+from .scripts.mistake import Kind
 from .setup import Setup
 from .tables import refusing_checks
 from .unit import Unit
@@ -54,7 +55,11 @@ def sample_faults(
 ) -> Iterator[Fault]:
     """Report the first problem of the filter that the test messages show."""
     found = [*_executed(proxy, seen), *_failed(proxy, wanted, program, seen)]
-    found += [*_damaged(proxy, seen), *_passed(proxy, wanted, seen), *_never_accepted(proxy, seen)]
+    found += [
+        *_damaged(proxy, program, seen),
+        *_passed(proxy, wanted, seen),
+        *_never_accepted(proxy, seen),
+    ]
     found += [*_refused_bounce(proxy, program, seen), *_errors(proxy, seen)]
     found += [*_accepted(proxy, seen), *_printed(proxy, wanted, program, seen)]
     yield from found[:1]
@@ -172,12 +177,24 @@ def _missing_directory(proxy: Proxy, directory: str) -> _Cause:
     return f", because the directory {directory} does not exist", (fixes.run(command),)
 
 
-def _damaged(proxy: Proxy, seen: SampleRuns) -> Iterator[Fault]:
+#: The lines of a script that can cause damage.
+_DAMAGING = (Kind.CUT, Kind.SPILLED)
+
+
+def _damaged(proxy: Proxy, program: ProgramFacts | None, seen: SampleRuns) -> Iterator[Fault]:
     """Report a test message that the filter damaged."""
     for run in seen.runs:
         if run.received is not None and (damage := _damage(run.sent, run.received)):
             problem = f"the filter damaged {_TITLES[run.kind]}; {damage}"
-            yield _fault(proxy, run, problem, name="filter-damage")
+            edit = fixes.run(run.command)
+            causes = (
+                [each for each in program.mistakes if each.kind in _DAMAGING] if program else []
+            )
+            if program and causes:
+                script = shlex.quote(causes[0].correction)
+                edit = fixes.run(f"sed -i {script} {shlex.quote(program.path)}")
+                problem += f"; the cause is probably line {causes[0].number}: {causes[0].line}"
+            yield Fault("filter-damage", proxy.where, problem, (edit,))
             return
 
 
@@ -185,13 +202,8 @@ def _damage(sent: str, received: str) -> str:
     """Return the damage that the filter did to a message, or ""."""
     header, _, body = sent.partition("\r\n\r\n")
     new_header, _, new_body = received.partition("\r\n\r\n")
-    lost = [line for line in header.split("\r\n") if line[:1] not in " \t"]
-    names = {line.partition(":")[0].lower() for line in new_header.split("\r\n")}
-    missing = [line for line in lost if line.partition(":")[0].lower() not in names]
-    if any(f"\r\n{line}\r\n" in f"\r\n{new_body}\r\n" for line in missing):
-        return f"header fields became part of the body: {missing[0]}"
-    if len(missing) == len(lost):
-        return "all header fields are lost"
+    if damage := _header_damage(header, new_header, new_body):
+        return damage
     if _encoding(header) != _encoding(new_header):
         return ""
     lines = [line for line in body.split("\r\n") if line.strip()]
@@ -202,6 +214,24 @@ def _damage(sent: str, received: str) -> str:
         return "the end of the message is lost"
     changed = next((line for line in lines if line not in kept), "")
     return f"lines are lost or changed: {_quoted(changed)}" if changed else ""
+
+
+def _header_damage(header: str, new_header: str, new_body: str) -> str:
+    """Return the damage that the filter did to a header, or ""."""
+    lost = [line for line in header.split("\r\n") if line[:1] not in " \t"]
+    names = {line.partition(":")[0].lower() for line in new_header.split("\r\n")}
+    missing = [line for line in lost if line.partition(":")[0].lower() not in names]
+    if any(f"\r\n{line}\r\n" in f"\r\n{new_body}\r\n" for line in missing):
+        return f"header fields became part of the body: {missing[0]}"
+    if len(missing) == len(lost):
+        return "all header fields are lost"
+    if not _FIELD.match(new_header):
+        return f"its first line is not a header field: {_quoted(new_header.splitlines()[0])}"
+    return ""
+
+
+#: The name of a header field (RFC 5322, section 2.2).
+_FIELD = re.compile(r"[!-9;-~]+:")
 
 
 def _encoding(header: str) -> str:

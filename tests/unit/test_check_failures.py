@@ -282,3 +282,26 @@ def test_module_of_root_is_copied_for_all_users(
     checked = check(site, capsys)
     assert f"which only root can import ({path})" in checked.problem
     assert f"cp -r {path} /usr/local/lib/python3.11/dist-packages/" in checked.remedy
+
+
+CAUGHT = """\
+import sys
+try:
+    if b"virus" in open("/x", "rb").read():
+        print("550 5.7.1 A virus", file=sys.stderr)
+        sys.exit(1)
+except:
+    sys.exit(2)
+"""
+
+
+def test_except_that_catches_system_exit_is_corrected() -> None:
+    (found,) = python.caught_exit(CAUGHT)
+    assert found.number == 6
+    assert "except Exception:" in corrected(CAUGHT, found.correction)
+    assert list(python.caught_exit(corrected(CAUGHT, found.correction))) == []
+
+
+@pytest.mark.parametrize("handler", ["except OSError:", "except Exception:", "finally:"])
+def test_handler_that_does_not_catch_system_exit_is_accepted(handler: str) -> None:
+    assert list(python.caught_exit(CAUGHT.replace("except:", handler))) == []

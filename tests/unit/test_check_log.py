@@ -305,10 +305,13 @@ def test_last_change_is_newest_ctime_in_directory(tmp_path: Path) -> None:
     assert Machine().changed([str(tmp_path), "/missing"]) == file.stat().st_ctime
 
 
+@pytest.mark.parametrize("warning", ["lost connection with proxy 127.0.0.1:10025", ""])
 @pytest.mark.parametrize(("greeting", "count"), [("220 a ESMTP", 0), ("421 4.4.1 no", 1)])
-def test_lost_connection_to_responding_proxy_is_not_reported(greeting: str, count: int) -> None:
-    warning = "lost connection with proxy 127.0.0.1:10025"
-    error = LoggedError(LoggedError.REFUSED, "smtpd", "451 4.3.0 Error", warning)
+def test_lost_connection_to_responding_proxy_is_not_reported(
+    warning: str, greeting: str, count: int
+) -> None:
+    text = "451 4.3.0 Error: queue file write error"
+    error = LoggedError(LoggedError.REFUSED, "smtpd", text, warning)
     case = setup(error)
     (place,) = case.proxies[0].endpoints
     assert case.running is not None

@@ -236,6 +236,8 @@ def test_notice_contains_only_the_header_of_the_message() -> None:
     [
         ("message=$(cat)", 'message=$(cat "$EMAIL")'),
         ('message="$(cat -)";', 'message="$(cat "$EMAIL")";'),
+        ('cat > "$MSG"', 'cat "$EMAIL" > "$MSG"'),
+        ("cat > $MSG || exit 2", 'cat "$EMAIL" > $MSG || exit 2'),
         ('message=$(cat "$EMAIL")', ""),
         ('exec < "$EMAIL"\nmessage=$(cat)', ""),
         ("if true; then\nmessage=$(cat)\nfi", ""),
@@ -263,3 +265,12 @@ def test_marked_copy_on_two_lines_becomes_the_result() -> None:
     assert done.stdout == (
         '#!/bin/sh\n{ echo "X-A: b"; cat "$EMAIL"; } > "$OUTFILE" || exit 2\nexit 0\n'
     )
+
+
+def test_result_is_not_also_sent() -> None:
+    script = (
+        '#!/bin/sh\n{ echo "X-A: b"; cat "$EMAIL"; } > "$OUTFILE" || exit 2\n'
+        '/usr/sbin/sendmail -G -i -f "$SENDER" -- $RECIPIENTS < "$OUTFILE" || exit 75\n'
+    )
+    (found,) = sending.mistakes(script)
+    assert (found.kind, found.number) == (Kind.RESENT, 3)

@@ -550,3 +550,28 @@ def test_message_on_standard_output_becomes_the_result(spool: Path, line: str, c
         subprocess.run(["/bin/sh", "-c", finding.remedy], check=True)
         (ordinary, *_) = sample_runs.sample_runs(proxy, str(path)).runs
         assert ordinary.received == f"X-Mark: yes\r\n{ordinary.sent}"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "{ echo 'X-A: b'; sed -e '/^X-Mailer:/d' -e '/^$/q' \"$EMAIL\"; } > \"$OUTFILE\" || exit 2",
+        'sed \'/^X-Mailer:/d;/^$/q\' "$EMAIL" > "$OUTFILE" || exit 2',
+        'exec > "$OUTFILE"\n{scan} "$EMAIL"\necho "X-A: b"\ncat "$EMAIL"',
+    ],
+)
+def test_line_that_damages_the_result_is_corrected(spool: Path, script: str) -> None:
+    scan = spool.parent / "scan"
+    scan.write_text("#!/bin/sh\necho Loading signatures\n")
+    scan.chmod(0o755)
+    script = script.replace("{scan}", str(scan))
+    proxy = proxy_of(f"#!/bin/sh\n{script}\nexit 0\n", spool)
+    assert proxy.options is not None
+    path = spool.parent / "filter"
+    for count in (1, 0):
+        program = programs.program_facts(str(path), USER, "/usr/bin:/bin")
+        seen = sample_runs.sample_runs(proxy, str(path))
+        found = list(sample_faults(proxy, proxy.options, seen, program))
+        assert [each.name for each in found] == ["filter-damage"] * count
+        for finding in plan(parse(MAIN, FRONT, ""), found):
+            subprocess.run(["/bin/sh", "-c", finding.remedy], check=True)

@@ -200,7 +200,7 @@ def test_remedy_lets_logrotate_create_log_for_user(
     monkeypatch.setattr(accounts, "may", lambda _user, _right, path: path != str(log))
     site.filter.write_text(f'#!/bin/sh\necho "$SENDER" >> {log}\nexit 0\n')
     checked = check(site, capsys)
-    assert f"logrotate(8) creates the file again like this ({rotation})" in checked.problem
+    assert f"logrotate(8) recreates it with the wrong owner ({rotation})" in checked.problem
     script = checked.remedy[checked.remedy.index("sed -E -i") :].partition("; ")[0]
     subprocess.run(["/bin/sh", "-c", script], check=True)
     assert rotation.read_text() == f"{log} {{\n    weekly\n    create 0640 nobody adm\n}}\n"

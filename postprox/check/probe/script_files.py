@@ -33,6 +33,7 @@ def in_python(path: str, text: str, interpreter: str) -> Iterator[Mistake]:
     yield from python.standard_input(text, sys.stdlib_module_names)
     yield from python.lost_result(text)
     yield from python.shell_commands(text)
+    yield from python.caught_exit(text)
     if os.path.realpath(interpreter) != os.path.realpath(sys.executable):
         return
     # The check may run without the directories of installed modules (python3 -S).

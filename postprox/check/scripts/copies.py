@@ -31,6 +31,8 @@ def mistakes(code: Code, *, echo_expands: bool) -> Iterator[Mistake]:
     yield from _partial(code)
     yield from _unsaved(code)
     yield from _logged(code)
+    yield from _cut(code)
+    yield from _spilled(code)
 
 
 def _blanks(code: Code, *, echo_expands: bool) -> Iterator[Mistake]:
@@ -130,6 +132,40 @@ def _unsaved(code: Code) -> Iterator[Mistake]:
         if is_copy and is_bare(text, found.start("copy")):
             edit = replaced(number, found["copy"], f"{found['copy']} || exit 2")
             yield Mistake(Kind.UNSAVED, line, number, edit)
+
+
+#: A sed(1) script that ends at the first empty line of the message.
+_QUIT = re.compile(r"\s+-e\s+'/\^\$/q'|;\s*/\^\$/q(?=')")
+
+
+def _cut(code: Code) -> Iterator[Mistake]:
+    """Yield a sed(1) command that ends at the empty line after the header.
+
+    Only a test message shows whether this damages the result.
+    """
+    for number, line in code:
+        found = _QUIT.search(line)
+        if found and re.search(rf"\bsed\b.*{EMAIL}", line):
+            yield Mistake(Kind.CUT, line, number, replaced(number, found[0], ""))
+
+
+#: A redirection of standard output of the whole script to the result.
+_RESULT = re.compile(r"exec\s+1?>\s*\"?\$\{?OUTFILE\}?\"?\s*;?")
+#: A program that prints a report about the message.
+_REPORT = re.compile(rf"(?!cat\b|sed\b|grep\b)[\w./-]+(\s+-[\w=-]+)*\s+{EMAIL}\s*;?")
+
+
+def _spilled(code: Code) -> Iterator[Mistake]:
+    """Yield a program that prints a report into the result.
+
+    Only a test message shows whether the program prints anything.
+    """
+    lines = [line for _, line in code]
+    start = next((i for i, line in enumerate(lines) if _RESULT.fullmatch(line)), len(lines))
+    for number, line in code[start:]:
+        if _REPORT.fullmatch(line):
+            new = f"{line.rstrip('; ')} > /dev/null"
+            yield Mistake(Kind.SPILLED, line, number, replaced(number, line, new))
 
 
 #: A command that appends a text to the result.

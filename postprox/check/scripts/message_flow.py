@@ -71,8 +71,11 @@ def mistakes(code: Code) -> Iterator[Mistake]:
     yield from _outputs(code)
 
 
-#: An assignment that reads standard input. The proxy leaves it empty.
-_INPUT = re.compile(r"\w+=\"?(?P<input>\$\(\s*cat\s*-?\s*\))\"?\s*;?")
+#: A command that reads standard input. The proxy leaves it empty.
+_INPUT = re.compile(
+    r"\w+=\"?(?P<input>\$\(\s*cat\s*-?\s*\))\"?\s*;?"
+    r"|(?P<copy>cat)\s*-?\s*>\s*\"?\$\{?\w+\}?\"?\s*(?:\|\|\s*exit\b[^|;&]*)?;?"
+)
 
 
 def _inputs(code: Code) -> Iterator[Mistake]:
@@ -83,8 +86,10 @@ def _inputs(code: Code) -> Iterator[Mistake]:
     for position in outer_positions(code):
         number, line = code[position]
         if found := _INPUT.fullmatch(line):
-            new = '$(cat "$EMAIL")'
-            yield Mistake(Kind.INPUT, line, number, replaced(number, found["input"], new))
+            old, new = found["input"], '$(cat "$EMAIL")'
+            if found["copy"]:
+                old, new = line, re.sub(r"^cat\s*-?\s*>", 'cat "$EMAIL" >', line)
+            yield Mistake(Kind.INPUT, line, number, replaced(number, old, new))
 
 
 def _changes(code: Code) -> Iterator[Mistake]:

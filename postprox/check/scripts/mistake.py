@@ -67,6 +67,9 @@ class Kind(enum.StrEnum):
     MODULE = "module"
     RESULT = "result"
     SHELL = "shell"
+    CAUGHT = "caught"
+    CUT = "cut"
+    SPILLED = "spilled"
 
 
 @dataclass(frozen=True)

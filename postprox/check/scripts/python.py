@@ -225,6 +225,24 @@ def lost_result(script: str) -> Iterator[Mistake]:
         yield Mistake(Kind.RESULT, line, call.lineno, edit)
 
 
+def caught_exit(script: str) -> Iterator[Mistake]:
+    """Yield the line of a bare `except` that catches the SystemExit of a rejection."""
+    try:
+        tree = ast.parse(script)
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Try):
+            continue
+        calls = {ast.unparse(each) for part in node.body for each in ast.walk(part)}
+        bare = [each for each in node.handlers if each.type is None]
+        if bare and calls & {"sys.exit(1)", "exit(1)", "raise SystemExit(1)"}:
+            line = script.split("\n")[bare[0].lineno - 1]
+            edit = replaced(bare[0].lineno, "except:", "except Exception:")
+            yield Mistake(Kind.CAUGHT, line.strip(), bare[0].lineno, edit)
+            return
+
+
 #: A variable of the proxy that a remote host can set.
 _REMOTE = re.compile(
     r"environ(?:\.get\(|\[)\s*[\"'](SENDER|RECIPIENTS?|HELO|CLIENT_NAME)[\"'][^\])]*[\])]"

@@ -210,7 +210,8 @@ def _resent(
     script: str, steps: Sequence[_Step], code: Sequence[tuple[int, str]]
 ) -> Iterator[Mistake]:
     """Yield the line that sends the message in $EMAIL, unless the script then rejects it."""
-    files = _copies({"$EMAIL": True}, steps)
+    # The result already contains the changes, so the script can simply end.
+    files = {**_copies({"$EMAIL": True}, steps), "$OUTFILE": True}
     for step in steps:
         following = next((line for number, line in code if number > step.number), "")
         is_rejected = re.search(
