@@ -8,9 +8,9 @@ Rule: each module has one task.
 - `scripts/` parses the filter command and finds mistakes in the filter's script.
 - `selection.py`, `routes.py`, `tables.py` and `setup.py` find the proxies and the routes that mail
   takes through them.
-- `proxy_rules.py`, `filter_rules.py`, `unit_rules.py`, `sandbox.py`, `postfix_rules.py`,
-  `inherited_rules.py`, `master_rules.py`, `running_rules.py` and `parameters.py` contain the rules.
-  `rules.py` applies all rules.
+- The modules `*_rules.py`, `sandbox.py` and `parameters.py` contain the rules. `rules.py` applies
+  all rules.
+- `sample_runs.py` runs the filters on test messages. `mail_log.py` finds errors in the mail log.
 - `findings.py` defines the names and levels of findings. `fixes.py` creates the commands that
   correct problems.
 - `report.py` formats the report.
