@@ -31,8 +31,7 @@ def numbers(configuration: Configuration) -> Iterator[Fault]:
     """
     for name, value in configuration.main.items():
         if values.is_refused(name, value):
-            remedy = fixes.set_main(name, _default(name))
-            yield _refused("main.cf", name, value, remedy)
+            yield _refused("main.cf", name, value, fixes.set_main(name, _corrected(name, value)))
     for service in configuration.services:
         where = f"master.cf, {service.label}"
         for name, value in service.own.items():
@@ -66,6 +65,13 @@ def _refused(where: str, name: str, value: str, remedy: Edit) -> Fault:
         f"Postfix does not accept {name} = {value!r}; programs that read this number cannot run"
     )
     return Fault("number", where, problem, (remedy,))
+
+
+def _corrected(name: str, value: str) -> str:
+    """Return the number before a comment, or else the default value."""
+    found = _COMMENT.fullmatch(value)
+    number = found["value"].strip() if found else ""
+    return number if number and not values.is_refused(name, number) else _default(name)
 
 
 def _default(name: str) -> str:

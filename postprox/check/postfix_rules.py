@@ -641,7 +641,7 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     ]
     yield from _single_processes(proxy, fronts)
     # Local clients rarely use all processes that the default limit permits.
-    busy = [each for each in fronts if each.process_limit != "-" or not _is_for_clients(each)]
+    busy = [each for each in fronts if each.process_limit != "-" or not is_for_own_clients(each)]
     fronts = busy or fronts
     sharing_factor = min((_sharing_factor(front) for front in fronts), default=1)
     process_count = _total(fronts)
@@ -668,7 +668,7 @@ def fronts_limit(setup: Setup, proxy: Proxy) -> Iterator[Fault]:
     )
 
 
-def _is_for_clients(front: Service) -> bool:
+def is_for_own_clients(front: Service) -> bool:
     """Return whether a service refuses clients outside mynetworks that do not authenticate."""
     own = ["permit_sasl_authenticated", "permit_mynetworks"]
     lists = (front.tokens(f"smtpd_{stage}_restrictions") for stage in _STAGES)

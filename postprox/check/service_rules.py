@@ -18,6 +18,7 @@ from . import fixes, values
 from .findings import Fault
 from .fixes import Edit
 from .postconf import Configuration, Service
+from .postfix_rules import is_for_own_clients
 from .routes import (
     FilterStage,
     Proxy,
@@ -334,6 +335,7 @@ def required_starttls(setup: Setup) -> Iterator[Fault]:
             each
             for each in services
             if each.parameter(name) == value
+            and not is_for_own_clients(each)
             and each.parameter("smtpd_tls_wrappermode") != "yes"
             and (place := setup.endpoint_of(each))
             and place.port in _SERVER_PORTS

@@ -204,7 +204,11 @@ def unrunnable_filters(configuration: Configuration) -> Iterator[Fault]:
             "transport",
             f"master.cf, {service.label}",
             f"{name} = {transport} {reason}; all its mail stays in the queue",
-            (fixes.set_own(service, name, other) if is_own else fixes.set_main(name, ""),),
+            (
+                fixes.set_own(service, name, other) if is_own else fixes.set_main(name, ""),
+                # Messages in the queue keep the filter with which they arrived.
+                fixes.run("postsuper -r ALL deferred"),
+            ),
         )
 
 

@@ -91,7 +91,10 @@ CASES = {
     "postscreen": Case(SIGNER, POSTSCREEN),
     "a used port": Case("", SMTP + "127.0.0.1:10027 inet n - n - - smtpd -o content_filter=\n"),
     "a used transport": Case("", SMTP + "scan unix - - n - - smtp\n"),
-    "TLS wrapper mode": Case("smtpd_tls_wrappermode = yes\nsmtpd_tls_security_level = encrypt\n"),
+    "TLS wrapper mode": Case(
+        "smtpd_tls_wrappermode = yes\nsmtpd_tls_security_level = encrypt\n",
+        f"{SMTP[:-1]} -o smtpd_tls_wrappermode=no -o smtpd_tls_security_level=may\n",
+    ),
     "HAProxy in front": Case("smtpd_upstream_proxy_protocol = haproxy\n"),
     "strict restrictions": Case(
         "smtpd_client_restrictions = permit_sasl_authenticated, reject\n"
@@ -115,7 +118,10 @@ CASES = {
     "large messages at submission": Case(
         "", SMTP + f"{SUBMISSION}    -o message_size_limit=99999999\n"
     ),
-    "old TLS parameters": Case("smtpd_enforce_tls = yes\nsmtp_enforce_tls = yes\n"),
+    "old TLS parameters": Case(
+        "smtpd_enforce_tls = yes\nsmtp_enforce_tls = yes\n",
+        f"{SMTP[:-1]} -o smtpd_enforce_tls=no\n",
+    ),
     "a service without a filter": Case(
         "", SMTP + "127.0.0.1:2525 inet n - n - - smtpd -o smtpd_proxy_filter= -o content_filter=\n"
     ),

@@ -302,6 +302,15 @@ def test_except_that_catches_system_exit_is_corrected() -> None:
     assert list(python.caught_exit(corrected(CAUGHT, found.correction))) == []
 
 
-@pytest.mark.parametrize("handler", ["except OSError:", "except Exception:", "finally:"])
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "except OSError:",
+        "except Exception:",
+        "finally:",
+        "except:\n    raise",
+        "except:\n    exit(1)",
+    ],
+)
 def test_handler_that_does_not_catch_system_exit_is_accepted(handler: str) -> None:
     assert list(python.caught_exit(CAUGHT.replace("except:", handler))) == []

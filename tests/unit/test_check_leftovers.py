@@ -56,9 +56,8 @@ def test_pipe_filter_that_cannot_run_is_reported(reason: str) -> None:
     master = FRONT + UP + BEHIND + SCAN + PIPE
     findings = judge(setup_of(AFTER, master, overrides, unrunnable=missing))
     remedies = [each.remedy for each in findings if each.name == "transport"]
-    assert remedies == ["postconf -P 'smtp/inet/content_filter=scan:[127.0.0.1]:10025'"] * bool(
-        reason
-    )
+    command = "postconf -P 'smtp/inet/content_filter=scan:[127.0.0.1]:10025'"
+    assert remedies == [f"{command}; postsuper -r ALL deferred"] * bool(reason)
 
 
 def test_content_filter_of_removed_program_is_removed() -> None:
@@ -401,6 +400,11 @@ def test_localhost_without_ipv4_loopback_address_is_reported(
         ),
         ("smtpd_tls_security_level = may", "", ""),
         ("", "submission/inet/smtpd_tls_security_level = encrypt", ""),
+        (
+            "smtpd_tls_security_level = encrypt",
+            "smtp/inet/smtpd_client_restrictions = permit_mynetworks, reject",
+            "",
+        ),
     ],
 )
 def test_required_starttls_for_mail_servers_is_corrected(
@@ -414,7 +418,7 @@ def test_required_starttls_for_mail_servers_is_corrected(
     remedies = [each.remedy for each in findings if each.name == "starttls"]
     assert len(remedies) == bool(remedy)
     assert all(each.startswith(remedy) for each in remedies)
-    if main.endswith("encrypt"):
+    if remedies and main.endswith("encrypt"):
         assert remedies[0].endswith("postconf -P submission/inet/smtpd_tls_security_level=encrypt")
 
 

@@ -446,6 +446,7 @@ def test_remedy_extends_path_without_usr_bin(
         ('/opt/scan "$EMAIL" | tee /srv/log\nif [ $? -eq 1 ]; then exit 2; fi\nexit 0\n', 1),
         ('/opt/scan "$EMAIL" | grep -q FOUND\nif [ $? -eq 0 ]; then exit 2; fi\nexit 0\n', 0),
         ("date | logger\nif [ $? -eq 1 ]; then exit 2; fi\nexit 0\n", 0),
+        ('formail < "$EMAIL" | tee "$OUTFILE"\n[ $? -eq 0 ] || exit 2\nexit 0\n', 0),
     ],
 )
 def test_status_of_any_program_in_a_pipeline_is_lost(line: str, count: int) -> None:

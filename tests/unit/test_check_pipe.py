@@ -239,6 +239,7 @@ def test_notice_contains_only_the_header_of_the_message() -> None:
         ('cat > "$MSG"', 'cat "$EMAIL" > "$MSG"'),
         ("cat > $MSG || exit 2", 'cat "$EMAIL" > $MSG || exit 2'),
         ('message=$(cat "$EMAIL")', ""),
+        ('grep x "$EMAIL" |\ncat > "$MSG"', ""),
         ('exec < "$EMAIL"\nmessage=$(cat)', ""),
         ("if true; then\nmessage=$(cat)\nfi", ""),
     ],

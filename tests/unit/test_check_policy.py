@@ -103,3 +103,10 @@ def test_policy_service_that_cannot_run_is_removed() -> None:
     (finding,) = [each for each in judge(setup) if each.name == "policy"]
     assert reason in finding.problem
     assert finding.remedy == f"postconf -e {NAME}=permit"
+
+
+def test_number_before_a_comment_is_kept() -> None:
+    main = "message_size_limit = 52428800   # 50 MB\nqueue_minfree = x # y\n"
+    found = judge(Setup(parse(main, FRONT, ""), [], {}))
+    remedies = {each.remedy for each in found if each.name == "number"}
+    assert "postconf -e message_size_limit=52428800" in remedies

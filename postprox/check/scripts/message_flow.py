@@ -85,7 +85,8 @@ def _inputs(code: Code) -> Iterator[Mistake]:
         return
     for position in outer_positions(code):
         number, line = code[position]
-        if found := _INPUT.fullmatch(line):
+        is_piped = position and code[position - 1][1].endswith(("|", "\\"))
+        if (found := _INPUT.fullmatch(line)) and not is_piped:
             old, new = found["input"], '$(cat "$EMAIL")'
             if found["copy"]:
                 old, new = line, re.sub(r"^cat\s*-?\s*>", 'cat "$EMAIL" >', line)

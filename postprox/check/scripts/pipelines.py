@@ -52,7 +52,8 @@ def mistakes(code: Code) -> Iterator[Mistake]:
             following = line[found.end() :].strip().strip('"').strip()
             if not following and found["end"] in ("", ")") and position + 1 < len(code):
                 following = code[position + 1][1]
-            is_other = "EMAIL" in command and not shell_command.SCANNER.search(command)
+            is_other = "EMAIL" in command and "OUTFILE" not in line
+            is_other &= not shell_command.SCANNER.search(command)
             is_tested = is_other and _TESTED.match(following.lstrip("; "))
             if (
                 (_VERDICT.search(command) or is_tested)

@@ -225,6 +225,12 @@ def lost_result(script: str) -> Iterator[Mistake]:
         yield Mistake(Kind.RESULT, line, call.lineno, edit)
 
 
+def _ends(handler: ast.ExceptHandler) -> bool:
+    """Return whether a handler raises the exception again or ends the script with status 1."""
+    text = ast.unparse(handler)
+    return re.search(r"\braise\b|\bexit\(1\)", text) is not None
+
+
 def caught_exit(script: str) -> Iterator[Mistake]:
     """Yield the line of a bare `except` that catches the SystemExit of a rejection."""
     try:
@@ -235,7 +241,7 @@ def caught_exit(script: str) -> Iterator[Mistake]:
         if not isinstance(node, ast.Try):
             continue
         calls = {ast.unparse(each) for part in node.body for each in ast.walk(part)}
-        bare = [each for each in node.handlers if each.type is None]
+        bare = [each for each in node.handlers if each.type is None and not _ends(each)]
         if bare and calls & {"sys.exit(1)", "exit(1)", "raise SystemExit(1)"}:
             line = script.split("\n")[bare[0].lineno - 1]
             edit = replaced(bare[0].lineno, "except:", "except Exception:")
