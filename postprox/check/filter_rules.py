@@ -687,7 +687,8 @@ def _short_path(proxy: Proxy, unit: Unit, missing: MissingCommand) -> Fault:
     edit = fixes.add_variable(unit, "PATH", path)
     if file := unit.variable_files.get("PATH"):
         script = f"s,^[ \t]*PATH=.*,PATH={path},"
-        edit = fixes.run(f"sed -i {shlex.quote(script)} {shlex.quote(file)}")
+        command = f"sed -i {shlex.quote(script)} {shlex.quote(file)}"
+        edit = fixes.run(f"{command}; systemctl restart {unit.name}")
     return Fault(
         "filter",
         proxy.where,

@@ -275,3 +275,4 @@ def test_result_is_not_also_sent() -> None:
     )
     (found,) = sending.mistakes(script)
     assert (found.kind, found.number) == (Kind.RESENT, 3)
+    assert found.correction == "3s/.*/exit 0/"
