@@ -187,7 +187,7 @@ _EFFECTS = {
         "exit-status",
         (
             "also catches SystemExit, so sys.exit(1) does not end the filter with status 1; mail "
-            "that it should reject passes, or {effect}"
+            "that the filter should reject passes or is deferred"
         ),
     ),
     Kind.SHELL: (

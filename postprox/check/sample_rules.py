@@ -177,7 +177,7 @@ def _missing_directory(proxy: Proxy, directory: str) -> _Cause:
     return f", because the directory {directory} does not exist", (fixes.run(command),)
 
 
-#: The lines of a script that can cause damage.
+#: The kinds of mistakes that are reported only if a test message comes back damaged.
 _DAMAGING = (Kind.CUT, Kind.SPILLED)
 
 
